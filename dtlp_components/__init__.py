@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DTLP bundles: semi-supervised 3-D segmentation as MONAI bundles. Configs name everything as ``dtlp_components.X``."""
+
+from __future__ import annotations
+
+from .checks import InputChecks
+from .data.datalists import find_images, load_datalist
+from .data.loaders import EndlessDataLoader, RandomDraws
+from .data.mixing import BlockMask, CrossSetCutMix
+from .engines.trainer import DTLPTrainer, loss_terms
+from .errors import InputError, NonFiniteError
+from .handlers.checkpoints import TrainingCheckpoint
+from .handlers.prediction_report import PredictionReport
+from .handlers.progress import TrainingProgress
+from .handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
+from .handlers.ramp_up import SigmoidRampUp
+from .handlers.score_table import ScoreTable
+from .losses.consistency import DistillationLoss, MaskedReconstructionLoss
+from .losses.difficulty import DifficultyAwareLoss
+from .networks.diffusion import LabelDiffusion
+from .networks.dtlp_net import DTLPNet
+from .networks.mean_teacher import MeanTeacher
+from .networks.vnet import VNet
+from .networks.weights import load_weights
+from .pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
+from .pseudo_labels.propagation import propagate_logits
+
+__all__ = [
+    "BlockMask",
+    "CrossSetCutMix",
+    "DTLPNet",
+    "DTLPTrainer",
+    "DifficultyAwareLoss",
+    "DistillationLoss",
+    "DualTeacher",
+    "EndlessDataLoader",
+    "InputChecks",
+    "InputError",
+    "LabelDiffusion",
+    "MaskedReconstructionLoss",
+    "MeanTeacher",
+    "NonFiniteError",
+    "PredictionReport",
+    "PseudoLabelMonitor",
+    "PseudoLabels",
+    "RandomDraws",
+    "ScoreTable",
+    "SigmoidRampUp",
+    "TrainingCheckpoint",
+    "TrainingProgress",
+    "VNet",
+    "find_images",
+    "load_datalist",
+    "load_weights",
+    "loss_terms",
+    "predict_sources",
+    "propagate_logits",
+]

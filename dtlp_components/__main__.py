@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: ``python -m dtlp_components <command>``."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import fire
+from fire.core import FireExit
+
+from .errors import InputError
+from .phantom import write_phantom
+from .prepare import prepare_hippocampus, prepare_la
+
+__all__ = ["COMMANDS", "main"]
+
+# a command is a function whose parameters are its flags, a group of commands a further dictionary
+COMMANDS: dict[str, Any] = {
+    "phantom": write_phantom,
+    "prepare": {"hippocampus": prepare_hippocampus, "la": prepare_la},
+}
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A command and its arguments, checked but not run."""
+
+    _function: Callable[..., Any]
+    _arguments: inspect.BoundArguments
+
+
+def _deferred(commands: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The same commands, which return a :py:class:`_Call` when called.
+
+    Fire calls a function with the arguments it knows and complains of the others only afterwards: a mistyped
+    ``--dry_run`` would write everything and then report an error.
+    """
+
+    def defer(function: Callable[..., Any]) -> Callable[..., _Call]:
+        @functools.wraps(function)
+        def bind(*args: Any, **kwargs: Any) -> _Call:
+            return _Call(function, inspect.signature(function).bind(*args, **kwargs))
+
+        return bind
+
+    return {
+        name: _deferred(command) if isinstance(command, Mapping) else defer(command)
+        for name, command in commands.items()
+    }
+
+
+def _check_command(words: Sequence[str], commands: Mapping[str, Any]) -> None:
+    """Refuse unknown commands, among them the methods of a dictionary, which Fire would call."""
+    level: Any = commands
+    for word in words:
+        if word.startswith("-") or not isinstance(level, Mapping):
+            return
+        if word not in level:
+            raise InputError(f"found the command {word!r}, wanted one of: {', '.join(level)}.")
+        level = level[word]
+
+
+def _check_types(call: _Call) -> None:
+    """Refuse what Fire read as something else: ``true`` is a text (and any text is true), ``2018`` is not one."""
+    hints = {"bool": "True or False", "int": "an integer", "str": "a text (a folder named like a number: ./2018)"}
+    types = get_type_hints(call._function)
+    for name, value in call._arguments.arguments.items():
+        wanted = types.get(name)
+        if wanted in (bool, int, str) and type(value) is not wanted:
+            raise InputError(f"--{name}: found {value!r}, wanted {hints[wanted.__name__]}.")
+
+
+def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Any] = COMMANDS) -> None:
+    """
+    Run one command.
+
+    Args:
+        arguments: words of the command line, those of the process if ``None``.
+        commands: name to function, or to a further table of commands.
+
+    Raises:
+        SystemExit: with code 2 if a command is missing or a flag missing or unknown, with a message (code 1) if a
+            command is unknown or a value of the wrong type, all before anything is done; and whatever the command
+            itself raises.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    _check_command(words, commands)
+    # Fire prints what a command returns; ours report what they did themselves
+    run_fire = functools.partial(fire.Fire, _deferred(commands), name="dtlp_components", serialize=lambda result: None)
+    call = run_fire(command=words)
+    if not isinstance(call, _Call):  # no command, or a group of them without one of its own
+        with contextlib.suppress(FireExit):
+            run_fire(command=[*words, "--help"])
+        raise SystemExit(2)
+    _check_types(call)
+    call._function(*call._arguments.args, **call._arguments.kwargs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of settings, command line and files that run before training or evaluation does."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import gzip
+import inspect
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any
+
+import fire
+import numpy as np
+import torch
+from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, ReferenceResolver
+from monai.bundle.scripts import create_workflow, run
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+from monai.transforms import LoadImage
+from tqdm import tqdm
+
+from .errors import InputError
+from .files import write_text
+from .keys import DatalistKeys
+
+__all__ = ["InputChecks"]
+
+AFFINE_TOLERANCE = 1e-3  # mm; headers keep affines as float32
+MAX_PROBLEMS = 20
+PROGRESS_FROM = 20  # files; fewer are read before a bar is worth it
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """What the checks need to know of a file, channel first; `minimum` and `maximum` are 0 if it is not finite."""
+
+    shape: list[int]
+    affine: list[list[float]]
+    finite: bool
+    integer: bool
+    minimum: float
+    maximum: float
+
+
+class InputChecks:
+    """
+    Check everything a user gives before the first iteration, and tell all that is wrong at once.
+
+    Meant as first entry of a bundle's ``run`` list. The constructor only stores its arguments. Calling the object
+    first checks what takes no time (command line, settings, lists, whether files exist); if that is all right it reads
+    every volume to its last byte. Volumes smaller than the patch are fine, they get padded. A label file of an
+    unlabelled item is never opened.
+
+    Checked of volumes: 3-D (a trailing axis of length 1 is allowed) and finite; a label has its image's shape and
+    affine (to 0.001 mm), whole numbers in ``[0, num_classes)``, and not all labels are empty.
+
+    Args:
+        labeled: items ``{"image": path, "label": path}`` to train on, or to evaluate; must not be empty.
+        unlabeled: items ``{"image": path}``.
+        validation: items like `labeled`.
+        num_classes: number of classes, the background included.
+        patch_size: sides of the patch in voxels, each a positive multiple of `divisor`.
+        divisor: what the network needs the sides of a patch to be a multiple of.
+        flags: names of command line keys and their values, which must be booleans.
+        positive: names of command line keys and their values, which must be positive numbers or lists of them.
+        arguments: ``sys.argv``. If it is a ``python -m monai.bundle run`` command, every key on it (and in its
+            ``args_file``) must exist in the config file: MONAI adds a mistyped key silently.
+        require_labels: whether items of `labeled` and `validation` must have a label.
+        cache_file: JSON file that keeps what was read, by path, size and time of change, so that a second start
+            is instant; none if None.
+        section: section of the datalist that `labeled` comes from, named in messages.
+
+    Raises:
+        InputError: when called, if anything is wrong, with up to 20 problems.
+    """
+
+    def __init__(
+        self,
+        *,
+        labeled: Sequence[Mapping[str, str]],
+        unlabeled: Sequence[Mapping[str, str]] = (),
+        validation: Sequence[Mapping[str, str]] = (),
+        num_classes: int,
+        patch_size: Sequence[int],
+        divisor: int = 16,
+        flags: Mapping[str, Any] | None = None,
+        positive: Mapping[str, Any] | None = None,
+        arguments: Sequence[str] = (),
+        require_labels: bool = True,
+        cache_file: str | None = None,
+        section: str = DatalistKeys.TRAINING,
+    ) -> None:
+        self.labeled = labeled
+        self.unlabeled = unlabeled
+        self.validation = validation
+        self.num_classes = num_classes
+        self.patch_size = patch_size
+        self.divisor = divisor
+        self.flags = flags or {}
+        self.positive = positive or {}
+        self.arguments = arguments
+        self.require_labels = require_labels
+        self.cache_file = cache_file
+        self.section = str(section)
+
+    def __call__(self) -> None:
+        _raise_if_any(
+            [
+                *_override_problems(self.arguments),
+                *self._setting_problems(),
+                *self._list_problems(),
+                *(f"{path}: no such file." for path in self._paths() if not os.path.exists(path)),
+            ]
+        )
+        volumes, problems = self._read_volumes()
+        _raise_if_any(problems + self._volume_problems(volumes))
+
+    def _setting_problems(self) -> Iterator[str]:
+        for name, value in self.flags.items():
+            if not isinstance(value, bool):
+                yield f"--{name} is {value!r}; wanted True or False with a capital letter: --{name} True"
+        for name, value in self.positive.items():
+            numbers = list(value) if isinstance(value, (list, tuple)) else [value]
+            if not numbers or not all(_is_number(n) and math.isfinite(n) and n > 0 for n in numbers):
+                yield f"--{name} is {value!r}; wanted {'positive numbers' if len(numbers) > 1 else 'a positive number'}."
+        if not _is_whole(self.num_classes) or self.num_classes < 2:
+            yield f"--num_classes is {self.num_classes!r}; wanted a whole number from 2 on, the background included."
+        sides = self.patch_size
+        if not isinstance(sides, (list, tuple)) or len(sides) != 3 or not all(_is_whole(side) for side in sides):
+            yield f'--patch_size is {sides!r}; wanted three whole numbers: --patch_size "[32, 48, 32]"'
+        elif any(side <= 0 or side % self.divisor for side in sides):
+            nearest = ", ".join(_nearest_multiples(side, self.divisor) for side in sides)
+            yield (
+                f"--patch_size is {list(sides)}; every side must be a positive multiple of {self.divisor}. "
+                f"Nearest: [{nearest}]."
+            )
+
+    def _list_problems(self) -> Iterator[str]:
+        if not self.labeled:
+            yield f"section `{self.section}` of the datalist has no items; at least one is needed."
+        if self.require_labels:
+            for section, items in ((self.section, self.labeled), (str(DatalistKeys.VALIDATION), self.validation)):
+                for item in items:
+                    if DatalistKeys.LABEL not in item:
+                        yield f"{item[DatalistKeys.IMAGE]}: has no label, but is in section `{section}`."
+        labeled, unlabeled, validation = (
+            {os.path.realpath(item[DatalistKeys.IMAGE]) for item in items}
+            for items in (self.labeled, self.unlabeled, self.validation)
+        )
+        for path in sorted(labeled & validation):
+            yield f"{path}: is in `{self.section}` and in `{DatalistKeys.VALIDATION}`, which would score what was learnt."
+        for path in sorted(labeled & unlabeled):
+            yield f"{path}: is in `{self.section}` and in `{DatalistKeys.UNLABELED}`."
+
+    def _paths(self) -> list[str]:
+        """Every file to read, once, in the order of the lists."""
+        with_label = chain.from_iterable(
+            (item[key] for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL) if key in item)
+            for item in chain(self.labeled, self.validation)
+        )
+        return list(dict.fromkeys([*with_label, *(item[DatalistKeys.IMAGE] for item in self.unlabeled)]))
+
+    def _read_volumes(self) -> tuple[dict[str, _Volume], list[str]]:
+        """Volumes by path, from the cache where it is current, and a message per file that cannot be read."""
+        cache = _load_cache(self.cache_file)
+        volumes, problems, unread = {}, [], []
+        for path in self._paths():
+            volume = _from_cache(cache, path)
+            if volume is None:
+                unread.append(path)
+            else:
+                volumes[path] = volume
+        for path in tqdm(unread, desc="checking the data", unit="file", disable=len(unread) <= PROGRESS_FROM):
+            # before reading: a file that changes meanwhile is read again next time
+            stamp = _stamp(path)
+            try:
+                volumes[path] = _read_volume(path)
+            except Exception as e:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
+                problems.append(f"{path}: truncated, damaged or no image ({type(e).__name__}: {_first_line(e)}).")
+            else:
+                cache[path] = {**stamp, "volume": asdict(volumes[path])}
+        if self.cache_file and unread:
+            with contextlib.suppress(OSError):  # only a convenience; whoever needs the folder will complain
+                write_text(self.cache_file, json.dumps(cache))
+        return volumes, problems
+
+    def _volume_problems(self, volumes: Mapping[str, _Volume]) -> list[str]:
+        problems: list[str] = []
+        items = [*self.labeled, *self.validation]
+        labels = list(dict.fromkeys(item[DatalistKeys.LABEL] for item in items if DatalistKeys.LABEL in item))
+        for path, volume in volumes.items():
+            if len(volume.shape) != 4 or volume.shape[0] != 1:
+                found = [n for n in (*volume.shape[1:], volume.shape[0]) if n > 1]
+                problems.append(f"{path}: wanted one 3-D volume, found {found} voxels by axis.")
+            if not volume.finite:
+                problems.append(f"{path}: holds NaN or infinite values.")
+        for path in labels:
+            if path in volumes:
+                problems += self._label_problems(path, volumes[path])
+        for item in items:
+            image, label = (volumes.get(item.get(key, "")) for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL))
+            if image is not None and label is not None:
+                problems += _pair_problems(item[DatalistKeys.IMAGE], image, item[DatalistKeys.LABEL], label)
+        named = [item[DatalistKeys.LABEL] for item in self.labeled if DatalistKeys.LABEL in item]
+        if named and all(path in volumes and volumes[path].maximum <= 0 for path in named):
+            problems.append(f"none of the {len(named)} labels of section `{self.section}` has a voxel above 0.")
+        return problems
+
+    def _label_problems(self, path: str, label: _Volume) -> Iterator[str]:
+        if label.finite and not label.integer:
+            yield f"{path}: a label must hold whole numbers; it holds fractions."
+        if label.minimum < 0 or label.maximum >= self.num_classes:
+            yield (
+                f"{path}: holds labels from {label.minimum:g} to {label.maximum:g}; "
+                f"with --num_classes {self.num_classes} they must be 0 to {self.num_classes - 1}."
+            )
+
+
+def _pair_problems(image_path: str, image: _Volume, label_path: str, label: _Volume) -> Iterator[str]:
+    if image.shape != label.shape:
+        yield f"{label_path}: has shape {label.shape[1:]}, its image {image_path} has {image.shape[1:]}."
+    else:
+        difference = np.abs(np.subtract(image.affine, label.affine)).max()
+        if not difference <= AFFINE_TOLERANCE:  # so that NaN is a difference
+            yield (
+                f"{label_path}: its affine differs from that of its image {image_path} by up to {difference:g} "
+                f"(allowed: {AFFINE_TOLERANCE:g}), so the two are not on one grid."
+            )
+
+
+def _read_volume(path: str) -> _Volume:
+    if path.endswith(".gz"):
+        # nibabel stops after the last voxel; only who reads on gets the checksum compared
+        with gzip.open(path) as file:
+            while file.read(1 << 24):
+                pass
+    data = LoadImage(image_only=True, ensure_channel_first=True)(path)
+    affine, data = data.affine.tolist(), data.as_tensor()
+    finite = bool(torch.isfinite(data).all())
+    low, high = (x.item() for x in data.aminmax()) if finite else (0.0, 0.0)
+    return _Volume(list(data.shape), affine, finite, bool((data == data.round()).all()), low, high)
+
+
+def _stamp(path: str) -> dict[str, int]:
+    status = os.stat(path)
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _load_cache(cache_file: str | None) -> dict[str, Any]:
+    try:
+        with open(cache_file or "", encoding="utf-8") as file:
+            cache = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return cache if isinstance(cache, dict) else {}
+
+
+def _from_cache(cache: Mapping[str, Any], path: str) -> _Volume | None:
+    try:
+        entry = cache[path]
+        return _Volume(**entry["volume"]) if {k: entry[k] for k in ("size", "mtime_ns")} == _stamp(path) else None
+    except (KeyError, TypeError):  # unknown, or written by another version
+        return None
+
+
+def _override_problems(arguments: Sequence[str]) -> list[str]:
+    """Keys of a ``monai.bundle run`` command line that its config file does not have."""
+    given = _parse_run_command(arguments)
+    args_file = given.get("args_file")
+    from_file = ConfigParser.load_config_file(args_file) if isinstance(args_file, str) else {}
+    config_file = given.get("config_file") or from_file.get("config_file")
+    if config_file is None:
+        return []
+    config = ConfigParser.load_config_files(config_file)
+    # what MONAI takes for itself, on the command line or in an args_file
+    parameters = {
+        name for f in (run, create_workflow, ConfigWorkflow.__init__) for name in inspect.signature(f).parameters
+    }
+    parameters |= _tracking_ids(given.get("tracking") or from_file.get("tracking"))
+    candidates = [*_ids(config), *sorted(parameters)]
+
+    problems = []
+    for origin, keys in (("on the command line", given.get("override", {})), (f"in {args_file}", from_file)):
+        for key in keys:
+            if key in parameters or _has_id(config, key):
+                continue
+            close = difflib.get_close_matches(ReferenceResolver.normalize_id(key), candidates, n=3)
+            meant = f"Did you mean {' or '.join('--' + c for c in close)}?" if close else "It would have no effect."
+            problems.append(f"--{key} ({origin}): no such key in {config_file}. {meant}")
+    return problems
+
+
+def _parse_run_command(arguments: Sequence[str]) -> dict[str, Any]:
+    """Arguments of :py:func:`monai.bundle.run` that a command line means; empty if it is another command."""
+    if len(arguments) < 2 or arguments[1] != "run":
+        return {}
+    given: dict[str, Any] = {}
+
+    @functools.wraps(run)
+    def record(*args: Any, **kwargs: Any) -> None:
+        given.update(inspect.signature(run).bind(*args, **kwargs).arguments)
+
+    # Fire itself reads the line, as it does for MONAI: `--a 1`, `--a=1`, `-a 1`, `--a`, `--noa`, `--a-b` for `a_b`
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(fire.core.FireExit):
+        fire.Fire(record, command=list(arguments[2:]))
+    return given
+
+
+def _tracking_ids(tracking: Any) -> set[str]:
+    """Keys that an experiment tracking setting adds to the config."""
+    if tracking is None:
+        return set()
+    known: Mapping[str, Any] = DEFAULT_EXP_MGMT_SETTINGS
+    is_known = isinstance(tracking, str) and tracking in known
+    settings = known[tracking] if is_known else ConfigParser.load_config_files(tracking)
+    return set(settings.get("configs", {}))
+
+
+def _has_id(config: Any, id: str) -> bool:
+    parts = ReferenceResolver.split_id(id)
+    if parts[0] == ConfigParser.meta_key:
+        return True  # metadata.json, which MONAI adds to the config
+    for part in parts:
+        if isinstance(config, dict):
+            if part not in config:
+                # a component's constructor refuses an argument it does not know; any other dict takes it silently
+                return ConfigComponent.is_instantiable(config)
+            config = config[part]
+        elif isinstance(config, list):
+            if not part.isdecimal() or int(part) >= len(config):
+                return False
+            config = config[int(part)]
+        else:
+            return True  # a reference or a value: MONAI itself refuses to go into it
+    return True
+
+
+def _ids(config: Any, prefix: str = "") -> Iterator[str]:
+    for _, id, value in ReferenceResolver.iter_subconfigs(prefix, config) if isinstance(config, dict) else ():
+        yield id
+        yield from _ids(value, id)
+
+
+def _raise_if_any(problems: Sequence[str]) -> None:
+    if problems:
+        lines = [f"  - {problem}" for problem in problems[:MAX_PROBLEMS]]
+        if len(problems) > MAX_PROBLEMS:
+            lines.append(f"  ... and {len(problems) - MAX_PROBLEMS} more.")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise InputError("\n".join([f"Cannot start, {count} found:", *lines]))
+
+
+def _nearest_multiples(value: int, divisor: int) -> str:
+    below = max(value // divisor, 1) * divisor
+    return str(below) if value <= below else f"{below} or {below + divisor}"
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0].rstrip(".")

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Datalists: which scans are labelled, unlabelled, for validation or for testing, and where their files are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InputError
+from ..keys import DatalistKeys
+
+__all__ = ["find_images", "load_datalist"]
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+
+def load_datalist(
+    datalist: str, section: str, dataset_dir: str, limit: int | None = None, hint: str = ""
+) -> list[dict[str, str]]:
+    """
+    Read one section of a datalist, a JSON file of this form::
+
+        {"training": [{"image": "a.nii.gz", "label": "a_seg.nii.gz", "domain": "scanner 1"}, ...], "unlabeled": [...]}
+
+    ``label`` and ``domain`` are optional; other keys of the file and of its items are ignored. MONAI's
+    ``load_decathlon_datalist`` is not used since it takes every value that happens to be a path for one.
+
+    Args:
+        datalist: path of the JSON file.
+        section: name of the list in it, see :py:class:`dtlp_components.keys.DatalistKeys`.
+        dataset_dir: folder that relative paths start from. They may not lead out of it; absolute paths may be anywhere.
+        limit: take at most this many items, the first ones; all if None.
+        hint: added to the message when the file does not exist, e.g. the command that prepares the data.
+
+    Returns:
+        One dict per item with ``image``, ``label`` if the item has one and ``domain`` likewise. Paths are absolute and
+        need not exist. Empty if the file has no such section. Items of ``unlabeled`` never have a label, even if the
+        file names one: nobody may open it by mistake.
+
+    Raises:
+        InputError: if the file is missing, is not JSON or is not of the form above, or `limit` is no count.
+    """
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
+        raise InputError(f"the number of items to take from a datalist must be None, 0 or more, got {limit!r}.")
+    content = _read_json(datalist, hint)
+    if not isinstance(content, dict):
+        raise InputError(f"{datalist}: wanted an object with lists of scans by section, found {_kind(content)}.")
+    items = content.get(section, [])
+    if not isinstance(items, list):
+        raise InputError(f"{datalist}: section `{section}` must be a list of items, found {_kind(items)}.")
+    return [
+        _read_item(item, f"{datalist}: `{section}`, item {i} (counted from 0)", section, os.path.abspath(dataset_dir))
+        for i, item in enumerate(items[:limit])
+    ]
+
+
+def find_images(path: str) -> list[dict[str, str]]:
+    """
+    List the NIfTI images at `path`, a file or a folder (its own files, not those of its subfolders), sorted by name.
+
+    Returns:
+        One ``{"image": absolute path}`` per ``.nii`` or ``.nii.gz`` file. The ``._*`` files that macOS leaves on shared
+        disks carry the same endings and are skipped.
+
+    Raises:
+        InputError: if there is no such path or no NIfTI image there.
+    """
+    path = os.path.abspath(path)
+    if os.path.isdir(path):
+        files = [os.path.join(path, name) for name in sorted(os.listdir(path)) if not name.startswith("._")]
+    elif os.path.isfile(path):
+        files = [path]
+    else:
+        raise InputError(f"{path}: no such file or folder; wanted a NIfTI image or a folder of them.")
+    images = [{str(DatalistKeys.IMAGE): f} for f in files if f.endswith(NIFTI_SUFFIXES) and os.path.isfile(f)]
+    if not images:
+        raise InputError(f"{path}: no NIfTI image found; wanted files that end in {' or '.join(NIFTI_SUFFIXES)}.")
+    return images
+
+
+def _read_json(path: str, hint: str) -> Any:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise InputError(f"datalist not found: {os.path.abspath(path)}.{f' {hint}' if hint else ''}") from None
+    except OSError as e:
+        raise InputError(f"datalist {os.path.abspath(path)} cannot be read: {e.strerror}.") from None
+    except json.JSONDecodeError as e:
+        raise InputError(f"{path} is not JSON: {e.msg} at line {e.lineno}, column {e.colno}.") from None
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path} is not JSON: not UTF-8 text (byte {e.start}).") from None
+
+
+def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[str, str]:
+    if not isinstance(item, Mapping):
+        raise InputError(f'{where}: wanted an object like {{"image": path}}, found {_kind(item)}.')
+    if DatalistKeys.IMAGE not in item:
+        raise InputError(f"{where}: has no `image`, only {sorted(item)}.")
+    found: dict[str, str] = {}
+    for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL, DatalistKeys.DOMAIN):
+        if key not in item or (key == DatalistKeys.LABEL and section == DatalistKeys.UNLABELED):
+            continue
+        value = item[key]
+        if not isinstance(value, str) or not value:
+            raise InputError(f"{where}: `{key}` must be a text that is not empty, found {_kind(value)}.")
+        found[str(key)] = value if key == DatalistKeys.DOMAIN else _resolve(value, f"{where}: `{key}`", dataset_dir)
+    return found
+
+
+def _resolve(path: str, where: str, dataset_dir: str) -> str:
+    resolved = os.path.normpath(os.path.join(dataset_dir, path))
+    # links are not followed: data sets are often folders of links to where the scans are
+    if not os.path.isabs(path) and os.path.commonpath([dataset_dir, resolved]) != dataset_dir:
+        raise InputError(f"{where}: {path!r} leads out of the data set's folder {dataset_dir}.")
+    return resolved
+
+
+def _kind(value: Any) -> str:
+    """The JSON name of a value's type and the start of the value."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
+    text = json.dumps(value)
+    return f"{names.get(type(value), 'null')} ({text if len(text) <= 40 else text[:37] + '...'})"

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Endless, seeded draws from a data set: draw number ``i`` is the same in every run, also after a resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.utils import list_data_collate
+from monai.transforms import Randomizable
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+__all__ = ["EndlessDataLoader", "RandomDraws"]
+
+
+class RandomDraws(Dataset):
+    """
+    Draw ``i`` of an endless sequence: a case of a shuffled order, randomly transformed.
+
+    Random transforms keep private random states, which no checkpoint could carry. Here every draw reseeds them from
+    ``(seed, i)``, so an item depends on nothing but its number: not on the worker process that makes it, and not on
+    whether the run was interrupted before.
+
+    Args:
+        dataset: cases after their deterministic transforms.
+        transform: random transforms.
+        seed: of order and transforms.
+    """
+
+    def __init__(self, dataset: Sequence[Any], transform: Callable, seed: int = 0) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+
+    def __getitem__(self, draw: int) -> Any:
+        num_cases = len(self.dataset)
+        order = np.random.default_rng((self.seed, draw // num_cases)).permutation(num_cases)
+        item = self.dataset[int(order[draw % num_cases])]
+        if isinstance(self.transform, Randomizable):
+            seed = np.random.default_rng((self.seed, draw, 1)).integers(2**32, dtype=np.uint32)
+            self.transform.set_random_state(seed=int(seed))
+        return self.transform(item)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class _CountFrom(Sampler[int]):
+    """0, 1, 2, … without an end, or from where it is told."""
+
+    def __init__(self) -> None:
+        self.start = 0
+
+    def __iter__(self) -> Iterator[int]:
+        draw = self.start
+        while True:
+            yield draw
+            draw += 1
+
+
+class EndlessDataLoader(DataLoader):
+    """
+    Batches of random draws without an end; a data set smaller than a batch is drawn from more than once.
+
+    Args:
+        dataset: cases after their deterministic transforms, at least one.
+        transform: random transforms, a MONAI ``Compose``.
+        batch_size: draws in a batch.
+        seed: of order and transforms; labelled and unlabelled loaders may share it.
+        num_workers: processes that make the draws; 0 makes them in the main process.
+
+    Raises:
+        ValueError: if there is nothing to draw from.
+    """
+
+    def __init__(
+        self, dataset: Sequence[Any], transform: Callable, batch_size: int, seed: int = 0, num_workers: int = 0
+    ) -> None:
+        if len(dataset) == 0 or batch_size < 1:
+            raise ValueError(f"nothing to draw: {len(dataset)} cases, batch size {batch_size}.")
+        super().__init__(
+            RandomDraws(dataset, transform, seed),
+            batch_size=batch_size,
+            sampler=_CountFrom(),
+            num_workers=num_workers,
+            collate_fn=list_data_collate,
+            pin_memory=torch.cuda.is_available(),
+            # a generator of its own: creating an iterator must not move the global random state
+            generator=torch.Generator().manual_seed(seed),
+            persistent_workers=num_workers > 0,
+        )
+
+    def start_at(self, iteration: int) -> None:
+        """Let the next iterator begin with the batch of ``iteration`` (from 0)."""
+        assert isinstance(self.sampler, _CountFrom) and self.batch_size is not None
+        self.sampler.start = iteration * self.batch_size

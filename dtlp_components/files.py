@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing small text files so that no reader ever meets half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+__all__ = ["write_text"]
+
+
+def write_text(path: str, text: str) -> None:
+    """
+    Write `text` to `path` atomically (UTF-8), making its folder: `path` holds the old text or the new one, never a part.
+
+    Raises:
+        OSError: if the folder cannot be made or written to; `path` is untouched then.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    # in the same folder, since a rename is atomic only within one file system
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would hide results from colleagues
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

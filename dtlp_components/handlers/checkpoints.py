@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: everything needed to go on, and the student's weights for everybody else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import DiskSaver
+from torch import nn
+
+from ..errors import InputError
+
+__all__ = ["RandomStates", "TrainingCheckpoint"]
+
+
+class RandomStates:
+    """Torch's random states as a ``state_dict`` of tensors (loading is ``weights_only``)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        torch.set_rng_state(state["cpu"].cpu())
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+class TrainingCheckpoint:
+    """
+    Write ``checkpoints/last.pt``, ``checkpoints/best.pt`` and ``models/model.pt``; resume from the first.
+
+    - ``last.pt``: every object of ``objects``, the random states, iteration, epoch and best validation metric.
+    - ``best.pt``: the exported model's plain state dict at the best validation so far.
+    - ``models/model.pt``: the same kind of file; ``selection`` says whether of the last or the best iteration.
+
+    A file is written under another name and moved into place, so it is whole or not there. Attach this handler last: what
+    runs after it in the same event is not part of the checkpoint.
+
+    Args:
+        output_dir: holds ``checkpoints/`` and ``models/``.
+        objects: what has a ``state_dict`` and is needed to go on, by name.
+        exported_model: module whose state dict is ``model.pt``: the student or its moving average.
+        trainer_loaders: endless loaders, told where to begin on resume; ``None`` entries are ignored.
+        validator: evaluator whose ``best_metric`` decides on ``best.pt``, or ``None``.
+        interval: epochs from one checkpoint to the next; the last epoch always writes one.
+        resume: go on from ``last.pt`` if there is one; else an existing one is kept under another name.
+        selection: ``last`` or ``best``.
+        settings: numbers that must not change on resume, by name.
+
+    Raises:
+        ValueError: if ``selection`` has another value.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        objects: Mapping[str, Any],
+        exported_model: nn.Module,
+        trainer_loaders: tuple[Any, ...] = (),
+        validator: Any | None = None,
+        interval: int = 1,
+        resume: bool = False,
+        selection: str = "last",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        if selection not in ("last", "best"):
+            raise ValueError(f"selection must be 'last' or 'best', got {selection!r}.")
+        self.checkpoint_dir, self.model_dir = Path(output_dir, "checkpoints"), Path(output_dir, "models")
+        self.objects = {**objects, "random": RandomStates()}
+        self.exported_model = exported_model
+        self.loaders = [loader for loader in trainer_loaders if loader is not None]
+        self.validator, self.interval, self.resume, self.selection = validator, interval, resume, selection
+        self.settings = dict(settings or {})
+        self.logger = logging.getLogger("dtlp")
+        self._best_epoch_written = 0
+
+    @property
+    def last_file(self) -> Path:
+        return self.checkpoint_dir / "last.pt"
+
+    def attach(self, engine: Engine) -> None:
+        """Resume at the start of ``engine`` and write at the end of its epochs."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def start(self, engine: Engine) -> None:
+        """Resume, or put an earlier run's files aside."""
+        if self.resume and self.last_file.is_file():
+            self._load(engine)
+        elif self.resume:
+            self.logger.warning(
+                f"Nothing to resume: {self.last_file} does not exist. Training starts from the beginning."
+            )
+        elif self.last_file.is_file():
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.last_file.stat().st_mtime))
+            for file in (self.last_file, self.checkpoint_dir / "best.pt", self.model_dir / "model.pt"):
+                if file.is_file():
+                    shutil.move(file, self.checkpoint_dir / f"{file.stem}-{stamp}.pt")
+            self.logger.warning(
+                f"{self.checkpoint_dir} held an earlier run: its files now end in -{stamp}.pt. "
+                "To go on with a run instead, say `--resume True`."
+            )
+
+    def save(self, engine: Engine) -> None:
+        """Write what is due at the end of this epoch."""
+        state = engine.state
+        is_last = state.epoch == state.max_epochs
+        self._save_best(state.epoch)
+        if state.epoch % self.interval and not is_last:
+            return
+        if self.selection == "last" or self.validator is None:
+            self._write(self._exported_state(), self.model_dir, "model.pt")
+        content = {name: item.state_dict() for name, item in self.objects.items()}
+        content["progress"] = {
+            "iteration": state.iteration,
+            "epoch": state.epoch,
+            "best_metric": float(self.validator.state.best_metric) if self.validator is not None else -1.0,
+            "best_metric_epoch": int(self.validator.state.best_metric_epoch) if self.validator is not None else -1,
+            "settings": self.settings,
+        }
+        self._write(content, self.checkpoint_dir, self.last_file.name)
+        if is_last:
+            self.logger.info(f"Student's weights: {os.path.abspath(self.model_dir / 'model.pt')}")
+
+    def _save_best(self, epoch: int) -> None:
+        if self.validator is None:
+            return
+        best_epoch = int(self.validator.state.best_metric_epoch)
+        # the evaluator counts its own epochs on the trainer's clock, see monai.engines.Evaluator.run(global_epoch)
+        if best_epoch > self._best_epoch_written and best_epoch == epoch:
+            self._best_epoch_written = best_epoch
+            self._write(self._exported_state(), self.checkpoint_dir, "best.pt")
+            if self.selection == "best":
+                self._write(self._exported_state(), self.model_dir, "model.pt")
+
+    def _exported_state(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().cpu().contiguous() for name, value in self.exported_model.state_dict().items()}
+
+    @staticmethod
+    def _write(content: Mapping, folder: Path, name: str) -> None:
+        DiskSaver(str(folder), atomic=True, create_dir=True, require_empty=False)(content, name)
+
+    def _load(self, engine: Engine) -> None:
+        content = torch.load(self.last_file, map_location="cpu", weights_only=True)
+        progress = content["progress"]
+        changed = [
+            f"{name} was {old}, is {self.settings[name]}"
+            for name, old in progress["settings"].items()
+            if name in self.settings and self.settings[name] != old
+        ]
+        if changed:
+            raise InputError(
+                f"Cannot resume {self.last_file}: {'; '.join(changed)}. Give the old values, or another output_dir."
+            )
+        for name, item in self.objects.items():
+            item.load_state_dict(content[name])
+        engine.state.iteration, engine.state.epoch = progress["iteration"], progress["epoch"]
+        if self.validator is not None:
+            self.validator.state.best_metric = progress["best_metric"]
+            self.validator.state.best_metric_epoch = progress["best_metric_epoch"]
+            self._best_epoch_written = progress["best_metric_epoch"]
+        for loader in self.loaders:
+            loader.start_at(progress["iteration"])
+        self.logger.info(f"Resumed {self.last_file} after iteration {progress['iteration']}.")

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dice and entropy of every source of pseudo-labels on volumes whose labels are known."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.networks.utils import eval_mode
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor, nn
+
+from ..keys import PseudoLabelSources as Sources
+from ..losses.difficulty import batch_dice
+from ..pseudo_labels.dual_teacher import entropy_bits
+
+__all__ = ["PseudoLabelMonitor", "predict_sources"]
+
+
+def predict_sources(
+    image: Tensor,
+    student: nn.Module,
+    pseudo_labeler: Callable[[Tensor], Any],
+    inferer: Callable[..., Any],
+) -> dict[str, Tensor]:
+    """
+    Probabilities of every pseudo-label source for a whole volume, window by window.
+
+    Args:
+        image: ``(1, in_channels, D, H, W)``, any size.
+        student: maps windows to logits.
+        pseudo_labeler: maps windows to :py:class:`dtlp_components.PseudoLabels`.
+        inferer: sliding-window inferer.
+
+    Returns:
+        One map ``(1, C, D, H, W)`` per :py:class:`PseudoLabelSources`, by name.
+    """
+    names = list(Sources)
+
+    def all_sources(window: Tensor) -> Tensor:
+        maps = pseudo_labeler(window).probabilities
+        maps = {**maps, Sources.STUDENT: torch.softmax(student(window).float(), dim=1)}
+        return torch.cat([maps[name] for name in names], dim=1)
+
+    stacked = inferer(image, all_sources)
+    return dict(zip(names, stacked.chunk(len(names), dim=1)))
+
+
+class PseudoLabelMonitor:
+    """
+    Show at each validation how good every teacher is: a teacher worse than the student is visible at once.
+
+    Mean foreground Dice (classes absent from a volume's label are left out) and mean entropy in bits over voxels, averaged
+    over volumes, on the training grid. Results go to ``engine.state.metrics`` as ``dice/<source>`` and
+    ``entropy/<source>`` (so that TensorBoard and MLflow log them), to the log as a table and to
+    ``logs/pseudo_labels.csv``. The random state of training is left as it was.
+
+    Args:
+        dataset: preprocessed volumes with ``image`` (in_channels, D, H, W) and ``label`` (1, D, H, W).
+        network: training network, put in eval mode.
+        student: network whose logits count as the student's.
+        pseudo_labeler: see :py:func:`predict_sources`.
+        inferer: sliding-window inferer.
+        device: where to predict.
+        num_classes: classes with the background.
+        interval: epochs from one look to the next.
+        max_cases: volumes to look at; the diffusion teacher costs ``ddim_steps`` passes of each window.
+        output_dir: holds ``logs/``.
+        seed: of the noise, the same at every look.
+    """
+
+    def __init__(
+        self,
+        dataset: Iterable,
+        network: nn.Module,
+        student: nn.Module,
+        pseudo_labeler: Callable[[Tensor], Any],
+        inferer: Callable[..., Any],
+        device: torch.device,
+        num_classes: int,
+        interval: int,
+        max_cases: int,
+        output_dir: str,
+        seed: int = 0,
+    ) -> None:
+        self.dataset, self.network, self.student = dataset, network, student
+        self.pseudo_labeler, self.inferer, self.device = pseudo_labeler, inferer, device
+        self.num_classes, self.interval, self.max_cases, self.seed = num_classes, interval, max_cases, seed
+        self.file = Path(output_dir, "logs", "pseudo_labels.csv")
+        self.logger = logging.getLogger("dtlp")
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self._clear)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
+
+    def _clear(self, engine: Engine) -> None:
+        # a value stands in the logs only for the epoch in which it was measured
+        for name in [name for name in engine.state.metrics if name.startswith(("dice/", "entropy/"))]:
+            del engine.state.metrics[name]
+
+    def __call__(self, engine: Engine) -> None:
+        dice: dict[str, list[float]] = {name: [] for name in Sources}
+        entropy: dict[str, list[float]] = {name: [] for name in Sources}
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), eval_mode(self.network, self.student):
+            torch.manual_seed(self.seed)
+            for _, case in zip(range(self.max_cases), self.dataset):
+                image = torch.as_tensor(case[Keys.IMAGE]).as_subclass(torch.Tensor)[None].to(self.device)
+                label = torch.as_tensor(case[Keys.LABEL]).as_subclass(torch.Tensor).to(self.device).long()
+                maps = predict_sources(image, self.student, self.pseudo_labeler, self.inferer)
+                for name, probabilities in maps.items():
+                    scores, present = batch_dice(probabilities.argmax(dim=1), label, self.num_classes)
+                    if present[1:].any():
+                        dice[name].append(float(scores[1:][present[1:]].mean()))
+                    entropy[name].append(float(entropy_bits(probabilities).mean()))
+        self._report(engine, {k: _mean(v) for k, v in dice.items()}, {k: _mean(v) for k, v in entropy.items()})
+
+    def _report(self, engine: Engine, dice: dict[str, float], entropy: dict[str, float]) -> None:
+        row: dict[str, float] = {"iteration": engine.state.iteration}
+        for name in dice:
+            row[f"dice/{name}"], row[f"entropy/{name}"] = dice[name], entropy[name]
+        engine.state.metrics.update({k: v for k, v in row.items() if k != "iteration"})
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not self.file.exists()
+        with open(self.file, "a", newline="") as f:
+            writer = csv.DictWriter(f, fieldnames=list(row))
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+        table = "  ".join(f"{name} {dice[name]:.3f} ({entropy[name]:.3f})" for name in dice)
+        self.logger.info(f"Iteration {engine.state.iteration}: Dice (entropy in bits) of each source: {table}")
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of every test scan as a table: per case, per class and per domain, printed and written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.utils import CommonKeys, ImageMetaKey
+
+from ..errors import InputError
+from ..files import write_text
+from ..keys import DatalistKeys
+from ..metrics.segmentation_scores import CaseScores, segmentation_scores
+
+__all__ = ["ScoreTable"]
+
+METRICS = {"dice": "%", "jaccard": "%", "hd95": "mm", "asd": "mm"}
+CONVENTION = (
+    "native: mm, scan grid. A class absent from prediction and label is left out; absent from one of them it is missed: "
+    "Dice and Jaccard 0, HD95 and ASD the diagonal of the volume. ASD is symmetric. The mean is that over classes of "
+    "each class's mean over cases; std is over cases (divided by n)."
+)
+
+
+@dataclass(frozen=True)
+class _Case:
+    path: str
+    domain: str
+    scores: CaseScores
+
+    def values(self, metric: str) -> np.ndarray:
+        """One value per foreground class, NaN for an absent class."""
+        return getattr(self.scores, metric)
+
+
+class ScoreTable:
+    """
+    Score every case of a MONAI evaluator on the scan's own grid and report the result.
+
+    After postprocessing, ``engine.state.output`` must be a list of dicts with ``pred`` and ``label``, label maps
+    ``(1, D, H, W)`` on the grid of the scan, and ``image``. The label's affine gives the voxel spacing, the image's
+    ``filename_or_obj`` the case's name, ``domain`` in ``engine.state.batch`` (if any) its domain. How a case is scored:
+    :py:func:`dtlp_components.metrics.segmentation_scores.segmentation_scores`.
+
+    At the end of the epoch ``engine.state.metrics`` gets ``dice`` and ``jaccard`` (percent), ``hd95`` and ``asd`` (mm):
+    the mean over classes of each class's mean over cases. At the end of the run a table is printed, and in
+    ``{output_dir}/evaluation`` three files are written or replaced: ``{section}_cases.csv`` with one row per case,
+    ``{section}_summary.json`` and ``{section}_summary.csv`` with means, standard deviations and counts per class and
+    domain. A cell without a value is empty in CSV and null in JSON.
+
+    Args:
+        output_dir: folder that gets the folder ``evaluation``.
+        label_names: name of each class, the background first; or a dict ``{"0": "background", "1": name, ...}``.
+        section: section of the datalist that is scored; names the files.
+
+    Raises:
+        ValueError: if `label_names` does not name the classes 0, 1, ... once each.
+        InputError: at the end of a run that scored no case.
+    """
+
+    def __init__(self, output_dir: str, label_names: Sequence[str] | Mapping[str, str], section: str) -> None:
+        if isinstance(label_names, Mapping):
+            by_index = {int(k): str(v) for k, v in label_names.items()}
+            if sorted(by_index) != list(range(len(by_index))):
+                raise ValueError(f"label_names must name the classes from 0 on without a gap, got {dict(label_names)}.")
+            names = [by_index[i] for i in range(len(by_index))]
+        else:
+            names = [str(name) for name in label_names]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError(f"label_names must be different names, the background and at least one more, got {names}.")
+        self.folder = os.path.join(output_dir, "evaluation")
+        self.classes = names[1:]
+        self.section = section
+        self.cases: list[_Case] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator, whose every run starts a new table."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._set_metrics)
+        engine.add_event_handler(Events.COMPLETED, self._report)
+
+    def _start(self, engine: Engine) -> None:
+        self.cases = []
+
+    def _score(self, engine: Engine) -> None:
+        outputs: Any = engine.state.output
+        batch: Any = engine.state.batch
+        for item, given in zip(outputs, batch, strict=True):
+            pred, label = item[CommonKeys.PRED], item[CommonKeys.LABEL]
+            if not isinstance(label, MetaTensor):
+                raise TypeError(f"the label needs its affine, wanted a MetaTensor, got {type(label).__name__}.")
+            path = str(item[CommonKeys.IMAGE].meta[ImageMetaKey.FILENAME_OR_OBJ])
+            scores = segmentation_scores(pred[0], label[0], len(self.classes) + 1, label.pixdim.tolist())
+            self.cases.append(_Case(path, given.get(DatalistKeys.DOMAIN, ""), scores))
+
+    def _set_metrics(self, engine: Engine) -> None:
+        # every process scored its own share; a sampler that fills up the last batch scores a case twice
+        gathered: Any = idist.all_gather(self.cases) if idist.get_world_size() > 1 else [self.cases]
+        by_path = {case.path: case for cases in gathered for case in cases}
+        self.cases = [by_path[path] for path in sorted(by_path)]
+        if not self.cases:
+            raise InputError(f"section `{self.section}`: no case was scored.")
+        engine.state.metrics.update(self._summarize(self.cases)["mean"])
+
+    def _report(self, engine: Engine) -> None:
+        if idist.get_rank() > 0:
+            return
+        domains = sorted({case.domain for case in self.cases} - {""})
+        summary = {
+            "section": self.section,
+            "convention": CONVENTION,
+            "units": METRICS,
+            **self._summarize(self.cases),
+            "domains": {d: self._summarize([case for case in self.cases if case.domain == d]) for d in domains},
+        }
+        files = {
+            f"{self.section}_cases.csv": _to_csv(self._case_rows()),
+            f"{self.section}_summary.json": json.dumps(_without_nan(summary), indent=4) + "\n",
+            f"{self.section}_summary.csv": _to_csv(self._summary_rows(summary)),
+        }
+        for name, text in files.items():
+            write_text(os.path.join(self.folder, name), text)
+        print(self._table(summary), flush=True)
+        print(f"Written to {os.path.abspath(self.folder)}: {', '.join(files)}", flush=True)
+
+    def _summarize(self, cases: Sequence[_Case]) -> dict[str, Any]:
+        """Means, standard deviations and counts; NaN where there is nothing to average."""
+        absent, missed = (np.array([getattr(c.scores, k) for c in cases]).sum(axis=0) for k in ("absent", "missed"))
+        classes: dict[str, dict[str, Any]] = {name: {} for name in self.classes}
+        mean, std = {}, {}
+        for metric in METRICS:
+            values = np.array([case.values(metric) for case in cases])  # (cases, classes)
+            for name, column in zip(self.classes, values.T, strict=True):
+                classes[name][metric] = {"mean": _mean(column), "std": _std(column)}
+            mean[metric] = _mean([classes[name][metric]["mean"] for name in self.classes])
+            std[metric] = _std([_mean(row) for row in values])
+        for i, name in enumerate(self.classes):
+            counts = {"n": len(cases) - int(absent[i]), "missed": int(missed[i]), "absent": int(absent[i])}
+            classes[name].update(counts)
+        counts = {"cases": len(cases), "missed": int(missed.sum()), "absent": int(absent.sum())}
+        return {**counts, "mean": mean, "std": std, "classes": classes}
+
+    def _case_rows(self) -> list[dict[str, Any]]:
+        names = _case_names([case.path for case in self.cases])
+        rows = []
+        for name, case in zip(names, self.cases, strict=True):
+            row: dict[str, Any] = {"case": name, "domain": case.domain}
+            row.update({metric: _mean(case.values(metric)) for metric in METRICS})
+            for i, label in enumerate(self.classes):
+                row.update({f"{label}_{metric}": case.values(metric)[i] for metric in METRICS})
+            row.update({"missed": int(case.scores.missed.sum()), "absent": int(case.scores.absent.sum())})
+            rows.append(row)
+        return rows
+
+    def _summary_rows(self, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows = []
+        for domain, part in [("all", summary), *summary["domains"].items()]:
+            for name in self.classes:
+                row: dict[str, Any] = {"domain": domain, "class": name}
+                for metric in METRICS:
+                    scores = part["classes"][name][metric]
+                    row.update({f"{metric}_mean": scores["mean"], f"{metric}_std": scores["std"]})
+                rows.append({**row, **{count: part["classes"][name][count] for count in ("n", "missed", "absent")}})
+            row = {"domain": domain, "class": "mean"}
+            for metric in METRICS:
+                row.update({f"{metric}_mean": part["mean"][metric], f"{metric}_std": part["std"][metric]})
+            rows.append({**row, "n": part["cases"], "missed": part["missed"], "absent": part["absent"]})
+        return rows
+
+    def _table(self, summary: Mapping[str, Any]) -> str:
+        header = [*(f"{metric} [{unit}]" for metric, unit in METRICS.items()), "n", "missed", "absent"]
+        rows = self._summary_rows(summary)
+        by_class = [["class", *header]] + [[r["class"], *_cells(r)] for r in rows if r["domain"] == "all"]
+        lines = [f"Scores of section `{self.section}`, {summary['cases']} cases, mean ± std", *_align(by_class)]
+        if summary["domains"]:
+            means = [r for r in rows if r["domain"] != "all" and r["class"] == "mean"]
+            lines += ["", *_align([["domain", *header], *([r["domain"], *_cells(r)] for r in means)])]
+        return "\n".join([*lines, CONVENTION])
+
+
+def _case_names(paths: Sequence[str]) -> list[str]:
+    """File names without their endings; with folders where two are equal, as in ``<case>/image.nii.gz``."""
+    stems = [path.removesuffix(".gz").removesuffix(".nii") for path in paths]
+    names = [os.path.basename(stem) for stem in stems]
+    if len(set(names)) < len(names):
+        common = os.path.commonpath([os.path.dirname(stem) for stem in stems])
+        names = [os.path.relpath(stem, common) for stem in stems]
+    return names
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean of the values that are not NaN; NaN, without NumPy's warning, if there are none."""
+    known = [v for v in values if not np.isnan(v)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _std(values: Iterable[float]) -> float:
+    known = [v for v in values if not np.isnan(v)]
+    return float(np.std(known)) if known else float("nan")
+
+
+def _without_nan(value: Any) -> Any:
+    """None for NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        known = {k: "" if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()}
+        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in known.items()})
+    return text.getvalue()
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    scores = [(row[f"{metric}_mean"], row[f"{metric}_std"]) for metric in METRICS]
+    return [
+        *("-" if np.isnan(mean) else f"{mean:.2f} ± {std:.2f}" for mean, std in scores),
+        *(str(row[count]) for count in ("n", "missed", "absent")),
+    ]
+
+
+def _align(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names that cross a module boundary: batch keys, pseudo-label sources, loss terms and datalist sections."""
+
+from __future__ import annotations
+
+from monai.utils.enums import StrEnum
+
+__all__ = ["DatalistKeys", "LossTerms", "PseudoLabelSources"]
+
+
+class DatalistKeys(StrEnum):
+    """Sections of a datalist file and keys of its items."""
+
+    TRAINING = "training"
+    UNLABELED = "unlabeled"
+    VALIDATION = "validation"
+    TESTING = "testing"
+    IMAGE = "image"
+    LABEL = "label"
+    DOMAIN = "domain"
+
+
+class LossTerms(StrEnum):
+    """
+    Terms of the total loss (Eq. 22 and its switches), as they appear in ``state.output``, in the logs and, where a term
+    has a weight, in the bundle's ``weights``.
+    """
+
+    DENOISING = "deno"  # Eq. 2
+    DIFFICULTY = "diff"  # Eq. 3
+    UNLABELED = "u"  # Eq. 11, not part of Eq. 22
+    CUTMIX = "mix"  # Eq. 13
+    MASKED = "mic"  # Eq. 15
+    RECONSTRUCTION = "rec"  # Eq. 16
+    DISTILLATION = "kd"  # Eq. 17
+    CORRELATION = "corr"  # Eq. 21
+    STUDENT_LABELED = "student_labeled"  # not in the paper: true labels for the student
+
+
+class PseudoLabelSources(StrEnum):
+    """Everything that can name an unlabelled voxel, in the order of ``method.md``."""
+
+    DIFFUSION = "diffusion"
+    DIFFICULTY = "difficulty"
+    FIRST_TEACHER = "first_teacher"
+    MEAN_TEACHER = "mean_teacher"
+    ENSEMBLE = "ensemble"
+    STUDENT = "student"

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Difficulty-aware class weights (Eq. 3-6) and the loss that uses them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from monai.losses import DiceLoss
+from torch import Tensor, nn
+
+__all__ = ["DifficultyAwareLoss", "batch_dice"]
+
+
+def batch_dice(predicted: Tensor, label: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """
+    Dice of every class over a whole batch of hard label maps.
+
+    Args:
+        predicted: class indices, any shape, int64.
+        label: class indices, same shape.
+        num_classes: classes with the background.
+
+    Returns:
+        Dice ``(C,)`` float32 and whether the class occurs in ``label`` ``(C,)`` bool; Dice of absent classes means nothing.
+    """
+    predicted, label = predicted.flatten(), label.flatten()
+    overlap = torch.bincount(label[predicted == label], minlength=num_classes).float()
+    in_label = torch.bincount(label, minlength=num_classes).float()
+    total = in_label + torch.bincount(predicted, minlength=num_classes).float()
+    return 2 * overlap / total.clamp_min(1), in_label > 0
+
+
+class DifficultyAwareLoss(nn.Module):
+    """
+    DiceCE whose classes weigh the more, the worse and the slower they are learned (Eq. 3-6)::
+
+        w_k = w_lambda_k * d_k^alpha,    d_k = du_k / dl_k,    w_lambda_k = 1 - lambda_k
+        du_k = sum of min(Delta, 0) ln(lambda_e / lambda_{e-1}),    dl_k with max(Delta, 0),    Delta = lambda_e - lambda_{e-1}
+
+    Sums over the last ``window`` iterations are running means with momentum ``1 - 1 / window``; their ratio is the same.
+    ``w_lambda`` is smoothed in the same way. A class that is absent from the batch moves none of its statistics.
+    Weights of the foreground classes present are scaled to mean 1 and clamped; the background weighs 1. The statistics
+    are buffers, so they are part of a checkpoint.
+
+    Args:
+        num_classes: classes with the background.
+        window: ``tau``, iterations to accumulate over.
+        exponent: ``alpha`` of Eq. 4, which tames outliers.
+        min_weight: smallest weight of a class.
+        max_weight: largest weight of a class.
+    """
+
+    floor = 1e-2  # of a Dice in a logarithm: a class may start at 0
+    slack = 1e-4  # added to learned and unlearned amounts: their ratio starts at 1 and stays finite
+
+    def __init__(
+        self,
+        num_classes: int,
+        window: int = 50,
+        exponent: float = 0.2,
+        min_weight: float = 0.2,
+        max_weight: float = 5.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.window, self.exponent = num_classes, window, exponent
+        self.min_weight, self.max_weight = min_weight, max_weight
+        self.dice_loss = DiceLoss(softmax=True, to_onehot_y=True, batch=True, reduction="none")
+        self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
+        self.register_buffer("last_dice", torch.zeros(num_classes))
+        self.register_buffer("learned", torch.zeros(num_classes))
+        self.register_buffer("unlearned", torch.zeros(num_classes))
+        self.register_buffer("one_minus_dice", torch.ones(num_classes))
+        self.seen: Tensor
+        self.last_dice: Tensor
+        self.learned: Tensor
+        self.unlearned: Tensor
+        self.one_minus_dice: Tensor
+
+    @torch.no_grad()
+    def update(self, predicted: Tensor, label: Tensor) -> Tensor:
+        """
+        Take in one iteration's Dice and return the class weights.
+
+        Args:
+            predicted: class indices ``(B, 1, D, H, W)`` of the decoder whose Dice counts.
+            label: true class indices, same shape.
+
+        Returns:
+            Weights ``(C,)``, finite, within ``[min_weight, max_weight]``.
+        """
+        dice, present = batch_dice(predicted, label, self.num_classes)
+        known = present & self.seen
+        delta = dice - self.last_dice
+        log_ratio = torch.log(dice.clamp_min(self.floor) / self.last_dice.clamp_min(self.floor))
+        momentum = 1 - 1 / self.window
+        self.learned = torch.where(
+            known, momentum * self.learned + (1 - momentum) * delta.clamp_min(0) * log_ratio, self.learned
+        )
+        self.unlearned = torch.where(
+            known, momentum * self.unlearned + (1 - momentum) * delta.clamp_max(0) * log_ratio, self.unlearned
+        )
+        smoothed = torch.where(self.seen, momentum * self.one_minus_dice + (1 - momentum) * (1 - dice), 1 - dice)
+        self.one_minus_dice = torch.where(present, smoothed, self.one_minus_dice)
+        self.last_dice = torch.where(present, dice, self.last_dice)
+        self.seen = self.seen | present
+        return self.class_weights(present)
+
+    def class_weights(self, present: Tensor) -> Tensor:
+        """Weights ``(C,)`` from the statistics, scaled to mean 1 over the foreground classes of ``present`` ``(C,)``."""
+        difficulty = (self.unlearned + self.slack) / (self.learned + self.slack)  # Eq. 5
+        weight = self.one_minus_dice * difficulty**self.exponent  # Eq. 4
+        foreground = present.clone()
+        foreground[0] = False
+        mean = weight[foreground].mean() if foreground.any() else weight.new_tensor(1.0)
+        weight = (weight / mean.clamp_min(1e-6)).clamp(self.min_weight, self.max_weight)
+        weight[0] = 1.0
+        return weight
+
+    def forward(self, logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+        """
+        Weighted ``½ (CE + Dice)`` (Eq. 3).
+
+        Args:
+            logits: ``(B, C, D, H, W)``.
+            label: class indices ``(B, 1, D, H, W)``.
+            weight: class weights ``(C,)`` of :py:meth:`update`.
+        """
+        dice = (self.dice_loss(logits, label).flatten() * weight).mean()
+        cross_entropy = F.cross_entropy(logits, label[:, 0].long(), weight=weight)
+        return 0.5 * (cross_entropy + dice)

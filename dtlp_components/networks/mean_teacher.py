@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mean teacher: an exponential moving average of the student."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+__all__ = ["MeanTeacher"]
+
+
+class MeanTeacher(AveragedModel):
+    """
+    Moving average of the student's parameters, ``xi_T <- g xi_T + (1 - g) xi`` with ``g = min(1 - 1 / (i + 1), decay)``.
+
+    The bound makes the first updates a plain mean, so that the random start is forgotten at once. Buffers are copied.
+
+    Args:
+        student: network to average; it is copied, not kept.
+        decay: largest momentum ``g``.
+        period: iterations from one update to the next.
+
+    Raises:
+        ValueError: if ``decay`` is not within [0, 1) or ``period`` is not positive.
+    """
+
+    def __init__(self, student: nn.Module, decay: float = 0.99, period: int = 1) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be within [0, 1), got {decay}.")
+        if period < 1:
+            raise ValueError(f"period must be a positive number of iterations, got {period}.")
+        self.decay, self.period = decay, period
+
+        def average(averaged: Any, current: Any, num_averaged: Tensor | int) -> None:  # lists of Tensor
+            momentum = min(1 - 1 / (int(num_averaged) + 1), decay)
+            torch._foreach_lerp_(averaged, current, 1 - momentum)
+
+        super().__init__(student, multi_avg_fn=average, use_buffers=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> MeanTeacher:
+        """A teacher never trains: no dropout, no statistics of its own, whatever ``mode`` says."""
+        return super().train(False)
+
+    def update(self, student: nn.Module, iteration: int) -> None:
+        """Average in the student's parameters, if the iteration (from 1) is one of every ``period``."""
+        if iteration % self.period == 0:
+            self.update_parameters(student)

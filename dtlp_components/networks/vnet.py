@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The student: a V-Net that maps an image to logits, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import ConvNormAct, conv_stage
+
+__all__ = ["VNet", "VNetDecoder", "VNetEncoder", "Float32"]
+
+CONVS_PER_STAGE = (1, 2, 3, 3, 3)
+
+
+class Float32(nn.Module):
+    """
+    Run a stage in float32 even under autocast.
+
+    The weight gradient of a 3x3x3 convolution with many channels on a grid of a few voxels turns NaN in bfloat16 on CPU
+    (oneDNN, torch 2.13) within ten steps; the deepest stage has such a grid and takes a small share of the time.
+    """
+
+    def __init__(self, stage: nn.Sequential) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, …) -> (B, C_out, …)`` float32."""
+        if torch.jit.is_scripting():
+            return self.stage(x)
+        else:
+            with torch.autocast(x.device.type, enabled=False):
+                return self.stage(x.float().contiguous())
+
+
+class VNetEncoder(nn.Module):
+    """
+    Five-stage V-Net encoder (Milletari et al. 2016); stage ``i`` has ``features * 2**i`` channels at ``1 / 2**i`` of the
+    resolution.
+
+    Args:
+        features: channels at full resolution.
+        norm: ``instance``, ``group`` or ``batch``.
+        dropout: share of bottleneck channels dropped in training.
+    """
+
+    def __init__(self, features: int, norm: str, dropout: float = 0.0) -> None:
+        super().__init__()
+        stages = []
+        for i, num_convs in enumerate(CONVS_PER_STAGE[1:], start=1):
+            channels = features * 2**i
+            down = ConvNormAct(channels // 2, channels, norm, scale="down")
+            stages.append(nn.Sequential(down, *conv_stage(channels, num_convs, norm)))
+        self.stages = nn.ModuleList(stages[:-1])
+        self.bottleneck = Float32(stages[-1])
+        self.dropout = nn.Dropout3d(dropout)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """``(B, F, D, H, W)`` from a stem -> five feature maps, finest first."""
+        features = [x]
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        features.append(self.dropout(self.bottleneck(x)))
+        return features
+
+
+class VNetDecoder(nn.Module):
+    """
+    V-Net decoder: five feature maps, finest first, to logits; skip connections are added.
+
+    Args:
+        num_classes: channels of the logits.
+        features: channels at full resolution.
+        norm: ``instance``, ``group`` or ``batch``.
+        dropout: share of channels dropped in training before the last convolution.
+    """
+
+    def __init__(self, num_classes: int, features: int, norm: str, dropout: float = 0.0) -> None:
+        super().__init__()
+        ups, stages = [], []
+        for i in reversed(range(len(CONVS_PER_STAGE) - 1)):
+            channels = features * 2**i
+            ups.append(nn.Sequential(ConvNormAct(channels * 2, channels, norm, scale="up")))
+            stages.append(conv_stage(channels, CONVS_PER_STAGE[i], norm))
+        self.ups = nn.ModuleList(ups)
+        self.stages = nn.ModuleList(stages)
+        self.dropout = nn.Dropout3d(dropout)
+        self.head = nn.Conv3d(features, num_classes, kernel_size=1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Five feature maps, finest first -> logits ``(B, C, D, H, W)``."""
+        x = features[-1]
+        for i, (up, stage) in enumerate(zip(self.ups, self.stages)):
+            x = stage(up(x) + features[-2 - i])
+        return self.head(self.dropout(x))
+
+
+class VNet(nn.Module):
+    """
+    Student network, the only one used at inference: ``forward(image) -> logits``.
+
+    It is stem, shared encoder and student decoder of DTLP-Net; :py:class:`dtlp_components.DTLPNet` wraps it for training
+    and shares stem and encoder with the other decoders.
+
+    Args:
+        in_channels: channels of the image.
+        num_classes: classes with the background.
+        features: channels at full resolution; the paper's baseline has 32.
+        norm: ``instance``, ``group`` or ``batch``.
+        dropout: share of channels dropped in training at the bottleneck and before the last convolution.
+    """
+
+    divisor = 2 ** (len(CONVS_PER_STAGE) - 1)
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 2,
+        features: int = 32,
+        norm: str = "instance",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.num_classes, self.features = in_channels, num_classes, features
+        self.norm, self.dropout = norm, dropout
+        self.stem = nn.Sequential(ConvNormAct(in_channels, features, norm))
+        self.encoder = VNetEncoder(features, norm, dropout)
+        self.decoder = VNetDecoder(num_classes, features, norm, dropout)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """
+        Args:
+            image: ``(B, in_channels, D, H, W)``; every side a multiple of 16.
+
+        Returns:
+            Logits ``(B, num_classes, D, H, W)``.
+        """
+        return self.decoder(self.image_features(image))
+
+    @torch.jit.export
+    def image_features(self, image: Tensor) -> list[Tensor]:
+        """Image ``(B, in_channels, D, H, W)`` -> five feature maps, finest first."""
+        return self.encoder(self.stem(image))
+
+    def use_channels_last(self) -> None:
+        """
+        Keep weights in ``channels_last_3d``, which suits large grids with few channels.
+
+        The bottleneck stays contiguous: on its few voxels most of the time would go into re-ordering its large weight
+        gradients (a third of a whole iteration at 32x48x32 and 16 features on CPU).
+        """
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.encoder.bottleneck.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    @classmethod
+    def check_patch_size(cls, patch_size: Sequence[int]) -> None:
+        """
+        Raises:
+            ValueError: if a side is no positive multiple of 16, or the deepest grid would have a single voxel.
+        """
+        wrong = [side for side in patch_size if side < cls.divisor or side % cls.divisor]
+        if wrong or len(patch_size) != 3:
+            raise ValueError(
+                f"patch_size {list(patch_size)} does not fit the V-Net: it needs three sides, each a positive multiple of "
+                f"{cls.divisor}, e.g. {[max(1, round(side / cls.divisor)) * cls.divisor for side in patch_size]}."
+            )
+        if all(side == cls.divisor for side in patch_size):
+            raise ValueError(
+                f"patch_size {list(patch_size)} leaves one voxel at the deepest stage, which cannot be normalised: "
+                f"make one side at least {2 * cls.divisor}."
+            )

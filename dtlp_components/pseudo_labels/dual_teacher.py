@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two teachers name every unlabelled voxel: probabilities, entropy ensemble, hard pseudo-label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from monai.networks.layers import gaussian_1d, separable_filtering
+from torch import Tensor
+
+from ..keys import PseudoLabelSources as Sources
+
+__all__ = ["DualTeacher", "PseudoLabels", "entropy_bits", "fuse_teachers", "gumbel_softmax"]
+
+
+@dataclass
+class PseudoLabels:
+    """
+    What the teachers say of a batch of unlabelled images; nothing here carries gradient.
+
+    Attributes:
+        probabilities: one map ``(B, C, D, H, W)`` per :py:class:`PseudoLabelSources` but the student's own, float32,
+            sums to 1 over ``C``; none is noised by Gumbel, so they serve as soft targets.
+        mean_teacher_logits: ``z_thetaT`` ``(B, C, D, H, W)`` float32, target of the masked reconstruction.
+        label: hard pseudo-label ``(B, 1, D, H, W)`` int64.
+    """
+
+    probabilities: dict[str, Tensor]
+    mean_teacher_logits: Tensor
+    label: Tensor
+
+
+def entropy_bits(probabilities: Tensor) -> Tensor:
+    """Entropy over classes in bits (Eq. 8, 9): ``(B, C, …) -> (B, 1, …)``."""
+    return torch.special.entr(probabilities).sum(dim=1, keepdim=True) / math.log(2)
+
+
+def fuse_teachers(first: Tensor, second: Tensor, first_entropy: Tensor, second_entropy: Tensor) -> Tensor:
+    """
+    Average two teachers voxel by voxel, trusting the more certain one more (Eq. 10)::
+
+        p = (w_1 p_1 + w_2 p_2) / (w_1 + w_2),    w_i = exp(-H_i)
+
+    Args:
+        first: probabilities ``(B, C, D, H, W)``.
+        second: probabilities, same shape.
+        first_entropy: ``H_1`` in bits, ``(B, 1, D, H, W)``.
+        second_entropy: ``H_2``, same shape.
+
+    Raises:
+        ValueError: if the two shapes differ.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"teachers must agree in shape, got {tuple(first.shape)} and {tuple(second.shape)}.")
+    # w_1 / (w_1 + w_2) is a sigmoid of the difference of the entropies
+    return second + torch.sigmoid(second_entropy - first_entropy) * (first - second)
+
+
+def gumbel_softmax(probabilities: Tensor, temperature: float) -> Tensor:
+    """
+    Re-parameterise a probability map with Gumbel noise: ``softmax((log p + g) / temperature)``, same shape.
+
+    On log-probabilities, so that a certain voxel stays certain; in float32 from a clamped uniform draw, since the double
+    logarithm of a half-precision one is infinite now and then.
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    uniform = torch.rand_like(probabilities, dtype=torch.float32).clamp_(tiny, 1 - 1e-7)
+    noise = -torch.log(-torch.log(uniform))
+    return torch.softmax((torch.log(probabilities.float().clamp_min(1e-10)) + noise) / temperature, dim=1)
+
+
+class DualTeacher:
+    """
+    Pseudo-labels of two diverse teachers (Eq. 7-10).
+
+    The first teacher is the mean of the diffusion decoder's sample and the difficulty decoder's prediction, the second
+    the mean teacher. Entropies are taken before Gumbel noise: a noised map is less entropic than the map it was drawn
+    from, and noise would gain weight.
+
+    Args:
+        diffusion: maps images ``(B, in_channels, D, H, W)`` to logits of a sampled label map.
+        difficulty: maps images to the difficulty decoder's logits.
+        mean_teacher: maps images to the mean teacher's logits.
+        gumbel: noise the diffusion map before smoothing, as the paper does.
+        gumbel_temperature: temperature of the noise.
+        blur_sigma: standard deviation in voxels of the 3x3x3 Gaussian that smooths the diffusion map; 0 switches it off.
+    """
+
+    def __init__(
+        self,
+        diffusion: Callable[[Tensor], Tensor],
+        difficulty: Callable[[Tensor], Tensor],
+        mean_teacher: Callable[[Tensor], Tensor],
+        gumbel: bool = False,
+        gumbel_temperature: float = 1.0,
+        blur_sigma: float = 1.0,
+    ) -> None:
+        self.diffusion, self.difficulty, self.mean_teacher = diffusion, difficulty, mean_teacher
+        self.gumbel, self.gumbel_temperature = gumbel, gumbel_temperature
+        self.kernel = None
+        if blur_sigma > 0:
+            kernel = gaussian_1d(torch.tensor(float(blur_sigma)), truncated=1.0 / blur_sigma, approx="sampled")
+            self.kernel = kernel / kernel.sum()
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> PseudoLabels:
+        """Images ``(B, in_channels, D, H, W)`` -> :py:class:`PseudoLabels`; the caller puts the networks in eval mode."""
+        mean_teacher_logits = self.mean_teacher(image).float()
+        diffusion = torch.softmax(self.diffusion(image).float(), dim=1)
+        difficulty = torch.softmax(self.difficulty(image).float(), dim=1)
+        mean_teacher = torch.softmax(mean_teacher_logits, dim=1)
+
+        first = 0.5 * (self.smooth(diffusion) + difficulty)  # Eq. 7 without noise
+        noised = first
+        if self.gumbel:
+            noised = 0.5 * (self.smooth(gumbel_softmax(diffusion, self.gumbel_temperature)) + difficulty)
+        ensemble = fuse_teachers(noised, mean_teacher, entropy_bits(first), entropy_bits(mean_teacher))
+        return PseudoLabels(
+            probabilities={
+                Sources.DIFFUSION: diffusion,
+                Sources.DIFFICULTY: difficulty,
+                Sources.FIRST_TEACHER: first,
+                Sources.MEAN_TEACHER: mean_teacher,
+                Sources.ENSEMBLE: ensemble,
+            },
+            mean_teacher_logits=mean_teacher_logits,
+            label=ensemble.argmax(dim=1, keepdim=True),
+        )
+
+    def smooth(self, probabilities: Tensor) -> Tensor:
+        """Gaussian blur of a map ``(B, C, D, H, W)``; borders are replicated, so a constant map stays constant."""
+        if self.kernel is None:
+            return probabilities
+        return separable_filtering(probabilities, [self.kernel.to(probabilities)] * 3, mode="replicate")

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every bundle in ``bundles/``: current, complete, and free of what fails only at run time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.utils import BundleProperty, BundlePropertyConfig
+
+from dtlp_components.bundle_checks import check_config, check_metadata
+from dtlp_components.make_bundle import RECIPES, check_bundles, render
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
+NAMES = list(json.loads((RECIPES / "index.json").read_text(encoding="utf-8")))
+CONFIGS = sorted(BUNDLES.glob("*/configs/*.json"))
+WORKFLOWS = [path for path in CONFIGS if path.name != "metadata.json"]
+FOLDERS = sorted({path.parents[1] for path in CONFIGS})
+
+# ids a user, MONAI Label or the docs rely on: in every bundle the same
+OPTIONS = {
+    "bundle_root", "dataset_dir", "output_dir", "device", "num_classes", "spacing_mm", "patch_size", "features", "run",
+}  # fmt: skip
+REQUIRED = {
+    "train": OPTIONS | {
+        "datalist", "seed", "batch_size_labeled", "batch_size_unlabeled", "max_iterations", "iterations_per_epoch",
+        "val_interval", "learning_rate", "amp", "ddim_steps", "resume", "num_workers", "weights", "training",
+        "network_def", "unlabeled",
+    },
+    "evaluate": OPTIONS | {"datalist", "eval_section", "num_workers", "evaluating", "network_def"},
+    "inference": OPTIONS | {"network_def", "preprocessing", "postprocessing", "inferer"},
+}  # fmt: skip
+# MONAI Label guesses the kind of task from these
+TASK_WORDS = ("deepedit", "deepgrow", "detection", "classification")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(BUNDLES))
+
+
+def load(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def test_every_recipe_has_its_bundle() -> None:
+    assert NAMES
+    assert set(NAMES) <= {folder.name for folder in FOLDERS}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bundle_is_what_the_recipes_render(name: str) -> None:
+    assert check_bundles(BUNDLES, [name]) == [], "edit dtlp_components/recipes/, then run make bundles"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+def test_bundle_is_complete(folder: Path) -> None:
+    missing = [path for path in render(NAMES[0]) if not (folder / path).is_file()]
+    assert not missing
+
+
+@pytest.mark.parametrize("config", WORKFLOWS, ids=name_of)
+def test_arguments_references_and_names_exist(config: Path) -> None:
+    assert check_config(load(config)) == []
+
+
+@pytest.mark.parametrize("config", WORKFLOWS, ids=name_of)
+def test_options_are_the_same_in_every_bundle(config: Path) -> None:
+    assert REQUIRED[config.stem] - load(config).keys() == set()
+
+
+@pytest.mark.parametrize("config", WORKFLOWS, ids=name_of)
+def test_ids_that_monai_requires_exist(config: Path) -> None:
+    # evaluate.json has no properties of its own in MONAI; as an evaluator it is nearest to inference
+    properties = TrainProperties if config.stem == "train" else InferProperties
+    required = {p[BundlePropertyConfig.ID] for p in properties.values() if p[BundleProperty.REQUIRED]}
+    parser = ConfigParser(load(config))
+    missing = {id for id in required if id not in parser}
+    if config.stem == "evaluate":
+        missing = {id for id in missing if f"validate::{id}" not in parser}
+    assert not missing
+
+
+@pytest.mark.parametrize("config", [path for path in WORKFLOWS if path.stem == "train"], ids=name_of)
+def test_ids_that_monai_label_overwrites_are_literal(config: Path) -> None:
+    content = load(config)
+    parser = ConfigParser(content)
+    for id in ("train", "train::trainer", "train::dataset", "validate::dataset", "network_def"):
+        assert isinstance(parser[id], dict), id
+    assert isinstance(parser["train::handlers"], list)
+    assert all(isinstance(handler, dict) for handler in parser["train::handlers"])
+    # an empty run id resolves the whole file: a second list would train a second time
+    assert content["training"] == "@run"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+def test_metadata_is_valid_and_agrees_with_the_classes_of_every_workflow(folder: Path) -> None:
+    metadata = load(folder / "configs/metadata.json")
+    for workflow in REQUIRED:
+        config = load(folder / f"configs/{workflow}.json")
+        assert check_metadata(metadata, config["num_classes"]) == [], workflow
+        assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == config["patch_size"]
+        assert config["bundle_name"] == folder.name
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+def test_name_does_not_mislead_monai_label(folder: Path) -> None:
+    assert not [word for word in TASK_WORDS if word in folder.name.lower()]

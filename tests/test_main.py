@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line refuses what it does not understand before it does anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dtlp_components.__main__ import COMMANDS, main
+from dtlp_components.errors import InputError
+
+
+class Recorder:
+    """A command table, and the calls that were made."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+        self.commands = {"copy": self.copy, "group": {"inner": self.copy}}
+
+    def copy(self, source: str, *, seed: int = 0, dry_run: bool = False) -> Path:
+        """Copy something."""
+        self.calls.append((source, seed, dry_run))
+        return Path(source)
+
+
+def test_commands_and_groups_receive_their_arguments() -> None:
+    recorder = Recorder()
+    main(["copy", "--source", "here"], recorder.commands)
+    main(["group", "inner", "--source=there", "--seed", "3", "--dry_run"], recorder.commands)
+    assert recorder.calls == [("here", 0, False), ("there", 3, True)]
+
+
+def test_returned_object_is_not_printed(capsys) -> None:
+    main(["copy", "--source", "here"], Recorder().commands)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["copy", "--source", "here", "--dri_run"],
+        ["copy", "--source", "here", "surplus"],
+        ["copy"],
+        ["group", "--source", "here"],
+        ["group"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_mistyped_or_missing_words_exit_with_2_and_run_nothing(words) -> None:
+    recorder = Recorder()
+    with pytest.raises(SystemExit) as exit_info:
+        main(words, recorder.commands)
+    assert exit_info.value.code == 2
+    assert recorder.calls == []
+
+
+@pytest.mark.parametrize("words", [["coppy"], ["items"], ["group", "iner"]], ids=" ".join)
+def test_unknown_command_is_named_with_the_known_ones(words) -> None:
+    with pytest.raises(InputError, match=f"'{words[-1]}', wanted one of: (copy, group|inner)"):
+        main(words, Recorder().commands)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--dry_run=true", "--dry_run: found 'true', wanted True or False"),
+        ("--seed=x", "--seed: found 'x', wanted an integer"),
+        ("--seed=True", "--seed: found True, wanted an integer"),
+        ("--source=2018", "--source: found 2018, wanted a text"),
+    ],
+)
+def test_value_of_the_wrong_type_is_never_misread(flag, message) -> None:
+    recorder = Recorder()
+    source = [] if flag.startswith("--source") else ["--source", "here"]
+    with pytest.raises(InputError, match=message):
+        main(["copy", *source, flag], recorder.commands)
+    assert recorder.calls == []
+
+
+def test_help_of_every_command_is_shown_and_exits_with_0(capsys) -> None:
+    for words in (["phantom"], ["prepare", "hippocampus"], ["prepare", "la"]):
+        with pytest.raises(SystemExit) as exit_info:
+            main([*words, "--help"], COMMANDS)
+        assert exit_info.value.code == 0
+        assert "output" in "".join(capsys.readouterr()).lower()
