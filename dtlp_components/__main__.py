@@ -14,15 +14,19 @@ from typing import Any, get_type_hints
 import fire
 from fire.core import FireExit
 
+from .demo import run_demo
 from .errors import InputError
 from .phantom import write_phantom
+from .picture import write_picture
 from .prepare import prepare_hippocampus, prepare_la
 
 __all__ = ["COMMANDS", "main"]
 
 # a command is a function whose parameters are its flags, a group of commands a further dictionary
 COMMANDS: dict[str, Any] = {
+    "demo": run_demo,
     "phantom": write_phantom,
+    "picture": write_picture,
     "prepare": {"hippocampus": prepare_hippocampus, "la": prepare_la},
 }
 

@@ -122,8 +122,8 @@ class PseudoLabelMonitor:
 
     def _report(self, engine: Engine, dice: dict[str, float], entropy: dict[str, float]) -> None:
         row: dict[str, float] = {"iteration": engine.state.iteration}
-        for name in dice:
-            row[f"dice/{name}"], row[f"entropy/{name}"] = dice[name], entropy[name]
+        row.update({f"dice/{name}": value for name, value in dice.items()})
+        row.update({f"entropy/{name}": value for name, value in entropy.items()})
         engine.state.metrics.update({k: v for k, v in row.items() if k != "iteration"})
         self.file.parent.mkdir(parents=True, exist_ok=True)
         is_new = not self.file.exists()
@@ -132,7 +132,7 @@ class PseudoLabelMonitor:
             if is_new:
                 writer.writeheader()
             writer.writerow(row)
-        table = "  ".join(f"{name} {dice[name]:.3f} ({entropy[name]:.3f})" for name in dice)
+        table = "  ".join(f"{name} {value:.3f} ({entropy[name]:.3f})" for name, value in dice.items())
         self.logger.info(f"Iteration {engine.state.iteration}: Dice (entropy in bits) of each source: {table}")
 
 

@@ -58,7 +58,6 @@ class DTLPNet(nn.Module):
         decoder = self.diffusion_decoder
         self.time_stem = TimeConditionedStage(self.diffusion_stem, self.embedding_dim)
         self.time_encoder = nn.ModuleList(TimeConditionedStage(s, self.embedding_dim) for s in student.encoder.stages)
-        self.time_bottleneck = TimeConditionedStage(student.encoder.bottleneck.stage, self.embedding_dim)
         self.time_ups = nn.ModuleList(TimeConditionedStage(up, self.embedding_dim) for up in decoder.ups)
         self.time_decoder = nn.ModuleList(TimeConditionedStage(s, self.embedding_dim) for s in decoder.stages)
 
@@ -98,12 +97,13 @@ class DTLPNet(nn.Module):
         embedding = self.time_embedding(get_timestep_embedding(timesteps, self.embedding_dim))
         x = self.time_stem(self.diffusion_stem, torch.cat([image, noisy_label.to(image.dtype)], dim=1), embedding)
         features = [x]
-        for time, stage in zip(self.time_encoder, self.student.encoder.stages):
-            x = time(stage, x, embedding)
+        encoder = self.student.encoder
+        for i, (time, stage) in enumerate(zip(self.time_encoder, encoder.stages)):
+            if i == len(encoder.stages) - 1:
+                x = encoder.dropout(time(stage, x.contiguous(), embedding))  # see VNet.use_channels_last
+            else:
+                x = time(stage, x, embedding)
             features.append(x)
-        with torch.autocast(x.device.type, enabled=False):  # as in vnet.Float32
-            x = self.time_bottleneck(self.student.encoder.bottleneck.stage, x.float().contiguous(), embedding.float())
-        features.append(self.student.encoder.dropout(x))
 
         decoder, x = self.diffusion_decoder, features[-1]
         for i, (up, stage) in enumerate(zip(decoder.ups, decoder.stages)):

@@ -10,30 +10,9 @@ from torch import Tensor, nn
 
 from .blocks import ConvNormAct, conv_stage
 
-__all__ = ["VNet", "VNetDecoder", "VNetEncoder", "Float32"]
+__all__ = ["VNet", "VNetDecoder", "VNetEncoder"]
 
 CONVS_PER_STAGE = (1, 2, 3, 3, 3)
-
-
-class Float32(nn.Module):
-    """
-    Run a stage in float32 even under autocast.
-
-    The weight gradient of a 3x3x3 convolution with many channels on a grid of a few voxels turns NaN in bfloat16 on CPU
-    (oneDNN, torch 2.13) within ten steps; the deepest stage has such a grid and takes a small share of the time.
-    """
-
-    def __init__(self, stage: nn.Sequential) -> None:
-        super().__init__()
-        self.stage = stage
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C_in, …) -> (B, C_out, …)`` float32."""
-        if torch.jit.is_scripting():
-            return self.stage(x)
-        else:
-            with torch.autocast(x.device.type, enabled=False):
-                return self.stage(x.float().contiguous())
 
 
 class VNetEncoder(nn.Module):
@@ -54,17 +33,18 @@ class VNetEncoder(nn.Module):
             channels = features * 2**i
             down = ConvNormAct(channels // 2, channels, norm, scale="down")
             stages.append(nn.Sequential(down, *conv_stage(channels, num_convs, norm)))
-        self.stages = nn.ModuleList(stages[:-1])
-        self.bottleneck = Float32(stages[-1])
+        self.stages = nn.ModuleList(stages)
         self.dropout = nn.Dropout3d(dropout)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """``(B, F, D, H, W)`` from a stem -> five feature maps, finest first."""
         features = [x]
-        for stage in self.stages:
-            x = stage(x)
+        for i, stage in enumerate(self.stages):
+            if i == len(self.stages) - 1:
+                x = self.dropout(stage(x.contiguous()))  # see VNet.use_channels_last
+            else:
+                x = stage(x)
             features.append(x)
-        features.append(self.dropout(self.bottleneck(x)))
         return features
 
 
@@ -154,7 +134,7 @@ class VNet(nn.Module):
         gradients (a third of a whole iteration at 32x48x32 and 16 features on CPU).
         """
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.encoder.bottleneck.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.encoder.stages[-1].to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     @classmethod
     def check_patch_size(cls, patch_size: Sequence[int]) -> None:

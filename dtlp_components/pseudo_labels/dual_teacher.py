@@ -134,4 +134,5 @@ class DualTeacher:
         """Gaussian blur of a map ``(B, C, D, H, W)``; borders are replicated, so a constant map stays constant."""
         if self.kernel is None:
             return probabilities
-        return separable_filtering(probabilities, [self.kernel.to(probabilities)] * 3, mode="replicate")
+        with torch.autocast(probabilities.device.type, enabled=False):  # a bfloat16 map would not sum to 1
+            return separable_filtering(probabilities, [self.kernel.to(probabilities)] * 3, mode="replicate")

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every bundle trains, validates, evaluates and segments on tiny volumes; bad input stops it before it starts."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+from monai.bundle import ConfigWorkflow
+
+from dtlp_components.errors import InputError
+
+BUNDLES = sorted(path.parents[1] for path in Path("bundles").glob("*/configs/train.json"))
+
+# small enough for a second per iteration; the phantom's seven classes and LA's two become the three of tiny_dataset
+TINY: dict[str, Any] = {
+    "device": "cpu",
+    "num_classes": 3,
+    "spacing_mm": [1.0, 1.0, 1.0],
+    "patch_size": [16, 16, 32],
+    "features": 4,
+    "ddim_steps": 2,
+    "max_iterations": 2,
+    "iterations_per_epoch": 1,
+    "val_interval": 2,
+    "monitor_cases": 1,
+    "log_interval": 1,
+    "mlflow": False,  # its data base takes seconds to make; test_commands has a run with it
+}
+NAMES = ["background", "first", "second"]
+
+
+def workflow(bundle: Path, config: str, data: Path, output: Path, **overrides: Any) -> ConfigWorkflow:
+    facts = {k: TINY[k] for k in ("device", "num_classes", "spacing_mm", "patch_size", "features")}
+    numbers = TINY if config == "train" else facts
+    return ConfigWorkflow(
+        workflow_type="train" if config == "train" else "infer",
+        config_file=str(bundle / "configs" / f"{config}.json"),
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        logging_file=str(bundle / "configs" / "logging.conf"),
+        dataset_dir=str(data),
+        datalist=str(data / "datalist.json"),
+        output_dir=str(output),
+        **{**numbers, "label_names": NAMES, **overrides},
+    )
+
+
+def run(work: ConfigWorkflow) -> None:
+    work.initialize()
+    work.run()
+    work.finalize()
+
+
+@pytest.fixture
+def data(tiny_dataset: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny data set that a test may spoil."""
+    return Path(shutil.copytree(tiny_dataset, tmp_path / "data"))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_bundle_trains_validates_evaluates_and_segments(bundle: Path, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    train = workflow(bundle, "train", data, output)
+    run(train)
+    assert train.check_properties() == []
+
+    state = torch.load(output / "models" / "model.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    assert not [name for name in state if "diffusion" in name or "time" in name or "difficulty" in name]
+    with open(output / "logs" / "pseudo_labels.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["iteration"] for row in rows] == ["2"]
+    assert all(0 <= float(rows[0][f"dice/{s}"]) <= 1 for s in ("diffusion", "difficulty", "mean_teacher", "student"))
+
+    run(workflow(bundle, "evaluate", data, output, eval_section="testing"))
+    with open(output / "evaluation" / "testing_cases.csv") as file:
+        assert len(list(csv.DictReader(file))) == 1
+
+    scan = next((data).glob("*Ts/*.nii.gz"), None) or next(data.rglob("*.nii.gz"))
+    run(workflow(bundle, "inference", data, output, input=str(scan)))
+    written = list((output / "predictions").glob("*_seg.nii.gz"))
+    assert len(written) == 1
+    image, prediction = nib.load(scan), nib.load(written[0])
+    assert prediction.shape == image.shape
+    np.testing.assert_allclose(prediction.affine, image.affine, atol=1e-4)
+    assert set(np.unique(np.asarray(prediction.dataobj))) <= {0, 1, 2}
+
+
+PHANTOM = Path("bundles/phantom_10")
+
+
+def losses_of(work: ConfigWorkflow, stop_after: int | None = None) -> dict[int, float]:
+    """Run a training and record its total loss; ``stop_after`` breaks it off in the middle of an iteration's event."""
+    losses: dict[int, float] = {}
+    work.initialize()
+    trainer = work.parser.get_parsed_content("train::trainer")
+
+    def record(engine: Any) -> None:
+        losses[engine.state.iteration] = float(engine.state.output["loss"])
+        if engine.state.iteration == stop_after:
+            raise KeyboardInterrupt
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, record)
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        assert stop_after is not None
+    return losses
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_resumed_run_has_the_losses_of_an_uninterrupted_one(data: Path, tmp_path: Path, num_workers: int) -> None:
+    numbers = {
+        "max_iterations": 6,
+        "iterations_per_epoch": 2,
+        "val_interval": 1,
+        "dropout": 0.2,
+        "recycling": 0.5,
+        "num_workers": num_workers,
+    }
+    whole = losses_of(workflow(PHANTOM, "train", data, tmp_path / "whole", **numbers))
+    first = losses_of(workflow(PHANTOM, "train", data, tmp_path / "cut", **numbers), stop_after=3)
+    rest = losses_of(workflow(PHANTOM, "train", data, tmp_path / "cut", resume=True, **numbers))
+    assert list(whole) == [1, 2, 3, 4, 5, 6]
+    assert list(first) == [1, 2, 3]
+    assert list(rest) == [3, 4, 5, 6]  # the last checkpoint is that of iteration 2
+    assert {**first, **rest} == pytest.approx(whole, rel=1e-6)
+    final = [torch.load(tmp_path / name / "models" / "model.pt", weights_only=True) for name in ("whole", "cut")]
+    for name, value in final[0].items():
+        torch.testing.assert_close(final[1][name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(data: Path, tmp_path: Path) -> None:
+    assert list(losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", resume=True))) == [1, 2]
+
+
+def test_resuming_a_finished_run_trains_no_further(data: Path, tmp_path: Path) -> None:
+    losses_of(workflow(PHANTOM, "train", data, tmp_path / "out"))
+    before = (tmp_path / "out" / "models" / "model.pt").read_bytes()
+    assert losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", resume=True)) == {}
+    assert (tmp_path / "out" / "models" / "model.pt").read_bytes() == before
+
+
+def test_resume_with_another_length_is_refused(data: Path, tmp_path: Path) -> None:
+    losses_of(workflow(PHANTOM, "train", data, tmp_path / "out"))
+    with pytest.raises(InputError, match="total_iterations was 2, is 5"):
+        losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", resume=True, max_iterations=5))
+
+
+def test_new_run_keeps_the_files_of_an_earlier_one(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    losses_of(workflow(PHANTOM, "train", data, output))
+    earlier = (output / "models" / "model.pt").read_bytes()
+    losses_of(workflow(PHANTOM, "train", data, output, seed=1))
+    kept = list((output / "checkpoints").glob("model-*.pt"))
+    assert [file.read_bytes() for file in kept] == [earlier]
+    assert (output / "models" / "model.pt").read_bytes() != earlier
+
+
+def test_labeled_only_baseline_says_so_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = workflow(PHANTOM, "train", data, tmp_path / "out", batch_size_unlabeled=0)
+    work.initialize()
+    trainer = work.parser.get_parsed_content("train::trainer")
+    outputs: list[set[str]] = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.append(set(engine.state.output)))
+    messages: list[str] = []  # not caplog: logging.conf takes its handler away
+    monkeypatch.setattr(logging.getLogger("dtlp"), "warning", messages.append)
+    trainer.run()
+    assert outputs == [{"image", "label", "loss", "student_labeled", "grad_norm"}] * 2
+    assert sum("labelled-only baseline" in message for message in messages) == 1
+
+
+def test_no_validation_list_is_fine_and_the_last_weights_are_kept(data: Path, tmp_path: Path) -> None:
+    content = json.loads((data / "datalist.json").read_text())
+    content["validation"] = []
+    (data / "datalist.json").write_text(json.dumps(content))
+    run(workflow(PHANTOM, "train", data, tmp_path / "out"))
+    assert (tmp_path / "out" / "models" / "model.pt").is_file()
+    assert not (tmp_path / "out" / "checkpoints" / "best.pt").exists()
+
+
+def test_preset_paper_trains(data: Path, tmp_path: Path) -> None:
+    work = workflow(PHANTOM, "train", data, tmp_path / "out", preset="paper")
+    work.initialize()
+    assert work.parser.get_parsed_content("weights")["student_labeled"] == 0
+    assert work.parser.get_parsed_content("gumbel") is True
+    work.run()
+    assert (tmp_path / "out" / "models" / "model.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"norm": "batch", "correlation_stage": 1, "correlation_detach": True},
+        {"norm": "group", "export_ema": False, "selection": "best", "decoder_aggregation": 0.01},
+        {"amp": True, "difficulty_source": "difficulty", "mask_block": 8, "cutmix_labeled_probability": 1.0},
+        {"channels_last": False, "weights::u": 1.0, "weights::kd": 0.0, "weights::rec": 0.0, "blur_sigma": 0.0},
+        {"batch_size_unlabeled": 5, "batch_size_labeled": 1, "ema_period": 2, "monitor_cases": 0},
+    ],
+    ids=lambda switches: next(iter(switches)),
+)
+def test_switches_work(data: Path, tmp_path: Path, switches: dict[str, Any]) -> None:
+    run(workflow(PHANTOM, "train", data, tmp_path / "out", **switches))
+    assert (tmp_path / "out" / "models" / "model.pt").is_file()
+
+
+def spoil_json(data: Path, change: Callable[[dict], None]) -> None:
+    content = json.loads((data / "datalist.json").read_text())
+    change(content)
+    (data / "datalist.json").write_text(json.dumps(content))
+
+
+def first(data: Path, key: str) -> Path:
+    return data / json.loads((data / "datalist.json").read_text())["training"][0][key]
+
+
+def missing_file(data: Path) -> dict:
+    first(data, "image").unlink()
+    return {}
+
+
+def truncated_nifti(data: Path) -> dict:
+    file = first(data, "image")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return {}
+
+
+def different_shape(data: Path) -> dict:
+    file = first(data, "label")
+    label = nib.load(file)
+    nib.save(nib.Nifti1Image(np.asarray(label.dataobj)[1:], label.affine), file)
+    return {}
+
+
+def large_label(data: Path) -> dict:
+    file = first(data, "label")
+    label = nib.load(file)
+    values = np.asarray(label.dataobj).copy()
+    values[0, 0, 0] = 3
+    nib.save(nib.Nifti1Image(values, label.affine), file)
+    return {}
+
+
+def empty_training(data: Path) -> dict:
+    spoil_json(data, lambda content: content.update(training=[]))
+    return {}
+
+
+def wrong_patch(data: Path) -> dict:
+    return {"patch_size": [16, 20, 32]}
+
+
+def not_json(data: Path) -> dict:
+    (data / "datalist.json").write_text("{training: []}")
+    return {}
+
+
+def no_datalist(data: Path) -> dict:
+    (data / "datalist.json").unlink()
+    return {}
+
+
+def text_for_a_flag(data: Path) -> dict:
+    return {"amp": "true"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (missing_file, r"\.nii\.gz"),
+        (truncated_nifti, r"\.nii\.gz"),
+        (different_shape, r"shape"),
+        (large_label, r"3"),
+        (empty_training, r"training"),
+        (wrong_patch, r"16"),
+        (not_json, r"datalist\.json.*line 1"),
+        (no_datalist, r"datalist\.json.*(?s:.)*phantom --output"),
+        (text_for_a_flag, r"amp"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_bad_input_stops_before_training(
+    data: Path, tmp_path: Path, spoil: Callable[[Path], dict], message: str
+) -> None:
+    overrides = spoil(data)
+    work = workflow(PHANTOM, "train", data, tmp_path / "out", **overrides)
+    work.initialize()
+    with pytest.raises(InputError, match=message):
+        work.run()
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_mistyped_override_is_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = str(PHANTOM / "configs" / "train.json")
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", "training", "--config_file", config, "--learnign_rate", "1"])
+    work = workflow(PHANTOM, "train", data, tmp_path / "out")
+    work.initialize()
+    with pytest.raises(InputError, match=r"learnign_rate.*(?s:.)*learning_rate"):
+        work.run()
+
+
+def test_patch_larger_than_a_volume_is_padded(data: Path, tmp_path: Path) -> None:
+    run(workflow(PHANTOM, "train", data, tmp_path / "out", patch_size=[32, 48, 32], monitor_cases=0, max_iterations=1))
+    assert (tmp_path / "out" / "models" / "model.pt").is_file()
+
+
+def test_inference_of_an_empty_folder_is_an_error(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    work = workflow(PHANTOM, "inference", data, tmp_path / "out", input=str(tmp_path / "empty"))
+    work.initialize()
+    with pytest.raises(InputError, match="empty"):
+        work.run()
+
+
+def test_evaluation_without_weights_says_where_it_looked(data: Path, tmp_path: Path) -> None:
+    work = workflow(PHANTOM, "evaluate", data, tmp_path / "out", eval_section="testing")
+    work.initialize()
+    with pytest.raises(InputError, match=r"out/models/model\.pt"):
+        work.run()
+
+
+def test_gzip_is_what_the_fixtures_write(data: Path) -> None:
+    # the truncation test would mean nothing on files that are not compressed
+    with gzip.open(first(data, "image")) as file:
+        assert len(file.read(348)) == 348

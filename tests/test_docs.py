@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation against what it describes: keys, defaults, paths, examples, links."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser
+
+from dtlp_components.bundle_checks import check_config, check_metadata
+from dtlp_components.data.datalists import load_datalist
+from dtlp_components.keys import DatalistKeys
+from dtlp_components.make_bundle import RECIPES, render
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+WORKFLOWS = ("train", "evaluate", "inference")
+READMES = sorted(ROOT.glob("bundles/*/docs/README.md"))
+TEXTS = [*sorted(DOCS.rglob("*.md")), *READMES, ROOT / "CHANGELOG.md"]
+COMPUTED = re.compile(r"[$@]")
+# what bundles.md leaves to the recipes or says in a sentence instead of a literal
+IN_WORDS = {"bundle_name", "dataset_name", "datalist_suffix", "prepare_hint", "preprocessing_keys", "interpolation"}
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def load(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(read(path))
+    return content
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of every line of every table."""
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("|")
+    ]
+
+
+def code(cell: str) -> str:
+    """The first piece of code in a cell."""
+    match = re.search(r"`([^`]+)`", cell)
+    assert match, cell
+    return match[1]
+
+
+def is_computed(value: Any) -> bool:
+    return isinstance(value, str) and COMPUTED.match(value) is not None
+
+
+def is_component(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, (dict, str)) for v in value))
+
+
+@pytest.mark.parametrize("workflow", ["common", *WORKFLOWS])
+def test_every_root_key_is_documented_with_its_default(workflow: str) -> None:
+    text = read(DOCS / "bundles.md")
+    parts = dict(re.findall(r"^## Keys of (.+?)\n(.+?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
+    part = parts["every workflow" if workflow == "common" else f"{workflow}.json"]
+    every = parts["every workflow"] + part + parts["evaluate.json"]  # inference refers to evaluate.json
+    table = {code(row[0]): row[1] for row in rows(every) if row[0].startswith("`")}
+    for key, value in load(RECIPES / f"base/{workflow}.json").items():
+        if key in ("imports", *IN_WORDS):
+            continue
+        assert f"`{key}`" in every, f"{key} is not in docs/bundles.md"
+        if key in table and not is_component(value):
+            wanted = "computed" if is_computed(value) else json.dumps(value)
+            assert table[key].strip("`") == wanted, key
+
+
+def test_weights_in_bundles_md_are_those_of_the_base() -> None:
+    (sentence,) = re.findall(r"^`weights` holds (.*)$", read(DOCS / "bundles.md"), flags=re.MULTILINE)
+    named = {name: float(value) for name, value in re.findall(r"`(\w+)` ([\d.]+\d|\d)", sentence)}
+    parser = ConfigParser(load(RECIPES / "base/train.json"))
+    assert named == {name: parser.get_parsed_content(f"weights::{name}") for name in parser["weights"]}
+
+
+def method_table(title: str) -> list[list[str]]:
+    text = read(DOCS / "method.md").split(f"### {title}\n")[1].split("\n#")[0]
+    return [row for row in rows(text) if row[0].startswith("`")]
+
+
+def test_preset_table_is_what_the_preset_does() -> None:
+    config = load(RECIPES / "base/train.json")
+    table = {code(row[0]): (row[1], row[2]) for row in method_table("Set by the preset")}
+    in_config = {
+        id
+        for id, value in {**config, **{f"weights::{k}": v for k, v in config["weights"].items()}}.items()
+        if isinstance(value, str) and "@preset" in value
+    }
+    assert set(table) == in_config
+    for preset, cell in (("default", 0), ("paper", 1)):
+        parser = ConfigParser(config | {"preset": preset})
+        for id, cells in table.items():
+            assert parser.get_parsed_content(id) == ast.literal_eval(code(cells[cell])), (id, preset)
+
+
+def test_defaults_of_the_other_switches_are_those_of_the_base() -> None:
+    parser = ConfigParser(load(RECIPES / "base/common.json") | load(RECIPES / "base/train.json"))
+    table = method_table("Not touched by the preset")
+    assert table
+    for row in table:
+        value = parser[code(row[0])]
+        assert code(row[1]) == (value if isinstance(value, str) else repr(value)), row[0]
+
+
+def test_files_and_names_in_method_md_exist() -> None:
+    package = ROOT / "dtlp_components"
+    mentions = re.findall(r"`((?:\w+/)+\w+\.py): ([\w.]+)`", read(DOCS / "method.md"))
+    assert mentions
+    for file, name in mentions:
+        text = read(package / file)
+        for part in name.split("."):
+            assert re.search(rf"^ *(class|def) {part}\b", text, flags=re.MULTILINE), f"{file}: {name}"
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda p: p.parts[-3])
+def test_readme_of_a_bundle_has_the_numbers_of_its_configuration(readme: Path) -> None:
+    config = load(readme.parents[1] / "configs/train.json")
+    parser = ConfigParser(config)
+    table = {code(row[0]): row[1] for row in rows(read(readme)) if row[0].startswith("`")}
+    assert {"patch_size", "max_iterations", "learning_rate", "weights::mic"} <= set(table)
+    for id, value in table.items():
+        assert json.loads(value) == parser[id], id
+    labels = [row[1] for row in rows(read(readme)) if row[0].isdecimal()]
+    assert labels == config["label_names"]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", read(path)):
+        if "://" not in target and Path(target).name != "results.md":  # written after the measurements
+            assert (path.parent / target).exists(), target
+
+
+def example(kind: str) -> Any:
+    (block,) = re.findall(rf"^```json {kind}\n(.+?)^```", read(DOCS / "adding_a_dataset.md"), re.MULTILINE | re.DOTALL)
+    return json.loads(block)
+
+
+def test_example_datalist_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "datalist_10.json"
+    file.write_text(json.dumps(example("datalist")), encoding="utf-8")
+    sizes = {
+        s: len(load_datalist(str(file), s, str(tmp_path))) for s in ("training", "unlabeled", "validation", "testing")
+    }
+    assert sizes == {"training": 2, "unlabeled": 2, "validation": 1, "testing": 1}
+    (test_case,) = load_datalist(str(file), DatalistKeys.TESTING, str(tmp_path))
+    assert test_case["domain"] == "scanner 2"
+
+
+def test_example_recipe_renders_a_faultless_bundle(tmp_path: Path) -> None:
+    recipes = tmp_path / "recipes"
+    shutil.copytree(RECIPES, recipes)
+    (recipes / "datasets/my_ct.json").write_text(json.dumps(example("dataset")), encoding="utf-8")
+    (recipes / "datasets/my_ct.license.txt").write_text("terms\n", encoding="utf-8")
+    index = load(recipes / "index.json") | example("index")
+    (recipes / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    files = render("my_ct_10", recipes)
+    for workflow in WORKFLOWS:
+        config = json.loads(files[f"configs/{workflow}.json"])
+        assert check_config(config) == []
+        assert config["num_classes"] == len(config["label_names"])
+    assert check_metadata(json.loads(files["configs/metadata.json"]), 3) == []
+    train = ConfigParser(json.loads(files["configs/train.json"]))
+    assert train.get_parsed_content("datalist") == "data/my_ct/datalist_10.json"
