@@ -70,6 +70,7 @@ class InputChecks:
         divisor: what the network needs the sides of a patch to be a multiple of.
         flags: names of command line keys and their values, which must be booleans.
         positive: names of command line keys and their values, which must be positive numbers or lists of them.
+        choices: names of command line keys, each with its value and the values it may have.
         arguments: ``sys.argv``. If it is a ``python -m monai.bundle run`` command, every key on it (and in its
             ``args_file``) must exist in the config file: MONAI adds a mistyped key silently.
         require_labels: whether items of `labeled` and `validation` must have a label.
@@ -92,6 +93,7 @@ class InputChecks:
         divisor: int = 16,
         flags: Mapping[str, Any] | None = None,
         positive: Mapping[str, Any] | None = None,
+        choices: Mapping[str, tuple[Any, Sequence[Any]]] | None = None,
         arguments: Sequence[str] = (),
         require_labels: bool = True,
         cache_file: str | None = None,
@@ -105,6 +107,7 @@ class InputChecks:
         self.divisor = divisor
         self.flags = flags or {}
         self.positive = positive or {}
+        self.choices = choices or {}
         self.arguments = arguments
         self.require_labels = require_labels
         self.cache_file = cache_file
@@ -130,6 +133,9 @@ class InputChecks:
             numbers = list(value) if isinstance(value, (list, tuple)) else [value]
             if not numbers or not all(_is_number(n) and math.isfinite(n) and n > 0 for n in numbers):
                 yield f"--{name} is {value!r}; wanted {'positive numbers' if len(numbers) > 1 else 'a positive number'}."
+        for name, (value, allowed) in self.choices.items():
+            if value not in allowed:
+                yield f"--{name} is {value!r}; wanted one of {', '.join(map(repr, allowed))}."
         if not _is_whole(self.num_classes) or self.num_classes < 2:
             yield f"--num_classes is {self.num_classes!r}; wanted a whole number from 2 on, the background included."
         sides = self.patch_size
@@ -140,6 +146,11 @@ class InputChecks:
             yield (
                 f"--patch_size is {list(sides)}; every side must be a positive multiple of {self.divisor}. "
                 f"Nearest: [{nearest}]."
+            )
+        elif all(side == self.divisor for side in sides):
+            yield (
+                f"--patch_size is {list(sides)}, which leaves one voxel at the deepest stage, too few to normalise; "
+                f"wanted at least one side of {2 * self.divisor} or more."
             )
 
     def _list_problems(self) -> Iterator[str]:

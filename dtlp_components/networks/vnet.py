@@ -124,6 +124,8 @@ class VNet(nn.Module):
     @torch.jit.export
     def image_features(self, image: Tensor) -> list[Tensor]:
         """Image ``(B, in_channels, D, H, W)`` -> five feature maps, finest first."""
+        if not torch.jit.is_scripting():
+            self.check_patch_size(image.shape[2:])
         return self.encoder(self.stem(image))
 
     def use_channels_last(self) -> None:

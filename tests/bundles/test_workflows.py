@@ -272,6 +272,14 @@ def no_datalist(data: Path) -> dict:
     return {}
 
 
+def unknown_preset(data: Path) -> dict:
+    return {"preset": "papper"}
+
+
+def one_voxel_deep_down(data: Path) -> dict:
+    return {"patch_size": [16, 16, 16]}
+
+
 def text_for_a_flag(data: Path) -> dict:
     return {"amp": "true"}
 
@@ -288,6 +296,8 @@ def text_for_a_flag(data: Path) -> dict:
         (not_json, r"datalist\.json.*line 1"),
         (no_datalist, r"datalist\.json.*(?s:.)*phantom --output"),
         (text_for_a_flag, r"amp"),
+        (unknown_preset, r"papper.*'paper'"),
+        (one_voxel_deep_down, r"one voxel"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -42,7 +44,7 @@ def test_a_step_jumps_to_the_level_the_network_is_told_next(steps: int) -> None:
     scheduler = LabelDiffusion(num_classes=3, ddim_steps=steps).scheduler
     clean, noise = torch.rand(SHAPE), torch.randn(SHAPE)
     told = scheduler.timesteps.tolist()
-    for here, there in zip(told[:-1], told[1:], strict=True):
+    for here, there in pairwise(told):
         y_t, _ = scheduler.step(clean, here, at_level(clean, noise, here))
         torch.testing.assert_close(y_t, at_level(clean, noise, there), rtol=1e-4, atol=1e-3)
 

@@ -56,7 +56,9 @@ def test_student_is_shared_not_copied() -> None:
 def test_noisy_pass_goes_through_the_student_s_encoder_and_not_its_decoder() -> None:
     net, (image, noisy) = make_net(), inputs()
     net.denoise(image, noisy, steps(500))[0].square().mean().backward()
-    used = {name.split(".")[1] for name, p in net.named_parameters() if name.startswith("student.") and p.grad is not None}
+    used = {
+        name.split(".")[1] for name, p in net.named_parameters() if name.startswith("student.") and p.grad is not None
+    }
     assert used == {"encoder"}
 
 

@@ -36,7 +36,12 @@ def test_multiples_of_sixteen_are_accepted(patch_size: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("patch_size", "suggestion"),
-    [([30, 48, 16], [32, 48, 16]), ([32, 49, 16], [32, 48, 16]), ([32, 48, 8], [32, 48, 16]), ([0, 32, 32], [16, 32, 32])],
+    [
+        ([30, 48, 16], [32, 48, 16]),
+        ([32, 49, 16], [32, 48, 16]),
+        ([32, 48, 8], [32, 48, 16]),
+        ([0, 32, 32], [16, 32, 32]),
+    ],
     ids=str,
 )
 def test_wrong_patch_size_is_named_with_the_multiple_and_a_size_that_fits(

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a small run: whole or not there, everything in them, and never another run's."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from dtlp_components.errors import InputError
+from dtlp_components.handlers.checkpoints import RandomStates, TrainingCheckpoint
+from dtlp_components.networks.mean_teacher import MeanTeacher
+
+EPOCHS, ITERATIONS = 4, 3
+
+
+class Loader:
+    """Remembers where it was told to begin."""
+
+    started_at: int | None = None
+
+    def start_at(self, iteration: int) -> None:
+        self.started_at = iteration
+
+
+class Run:
+    """
+    A training run of a small network with everything that has a state: momentum, schedule, dropout, a moving average.
+
+    Args:
+        folder: ``output_dir``.
+        scores: validation metric of each epoch; ``None`` means no validation.
+        stop_after: iteration at which the process dies.
+        init: seed of the first weights.
+        kwargs: of the handler.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        scores: list[float] | None = None,
+        stop_after: int | None = None,
+        epochs: int = EPOCHS,
+        init: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.epochs, self.stop_after, self.scores = epochs, stop_after, scores
+        torch.manual_seed(init)
+        self.net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+        self.teacher = MeanTeacher(self.net)
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
+        self.scheduler = torch.optim.lr_scheduler.PolynomialLR(self.optimizer, EPOCHS * ITERATIONS, power=0.9)
+        self.losses: list[float] = []
+        self.weights: list[dict[str, torch.Tensor]] = []  # at the end of each epoch
+        self.loader = Loader()
+        self.engine = Engine(self.step)
+        self.validator = None
+        if scores is not None:
+            self.validator = SimpleNamespace(state=SimpleNamespace(best_metric=-1, best_metric_epoch=-1))
+            self.engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
+        self.engine.add_event_handler(Events.EPOCH_COMPLETED, self.remember)
+        self.checkpoint = TrainingCheckpoint(
+            str(folder),
+            objects={
+                "network": self.net,
+                "mean_teacher": self.teacher,
+                "optimizer": self.optimizer,
+                "scheduler": self.scheduler,
+            },
+            exported_model=self.net,
+            trainer_loaders=(self.loader, None),
+            validator=self.validator,
+            **kwargs,
+        )
+        self.checkpoint.attach(self.engine)
+
+    def step(self, engine: Engine, _: Any) -> None:
+        loss = (self.net(torch.rand(5, 3)) - 1).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+        self.teacher.update(self.net, engine.state.iteration)
+        self.losses.append(loss.item())
+        if engine.state.iteration == self.stop_after:
+            raise KeyboardInterrupt
+
+    def validate(self, engine: Engine) -> None:
+        assert self.scores is not None and self.validator is not None
+        score = self.scores[engine.state.epoch - 1]
+        if score > self.validator.state.best_metric:
+            self.validator.state.best_metric, self.validator.state.best_metric_epoch = score, engine.state.epoch
+
+    def remember(self, engine: Engine) -> None:
+        self.weights.append({name: value.clone() for name, value in self.net.state_dict().items()})
+
+    def run(self) -> Run:
+        if self.stop_after is None:
+            self.engine.run([0] * ITERATIONS, max_epochs=self.epochs)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                self.engine.run([0] * ITERATIONS, max_epochs=self.epochs)
+        return self
+
+
+def load(file: Path) -> Any:
+    return torch.load(file, weights_only=True)
+
+
+def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_random_states_come_back(seed: int) -> None:
+    state = RandomStates().state_dict()
+    expected = torch.rand(3)
+    torch.rand(5)
+    RandomStates().load_state_dict(state)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_files_can_be_loaded_without_pickled_objects_and_models_holds_weights_alone(tmp_path: Path) -> None:
+    run = Run(tmp_path, scores=[0.1, 0.2, 0.3, 0.4]).run()
+    assert sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*.pt")) == [
+        "checkpoints/best.pt",
+        "checkpoints/last.pt",
+        "models/model.pt",
+    ]
+    assert [f.name for f in (tmp_path / "models").iterdir()] == ["model.pt"]
+    assert are_equal(load(tmp_path / "models/model.pt"), run.weights[-1])
+    assert {"network", "mean_teacher", "optimizer", "scheduler", "random", "progress"} == set(
+        load(run.checkpoint.last_file)
+    )
+
+
+@pytest.mark.parametrize("stop_after", [7, 9, 11])
+def test_killed_run_goes_on_with_the_losses_and_weights_of_an_uninterrupted_one(
+    tmp_path: Path, stop_after: int
+) -> None:
+    whole = Run(tmp_path / "whole").run()
+    Run(tmp_path / "killed", stop_after=stop_after).run()
+    done = ITERATIONS * ((stop_after - 1) // ITERATIONS)  # whole epochs: the last iteration's own epoch is lost
+    resumed = Run(tmp_path / "killed", resume=True, init=99).run()
+    assert resumed.losses == whole.losses[done:]
+    assert are_equal(resumed.net.state_dict(), whole.net.state_dict())
+    assert are_equal(resumed.teacher.state_dict(), whole.teacher.state_dict())
+    assert resumed.scheduler.get_last_lr() == whole.scheduler.get_last_lr()
+    assert resumed.loader.started_at == done and whole.loader.started_at is None
+
+
+def test_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
+    finished = Run(tmp_path).run()
+    resumed = Run(tmp_path, resume=True, init=99).run()
+    assert resumed.losses == []
+    assert are_equal(resumed.net.state_dict(), finished.net.state_dict())
+
+
+def test_nothing_to_resume_is_said_and_training_starts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(tmp_path, resume=True).run()
+    assert len(run.losses) == EPOCHS * ITERATIONS
+    assert f"Nothing to resume: {tmp_path / 'checkpoints' / 'last.pt'} does not exist" in caplog.text
+
+
+def test_write_that_fails_midway_leaves_the_old_files_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Run(tmp_path, epochs=1).run()
+    before = {f: f.read_bytes() for f in tmp_path.rglob("*.pt")}
+
+    def full_disk(_content: Any, file: Any, *_args: Any, **_kwargs: Any) -> None:
+        file.write(b"half of a file")
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(torch, "save", full_disk)
+        Run(tmp_path, resume=True, epochs=2).run()
+    assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
+    assert load(tmp_path / "checkpoints/last.pt")["progress"]["epoch"] == 1
+
+
+def test_earlier_run_is_put_aside_on_a_fresh_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Run(tmp_path, scores=[0.1, 0.2, 0.3, 0.4]).run()
+    places = ("checkpoints/last.pt", "checkpoints/best.pt", "models/model.pt")
+    old = {Path(place).stem: (tmp_path / place).read_bytes() for place in places}
+    Run(tmp_path, stop_after=1, init=99).run()
+    for name, content in old.items():
+        (kept,) = (tmp_path / "checkpoints").glob(f"{name}-*.pt")
+        assert kept.read_bytes() == content
+    assert not any((tmp_path / place).exists() for place in places)
+    assert "held an earlier run" in caplog.text and "--resume True" in caplog.text
+
+
+def test_changed_settings_are_refused_with_both_values(tmp_path: Path) -> None:
+    Run(tmp_path, settings={"seed": 0, "patch_size": [32, 48, 32]}, epochs=1).run()
+    changed = Run(tmp_path, settings={"seed": 1, "patch_size": [32, 48, 32]}, resume=True)
+    with pytest.raises(InputError, match="seed was 0, is 1") as error:
+        changed.run()
+    assert "last.pt" in str(error.value) and "patch_size" not in str(error.value)
+    assert changed.losses == []
+
+
+def test_best_epoch_is_kept_and_the_last_one_exported(tmp_path: Path) -> None:
+    run = Run(tmp_path, scores=[0.2, 0.6, 0.4, 0.5]).run()
+    assert are_equal(load(tmp_path / "checkpoints/best.pt"), run.weights[1])
+    assert are_equal(load(tmp_path / "models/model.pt"), run.weights[3])
+
+
+def test_best_epoch_is_exported_where_it_is_selected(tmp_path: Path) -> None:
+    run = Run(tmp_path, scores=[0.2, 0.6, 0.4, 0.5], selection="best").run()
+    assert are_equal(load(tmp_path / "models/model.pt"), run.weights[1])
+
+
+def test_without_validation_the_last_weights_are_exported_whatever_is_selected(tmp_path: Path) -> None:
+    run = Run(tmp_path, selection="best").run()
+    assert are_equal(load(tmp_path / "models/model.pt"), run.weights[3])
+    assert not (tmp_path / "checkpoints/best.pt").exists()
+
+
+def test_resumed_run_remembers_the_best_epoch_before(tmp_path: Path) -> None:
+    scores = [0.2, 0.6, 0.4, 0.5]
+    killed = Run(tmp_path, scores=scores, stop_after=8).run()
+    resumed = Run(tmp_path, scores=scores, resume=True, init=99).run()
+    assert resumed.validator is not None
+    assert (resumed.validator.state.best_metric, resumed.validator.state.best_metric_epoch) == (0.6, 2)
+    assert are_equal(load(tmp_path / "checkpoints/best.pt"), killed.weights[1])
+
+
+def test_checkpoint_comes_every_interval_and_at_the_end(tmp_path: Path) -> None:
+    run, written = Run(tmp_path, interval=2, epochs=3), []
+
+    def note(_engine: Engine) -> None:
+        written.append(
+            load(run.checkpoint.last_file)["progress"]["epoch"] if run.checkpoint.last_file.exists() else None
+        )
+
+    run.engine.add_event_handler(Events.EPOCH_COMPLETED, note)
+    run.run()
+    assert written == [None, 2, 3]
+
+
+def test_place_of_the_weights_is_said_once_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="dtlp"):
+        Run(tmp_path).run()
+    assert caplog.text.count(str(tmp_path / "models" / "model.pt")) == 1
+
+
+def test_unknown_selection_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="selection must be 'last' or 'best', got 'worst'"):
+        Run(tmp_path, selection="worst")
