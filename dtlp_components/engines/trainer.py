@@ -171,15 +171,14 @@ class DTLPTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Tensor]) -> dict:
         """
-        One iteration (``design`` of the method: docs/method.md).
+        One iteration; docs/method.md goes through the same steps with the reasons.
 
         Writes to ``state.output``: ``image`` and ``label`` (the labelled batch), ``loss`` (weighted total), every term of
         :py:class:`LossTerms` that was computed (before its weight), ``ramp_up``, ``grad_norm`` and, with the difficulty
         flow, ``difficulty_weight`` (mean over classes).
 
         Raises:
-            NonFiniteError: if a term or the gradient norm is not finite; nothing has been changed by the iteration then
-                but statistics of class difficulty.
+            NonFiniteError: if a term or the gradient norm is not finite; no weight has been changed by the iteration then.
         """
         net, weights = self.network, self.weights
         output: dict[str, Any] = {}
@@ -252,15 +251,13 @@ class DTLPTrainer(SupervisedTrainer):
             if weights[Terms.MASKED] or weights[Terms.RECONSTRUCTION]:
                 with self._autocast():
                     logits = net(self.block_mask(image_u))
-                self._backward(
-                    {
-                        Terms.MASKED: (ramp * weights[Terms.MASKED], self._loss(logits, pseudo.label)),
-                        Terms.RECONSTRUCTION: (
-                            ramp * weights[Terms.RECONSTRUCTION],
-                            self.reconstruction_loss(logits, pseudo.mean_teacher_logits).sum() / volumes,
-                        ),
-                    }
-                )
+                losses = {}
+                if weights[Terms.MASKED]:
+                    losses[Terms.MASKED] = (ramp * weights[Terms.MASKED], self._loss(logits, pseudo.label))
+                if weights[Terms.RECONSTRUCTION]:
+                    loss = self.reconstruction_loss(logits, pseudo.mean_teacher_logits).sum() / volumes
+                    losses[Terms.RECONSTRUCTION] = (ramp * weights[Terms.RECONSTRUCTION], loss)
+                self._backward(losses)
             if weights[Terms.RECONSTRUCTION]:
                 with self._autocast():
                     logits = net(self.block_mask(image_l))

@@ -89,6 +89,8 @@ class TrainingCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Resume at the start of ``engine`` and write at the end of its epochs."""
+        if hasattr(engine, "grad_scaler"):  # made by the trainer, so a config cannot name it among the objects
+            self.objects["scaler"] = engine.grad_scaler
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 

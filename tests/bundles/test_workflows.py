@@ -314,7 +314,9 @@ def test_bad_input_stops_before_training(
 
 def test_mistyped_override_is_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = str(PHANTOM / "configs" / "train.json")
-    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", "training", "--config_file", config, "--learnign_rate", "1"])
+    monkeypatch.setattr(
+        sys, "argv", ["monai.bundle", "run", "training", "--config_file", config, "--learnign_rate", "1"]
+    )
     work = workflow(PHANTOM, "train", data, tmp_path / "out")
     work.initialize()
     with pytest.raises(InputError, match=r"learnign_rate.*(?s:.)*learning_rate"):

@@ -97,6 +97,8 @@ def test_only_batch_norm_keeps_statistics(norm: str) -> None:
 def test_dropout_acts_in_training_alone() -> None:
     net, x = VNet(features=4, dropout=0.5), torch.rand(1, 1, 16, 32, 16)
     assert not torch.equal(net(x), net(x))
+    one, other = net.image_features(x), net.image_features(x)
+    assert [torch.equal(a, b) for a, b in zip(one, other, strict=True)] == [True] * 4 + [False]  # at the deepest grid
     net.eval()
     torch.testing.assert_close(net(x), net(x), rtol=0, atol=0)
 
