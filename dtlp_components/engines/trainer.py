@@ -68,10 +68,12 @@ class DTLPTrainer(SupervisedTrainer):
         cutmix: cross-set CutMix of (unlabelled image, pseudo-label, labelled image, label).
         block_mask: hides blocks of a batch of images.
         weights: weight of every term of ``LossTerms``; all must be given, and no other name.
-        ramp_up: called with the iteration (from 0), gives the factor of all unlabelled terms.
+        ramp_up: called with the iteration (from 0), gives the factor of all unlabelled terms; where it is 0, nothing is
+            done with unlabelled images.
         recycling: share of iterations in which the network's own prediction is noised instead of the true label, so
             that the diffusion decoder learns from what it meets when it samples (Fu et al. 2023).
         difficulty_source: decoder whose Dice drives the difficulty weights, ``diffusion`` or ``difficulty``.
+        student_difficulty_weights: weigh classes by difficulty in the student's term on true labels as well.
         decoder_aggregation: share by which the student's decoder is pulled to the teachers' each iteration (A&D: 0.01).
         max_grad_norm: gradients are scaled down to this norm.
         amp: autocast to bfloat16 (CPU, and CUDA devices that have it) or float16.
@@ -107,6 +109,7 @@ class DTLPTrainer(SupervisedTrainer):
         ramp_up: Callable[[int], float],
         recycling: float = 0.0,
         difficulty_source: str = Sources.DIFFUSION,
+        student_difficulty_weights: bool = True,
         decoder_aggregation: float = 0.0,
         max_grad_norm: float = 12.0,
         amp: bool = False,
@@ -143,6 +146,7 @@ class DTLPTrainer(SupervisedTrainer):
         self.ramp_up = ramp_up
         self.recycling = recycling
         self.difficulty_source = difficulty_source
+        self.student_difficulty_weights = student_difficulty_weights
         self.decoder_aggregation = decoder_aggregation
         self.max_grad_norm = max_grad_norm
         self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
@@ -229,10 +233,16 @@ class DTLPTrainer(SupervisedTrainer):
             if weights[Terms.STUDENT_LABELED]:
                 with self._autocast():
                     logits = net.student.decoder(features)
-                losses[Terms.STUDENT_LABELED] = (weights[Terms.STUDENT_LABELED], self._loss(logits, label_l))
+                if self.student_difficulty_weights:
+                    loss = self.difficulty_loss(logits.float(), label_l, class_weights)
+                else:
+                    loss = self._loss(logits, label_l)
+                losses[Terms.STUDENT_LABELED] = (weights[Terms.STUDENT_LABELED], loss)
             self._backward(losses)
             output["difficulty_weight"] = float(class_weights.mean())
+            output["ramp_up"] = ramp
 
+        if image_u is not None and ramp > 0:
             # 5. Both teachers name the unlabelled voxels (Eq. 7-10); no gradient, no dropout, no statistics
             with eval_mode(net, self.mean_teacher), self._autocast():
                 pseudo = self.pseudo_labeler(image_u)
@@ -280,7 +290,6 @@ class DTLPTrainer(SupervisedTrainer):
                 if weights[Terms.UNLABELED]:
                     losses[Terms.UNLABELED] = (ramp * weights[Terms.UNLABELED], self._loss(logits, pseudo.label))
                 self._backward(losses)
-            output["ramp_up"] = ramp
 
         # 9. One step, unless something is not finite; then the mean teacher follows
         self._step(engine)

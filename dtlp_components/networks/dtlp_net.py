@@ -30,12 +30,17 @@ class DTLPNet(nn.Module):
         diffusion: noising and sampling of label maps.
         correlation_stage: encoder stage whose features give the correlation map; stage ``i`` has ``1 / 2**i`` of the
             resolution, 0 … 4.
+        image_shortcut: add the image stem's features to those of the diffusion stem. The paper's network sees the image
+            of a noisy pass only as one channel beside one noise channel per class; with many classes its diffusion
+            decoder hardly learns to look at it.
 
     Raises:
         ValueError: if ``correlation_stage`` is no stage of the encoder or class counts differ.
     """
 
-    def __init__(self, student: VNet, diffusion: LabelDiffusion, correlation_stage: int = 2) -> None:
+    def __init__(
+        self, student: VNet, diffusion: LabelDiffusion, correlation_stage: int = 2, image_shortcut: bool = True
+    ) -> None:
         super().__init__()
         if correlation_stage not in range(5):
             raise ValueError(f"correlation_stage must be within 0 and 4, got {correlation_stage}.")
@@ -57,6 +62,7 @@ class DTLPNet(nn.Module):
         )
         decoder = self.diffusion_decoder
         self.time_stem = TimeConditionedStage(self.diffusion_stem, self.embedding_dim)
+        self.time_image_stem = TimeConditionedStage(student.stem, self.embedding_dim) if image_shortcut else None
         self.time_encoder = nn.ModuleList(TimeConditionedStage(s, self.embedding_dim) for s in student.encoder.stages)
         self.time_ups = nn.ModuleList(TimeConditionedStage(up, self.embedding_dim) for up in decoder.ups)
         self.time_decoder = nn.ModuleList(TimeConditionedStage(s, self.embedding_dim) for s in decoder.stages)
@@ -96,6 +102,8 @@ class DTLPNet(nn.Module):
         """
         embedding = self.time_embedding(get_timestep_embedding(timesteps, self.embedding_dim))
         x = self.time_stem(self.diffusion_stem, torch.cat([image, noisy_label.to(image.dtype)], dim=1), embedding)
+        if self.time_image_stem is not None:
+            x = x + self.time_image_stem(self.student.stem, image, embedding)
         features = [x]
         encoder = self.student.encoder
         for i, (time, stage) in enumerate(zip(self.time_encoder, encoder.stages)):

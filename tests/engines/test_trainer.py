@@ -328,6 +328,19 @@ def test_unknown_source_of_difficulty_is_refused() -> None:
         make_trainer(difficulty_source="student")
 
 
+def test_nothing_is_done_with_unlabeled_images_during_burn_in() -> None:
+    (output,) = train(make_trainer(ramp_up=lambda iteration: 0.0, pseudo_labeler=None))
+    assert set(output) & set(Terms) == {Terms.DENOISING, Terms.CORRELATION, Terms.DIFFICULTY, Terms.STUDENT_LABELED}
+
+
+def test_student_weighs_classes_by_difficulty_only_if_asked_to() -> None:
+    outputs = {
+        weighted: train(make_trainer(student_difficulty_weights=weighted, epoch_length=2))[-1]
+        for weighted in (True, False)
+    }
+    assert outputs[True][Terms.STUDENT_LABELED] != outputs[False][Terms.STUDENT_LABELED]
+
+
 def test_ramp_up_scales_the_unlabeled_terms_alone() -> None:
     (whole,) = train(make_trainer({Terms.CORRELATION: 0.0}))
     (part,) = train(make_trainer({Terms.CORRELATION: 0.0}, ramp_up=lambda iteration: 0.25))

@@ -34,3 +34,9 @@ def test_length_zero_is_one_from_the_start() -> None:
 def test_negative_length_is_refused() -> None:
     with pytest.raises(ValueError, match="must not be negative, got -1"):
         SigmoidRampUp(length=-1)
+
+
+def test_burn_in_is_exactly_zero_and_the_rise_starts_after_it() -> None:
+    plain, late = SigmoidRampUp(10), SigmoidRampUp(10, start=4)
+    assert [late(i) for i in range(4)] == [0.0] * 4
+    assert [late(i + 4) for i in range(12)] == [plain(i) for i in range(12)]

@@ -59,7 +59,7 @@ def test_noisy_pass_goes_through_the_student_s_encoder_and_not_its_decoder() -> 
     used = {
         name.split(".")[1] for name, p in net.named_parameters() if name.startswith("student.") and p.grad is not None
     }
-    assert used == {"encoder"}
+    assert used == {"encoder", "stem"}  # the stem by the image shortcut
 
 
 def test_student_s_weights_hold_no_trace_of_time_or_diffusion() -> None:
@@ -113,9 +113,9 @@ def test_time_changes_the_features_of_every_resolution() -> None:
 def test_time_reaches_every_convolution_of_a_noisy_pass() -> None:
     net, (image, noisy) = make_net(features=2), inputs()
     stages = [m for m in net.modules() if isinstance(m, TimeConditionedStage)]
-    assert len(stages) == 1 + 3 + 1 + 4 + 4  # stem, encoder, bottleneck, four times up, decoder
+    assert len(stages) == 2 + 4 + 4 + 4  # both stems, encoder, four times up, decoder
     layers = [layer for stage in stages for layer in stage.scale_shift]
-    assert len(layers) == 1 + (3 + 4 + 4) + 4 + 4 + (3 + 3 + 2 + 1)  # each stage of the encoder begins with a down
+    assert len(layers) == 2 + (3 + 4 + 4 + 4) + 4 + (3 + 3 + 2 + 1)  # each stage of the encoder begins with a down
     with torch.no_grad():
         plain = net.denoise(image, noisy, steps(900))[0]
         torch.testing.assert_close(net.denoise(image, noisy, steps(10))[0], plain)  # starts without effect
@@ -124,6 +124,19 @@ def test_time_reaches_every_convolution_of_a_noisy_pass() -> None:
             moved = [net.denoise(image, noisy, steps(t))[0] for t in (10, 900)]
             assert not torch.allclose(*moved, rtol=1e-4)
             torch.nn.init.zeros_(layer.weight)
+
+
+def test_image_shortcut_adds_the_image_stem_to_the_diffusion_stem() -> None:
+    image, noisy = inputs()
+    torch.manual_seed(0)
+    student, diffusion = VNet(num_classes=CLASSES, features=4), LabelDiffusion(CLASSES)
+    net = DTLPNet(student, diffusion, image_shortcut=True)
+    plain = DTLPNet(student, diffusion, image_shortcut=False)
+    plain.load_state_dict(net.state_dict(), strict=False)
+    with torch.no_grad():
+        with_image = net.denoise(image, noisy, steps(500))[1][0]
+        without = plain.denoise(image, noisy, steps(500))[1][0]
+        torch.testing.assert_close(with_image, without + student.stem(image))
 
 
 def test_image_passes_know_no_time() -> None:
