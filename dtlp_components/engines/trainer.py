@@ -178,8 +178,8 @@ class DTLPTrainer(SupervisedTrainer):
         One iteration; docs/method.md goes through the same steps with the reasons.
 
         Writes to ``state.output``: ``image`` and ``label`` (the labelled batch), ``loss`` (weighted total), every term of
-        :py:class:`LossTerms` that was computed (before its weight), ``ramp_up``, ``grad_norm`` and, with the difficulty
-        flow, ``difficulty_weight`` (mean over classes).
+        :py:class:`LossTerms` that was computed (before its weight), ``grad_norm``, ``learning_rate`` and, with unlabelled
+        data, ``ramp_up`` and ``difficulty_weight`` (mean over classes).
 
         Raises:
             NonFiniteError: if a term or the gradient norm is not finite; no weight has been changed by the iteration then.
@@ -312,6 +312,7 @@ class DTLPTrainer(SupervisedTrainer):
         self.grad_scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
         output["grad_norm"] = float(norm)
+        output["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         broken = [name for name, value in output.items() if isinstance(value, float) and not math.isfinite(value)]
         if self.grad_scaler.is_enabled():
             # a float16 gradient may overflow now and then: the scaler skips that step and lowers its scale

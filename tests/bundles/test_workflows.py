@@ -178,7 +178,7 @@ def test_labeled_only_baseline_says_so_once(data: Path, tmp_path: Path, monkeypa
     messages: list[str] = []  # not caplog: logging.conf takes its handler away
     monkeypatch.setattr(logging.getLogger("dtlp"), "warning", messages.append)
     trainer.run()
-    assert outputs == [{"image", "label", "loss", "student_labeled", "grad_norm"}] * 2
+    assert outputs == [{"image", "label", "loss", "student_labeled", "grad_norm", "learning_rate"}] * 2
     assert sum("labelled-only baseline" in message for message in messages) == 1
 
 

@@ -119,7 +119,7 @@ def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
 def test_every_term_is_there_and_finite_and_their_weighted_sum_is_the_loss() -> None:
     weights = {name: 0.1 * (i + 1) for i, name in enumerate(WEIGHTED_TERMS)}
     (output,) = train(make_trainer(weights))
-    assert set(output) == {"loss", "ramp_up", "grad_norm", "difficulty_weight", *Terms}
+    assert set(output) == {"loss", "ramp_up", "grad_norm", "learning_rate", "difficulty_weight", *Terms}
     assert all(torch.isfinite(torch.tensor(list(output.values()))))
     assert all(output[name] > 0 for name in Terms)
     assert output["loss"] == pytest.approx(sum(weights[name] * output[name] for name in Terms), rel=1e-5)
@@ -179,7 +179,7 @@ def test_without_unlabeled_data_the_student_alone_trains_on_true_labels_and_the_
     trainer = make_trainer(unlabeled=None, epoch_length=2, max_epochs=2)
     before = state_of(trainer.network)
     outputs = train(trainer)
-    assert all(set(output) == {"loss", "grad_norm", Terms.STUDENT_LABELED} for output in outputs)
+    assert all(set(output) == {"loss", "grad_norm", "learning_rate", Terms.STUDENT_LABELED} for output in outputs)
     assert all(output["loss"] == output[Terms.STUDENT_LABELED] for output in outputs)
     moved = changed(trainer.network, before)
     assert moved and all(name.startswith("student.") for name in moved)
