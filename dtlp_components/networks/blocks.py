@@ -9,8 +9,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-__all__ = ["Conv3d", "ConvNormAct", "TimeConditionedStage", "conv_stage", "make_norm"]
+__all__ = ["Conv3d", "ConvNormAct", "TimeConditionedStage", "conv_stage", "make_norm", "norm_relu"]
 
 NORMS = ("instance", "group", "batch")
 
@@ -47,23 +48,96 @@ class InstanceNorm(nn.GroupNorm):
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
+class _InstanceNormReLU(torch.autograd.Function):
+    """
+    ``y = relu(scale * (x - mean) * rstd + shift)`` with one scale and shift per volume and channel.
+
+    Torch's group norm has no fast backward pass for ``channels_last_3d`` on CPU; this one takes a quarter of the time, and
+    does the ReLU's and the modulation's in the same go. With ``g`` the gradient before the ReLU and ``n`` voxels::
+
+        d_shift = sum(g),    d_scale = rstd * (sum(g x) - mean * sum(g))
+        d_x = scale * rstd * (g - d_shift / n - (x - mean) * rstd * d_scale / n)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+        batch, channels, voxels = x.shape[0], x.shape[1], x.shape[2:].numel()
+        normalised, mean, rstd = torch.native_group_norm(x, None, None, batch, channels, voxels, channels, eps)
+        y = torch.addcmul(_per_channel(shift), normalised, _per_channel(scale)).relu_()
+        ctx.save_for_backward(x, y, scale, mean, rstd)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+        x, y, scale, mean, rstd = ctx.saved_tensors
+        g = torch.ops.aten.threshold_backward(grad, y, 0)
+        # sums over voxels as matrix products, which are fast in any memory format
+        flat_g, flat_x = g.flatten(2), x.flatten(2)
+        voxels = flat_g.shape[2]
+        sum_g = torch.bmm(flat_g, flat_g.new_ones(1, voxels, 1).expand(len(x), -1, -1))[:, :, 0]
+        sum_gx = torch.bmm(flat_g, flat_x.transpose(1, 2)).diagonal(dim1=1, dim2=2)
+        grad_scale = rstd * (sum_gx - mean * sum_g)
+        a = scale * rstd
+        b = -a * rstd * grad_scale / voxels
+        c = -a * sum_g / voxels - b * mean
+        grad_x = torch.addcmul(_per_channel(c), g, _per_channel(a)).addcmul_(x, _per_channel(b))
+        return grad_x, grad_scale, sum_g, None
+
+
+def _per_channel(value: Tensor) -> Tensor:
+    return value[:, :, None, None, None]
+
+
+def norm_relu(norm: nn.Module, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    """
+    ``relu(scale * norm(x) + shift)``.
+
+    Args:
+        norm: normalisation of :py:func:`make_norm`.
+        x: ``(B, channels, D, H, W)``.
+        scale: per volume and channel ``(B, channels)``, or ``None`` for 1.
+        shift: ``(B, channels)``, given with ``scale``.
+    """
+    if isinstance(norm, InstanceNorm) and x.dtype == torch.float32 and x.device.type == "cpu" and torch.is_grad_enabled():
+        weight, bias = norm.weight.expand(len(x), -1), norm.bias.expand(len(x), -1)
+        if scale is not None and shift is not None:
+            weight, bias = weight * scale, torch.addcmul(shift, bias, scale)
+        return _InstanceNormReLU.apply(x, weight, bias, norm.eps)
+    x = norm(x)
+    if scale is not None and shift is not None:
+        x = torch.addcmul(_per_channel(shift), x, _per_channel(scale))
+    return F.relu(x, inplace=True)
+
+
 class Conv3d(nn.Conv3d):
     """
-    Convolution with a 3x3x3 kernel that leaves autocast where bfloat16 would spoil its weight gradient.
+    Convolution with a 3x3x3 kernel, stride 1 and padding 1 that takes another way where oneDNN's fails.
 
-    On CPU (oneDNN, torch 2.13) that gradient is uninitialised memory, often NaN, whenever the first side of the grid is 2,
-    for any number of channels; other grids are right.
+    On CPU (torch 2.13), whenever the first side of the grid is 2 or less, the weight gradient is computed ten times slower
+    than elsewhere in float32, and in bfloat16 it is uninitialised memory, often NaN. There, the convolution is a product of
+    matrices in float32.
     """
 
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
+
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_channels, D, H, W) -> (B, out_channels, D, H, W)``, float32 where ``D <= 2``."""
+        """``(B, in_channels, D, H, W) -> (B, out_channels, D, H, W)``, float32 on CPU where ``D <= 2``."""
         if torch.jit.is_scripting():
             return self._conv_forward(x, self.weight, self.bias)
         else:
-            if x.shape[2] > 2:
+            if x.shape[2] > 2 or x.device.type != "cpu" or not torch.is_grad_enabled():
                 return self._conv_forward(x, self.weight, self.bias)
             with torch.autocast(x.device.type, enabled=False):
-                return self._conv_forward(x.float(), self.weight, self.bias)
+                return self._as_matrix_product(x.float())
+
+    def _as_matrix_product(self, x: Tensor) -> Tensor:
+        batch, _, *grid = x.shape
+        neighbours = F.pad(x, (1,) * 6).unfold(2, 3, 1).unfold(3, 3, 1).unfold(4, 3, 1)  # (B, C, D, H, W, 3, 3, 3)
+        rows = neighbours.permute(0, 2, 3, 4, 1, 5, 6, 7).reshape(-1, self.weight[0].numel())
+        y = F.linear(rows, self.weight.flatten(1), self.bias)
+        return y.view(batch, *grid, self.out_channels).movedim(-1, 1)
 
 
 class ConvNormAct(nn.Sequential):
@@ -80,7 +154,7 @@ class ConvNormAct(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, norm: str, scale: str = "same") -> None:
         conv: nn.Module
         if scale == "same":
-            conv = Conv3d(in_channels, out_channels, kernel_size=3, padding=1)
+            conv = Conv3d(in_channels, out_channels)
         elif scale == "down":
             conv = nn.Conv3d(in_channels, out_channels, kernel_size=2, stride=2)
         elif scale == "up":
@@ -88,6 +162,13 @@ class ConvNormAct(nn.Sequential):
         else:
             raise ValueError(f"scale must be 'same', 'down' or 'up', got {scale!r}.")
         super().__init__(conv, make_norm(norm, out_channels), nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self[0](x)
+        if torch.jit.is_scripting():
+            return self[2](self[1](x))
+        else:
+            return norm_relu(self[1], x)
 
 
 def conv_stage(channels: int, num_convs: int, norm: str) -> nn.Sequential:
@@ -128,8 +209,8 @@ class TimeConditionedStage(nn.Module):
     def forward(self, stage: Any, x: Tensor, embedding: Tensor) -> Tensor:
         """``x`` (B, C_in, …) and ``embedding`` (B, E) -> (B, C_out, …)."""
         for layer, linear, own_norm in zip(stage, self.scale_shift, self.own_norms):
-            conv, norm, act = layer
+            conv, norm, _ = layer
             norm = norm if isinstance(own_norm, nn.Identity) else own_norm
-            scale, shift = linear(embedding)[:, :, None, None, None].chunk(2, dim=1)
-            x = act(torch.addcmul(shift, norm(conv(x)), 1 + scale))
+            scale, shift = linear(embedding).chunk(2, dim=1)
+            x = norm_relu(norm, conv(x), 1 + scale, shift)
         return x
