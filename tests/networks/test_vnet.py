@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dtlp_components.networks.blocks import Conv3d, make_norm
+from dtlp_components.networks.blocks import Conv3d, make_norm, norm_relu
 from dtlp_components.networks.vnet import VNet
 
 pytestmark = pytest.mark.usefixtures("seed")
@@ -111,9 +111,48 @@ def test_scripted_network_gives_the_eager_one_s_logits_and_features() -> None:
         torch.testing.assert_close(scripted.image_features(x), net.image_features(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d], ids=str)
+@pytest.mark.parametrize("modulated", [False, True])
+def test_fast_backward_pass_of_instance_norm_gives_the_gradients_of_the_plain_one(
+    memory_format: torch.memory_format, modulated: bool
+) -> None:
+    norm = make_norm("instance", 5)
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    # a mean far from zero: what a formula without care would lose digits to
+    x = (torch.randn(3, 5, 4, 6, 7) + 10).contiguous(memory_format=memory_format).requires_grad_()
+    scale, shift = torch.randn(3, 5, requires_grad=True), torch.randn(3, 5, requires_grad=True)
+    inputs = [x, norm.weight, norm.bias, *([scale, shift] if modulated else [])]
+    weight = torch.randn_like(x)
+
+    fast = norm_relu(norm, x, *([scale, shift] if modulated else []))
+    plain = norm(x)
+    if modulated:
+        plain = plain * scale[:, :, None, None, None] + shift[:, :, None, None, None]
+    plain = torch.relu(plain)
+    assert "InstanceNormReLU" in type(fast.grad_fn).__name__
+    torch.testing.assert_close(fast, plain)
+    for one, other in zip(
+        torch.autograd.grad((fast * weight).sum(), inputs), torch.autograd.grad((plain * weight).sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("grid", [(1, 2, 3), (2, 3, 2)], ids=str)
+def test_convolution_as_a_matrix_product_is_the_convolution(grid: tuple[int, ...]) -> None:
+    conv, x = Conv3d(3, 4), torch.randn(2, 3, *grid, requires_grad=True)
+    weight = torch.randn(2, 4, *grid)
+    plain = nn.functional.conv3d(x, conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(conv(x), plain)
+    inputs = [x, conv.weight, conv.bias]
+    for one, other in zip(
+        torch.autograd.grad((conv(x) * weight).sum(), inputs), torch.autograd.grad((plain * weight).sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("grid", [(1, 2, 3), (2, 3, 2), (3, 2, 2), (4, 5, 6)], ids=str)
 def test_convolution_leaves_autocast_on_grids_whose_first_side_is_two_or_less(grid: tuple[int, ...]) -> None:
-    conv, x = Conv3d(8, 8, kernel_size=3, padding=1), torch.randn(2, 8, *grid)
+    conv, x = Conv3d(8, 8), torch.randn(2, 8, *grid)
     exact = torch.autograd.grad(conv(x).square().sum(), conv.weight)[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = conv(x)
