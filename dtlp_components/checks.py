@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import fire
@@ -27,7 +28,7 @@ from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from .errors import InputError
-from .files import write_text
+from .files import model_settings_file, write_text
 from .keys import DatalistKeys
 
 __all__ = ["InputChecks"]
@@ -77,6 +78,9 @@ class InputChecks:
         cache_file: JSON file that keeps what was read, by path, size and time of change, so that a second start
             is instant; none if None.
         section: section of the datalist that `labeled` comes from, named in messages.
+        model_settings: names of command line keys that must be what they were in training, and their values.
+        model_file: weights in a training run's ``models/``, whose ``logs/`` tell what the settings were; without such a
+            record (a deployed bundle) they are not compared.
 
     Raises:
         InputError: when called, if anything is wrong, with up to 20 problems.
@@ -98,6 +102,8 @@ class InputChecks:
         require_labels: bool = True,
         cache_file: str | None = None,
         section: str = DatalistKeys.TRAINING,
+        model_settings: Mapping[str, Any] | None = None,
+        model_file: str | None = None,
     ) -> None:
         self.labeled = labeled
         self.unlabeled = unlabeled
@@ -112,12 +118,15 @@ class InputChecks:
         self.require_labels = require_labels
         self.cache_file = cache_file
         self.section = str(section)
+        self.model_settings = model_settings or {}
+        self.model_file = model_file
 
     def __call__(self) -> None:
         _raise_if_any(
             [
                 *_override_problems(self.arguments),
                 *self._setting_problems(),
+                *self._model_setting_problems(),
                 *self._list_problems(),
                 *(f"{path}: no such file." for path in self._paths() if not os.path.exists(path)),
             ]
@@ -152,6 +161,21 @@ class InputChecks:
                 f"--patch_size is {list(sides)}, which leaves one voxel at the deepest stage, too few to normalise; "
                 f"wanted at least one side of {2 * self.divisor} or more."
             )
+
+    def _model_setting_problems(self) -> Iterator[str]:
+        if self.model_file is None:
+            return
+        file = model_settings_file(Path(self.model_file).parent.parent)
+        if not file.is_file():
+            return
+        trained = json.loads(file.read_text(encoding="utf-8"))
+        for name, value in self.model_settings.items():
+            if name in trained and trained[name] != value:
+                wanted = f'"{trained[name]}"' if isinstance(trained[name], list) else trained[name]
+                yield (
+                    f"--{name} is {value!r}, but {self.model_file} was trained with {trained[name]!r} (recorded in {file}). "
+                    f"Add --{name} {wanted}"
+                )
 
     def _list_problems(self) -> Iterator[str]:
         if not self.labeled:

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing small text files so that no reader ever meets half of one."""
+"""Small text files: written so that no reader ever meets half of one, and where a run keeps its settings."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 
-__all__ = ["write_text"]
+__all__ = ["model_settings_file", "write_text"]
+
+
+def model_settings_file(output_dir: str | os.PathLike) -> Path:
+    """Where a training run keeps the numbers that evaluation and inference have to share with it."""
+    return Path(output_dir, "logs", "model_settings.json")
 
 
 def write_text(path: str, text: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from monai.utils.enums import CommonKeys as Keys
 
 from .data.datalists import load_datalist
 from .errors import InputError
+from .files import model_settings_file
 from .handlers.pseudo_label_monitor import predict_sources
 from .losses.difficulty import batch_dice
 
@@ -34,8 +36,8 @@ def write_picture(
     """
     Draw one scan with its reference, the student's prediction and what each teacher says of it.
 
-    The scan is shown on the training grid. Networks come from the run's last checkpoint, so all numbers that shape a
-    network must be those of the bundle.
+    The scan is shown on the training grid. Networks come from the run's last checkpoint, with the features, spacing and
+    patch size that the run recorded.
 
     Args:
         bundle: folder of the bundle.
@@ -58,6 +60,9 @@ def write_picture(
     parser = ConfigParser()
     parser.read_config(str(Path(bundle, "configs", "train.json")))
     parser.update({"dataset_dir": dataset_dir, "output_dir": output_dir, "batch_size_unlabeled": 0})
+    settings = model_settings_file(output_dir)
+    if settings.is_file():
+        parser.update(json.loads(settings.read_text(encoding="utf-8")))
     if datalist:
         parser["datalist"] = datalist
 

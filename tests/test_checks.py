@@ -390,3 +390,27 @@ def test_keys_of_an_args_file_are_checked_likewise(tmp_path, config_file):
 )
 def test_other_commands_are_left_alone(tmp_path, arguments):
     check(labeled=[pair(tmp_path)], arguments=arguments)
+
+
+# --- settings of the training run
+
+
+def trained(folder: Path, **settings: Any) -> str:
+    """Path of weights whose run recorded these settings."""
+    (folder / "logs").mkdir()
+    (folder / "logs" / "model_settings.json").write_text(json.dumps(settings))
+    return str(folder / "models" / "model.pt")
+
+
+def test_settings_other_than_in_training_are_named_with_the_flag_that_mends_them(tmp_path):
+    model_file = trained(tmp_path, features=16, spacing_mm=[1.0, 1.0, 2.5], norm="group")
+    settings = {"features": 32, "spacing_mm": [1.0, 1.0, 1.0], "norm": "group"}
+    features, spacing = problems(labeled=[pair(tmp_path)], model_settings=settings, model_file=model_file)
+    assert "--features is 32" in features and "Add --features 16" in features and model_file in features
+    assert 'Add --spacing_mm "[1.0, 1.0, 2.5]"' in spacing
+
+
+def test_settings_of_training_pass_and_weights_without_a_record_are_not_compared(tmp_path):
+    given = {"labeled": [pair(tmp_path)], "model_settings": {"features": 32}}
+    check(**given, model_file=trained(tmp_path, features=32))
+    check(**given, model_file=str(tmp_path / "elsewhere" / "models" / "model.pt"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ from ignite.handlers import DiskSaver
 from torch import nn
 
 from ..errors import InputError
+from ..files import model_settings_file, write_text
 
 __all__ = ["RandomStates", "TrainingCheckpoint"]
 
@@ -41,6 +43,7 @@ class TrainingCheckpoint:
     - ``last.pt``: every object of ``objects``, the random states, iteration, epoch and best validation metric.
     - ``best.pt``: the exported model's plain state dict at the best validation so far.
     - ``models/model.pt``: the same kind of file; ``selection`` says whether of the last or the best iteration.
+    - ``logs/model_settings.json``: the numbers that evaluation and inference need to be told alike.
 
     A file is written under another name and moved into place, so it is whole or not there. Attach this handler last: what
     runs after it in the same event is not part of the checkpoint.
@@ -55,6 +58,7 @@ class TrainingCheckpoint:
         resume: go on from ``last.pt`` if there is one; else an existing one is kept under another name.
         selection: ``last`` or ``best``.
         settings: numbers that must not change on resume, by name.
+        model_settings: the same, and those that must not change in evaluation and inference.
 
     Raises:
         ValueError: if ``selection`` has another value.
@@ -71,6 +75,7 @@ class TrainingCheckpoint:
         resume: bool = False,
         selection: str = "last",
         settings: Mapping[str, Any] | None = None,
+        model_settings: Mapping[str, Any] | None = None,
     ) -> None:
         if selection not in ("last", "best"):
             raise ValueError(f"selection must be 'last' or 'best', got {selection!r}.")
@@ -79,7 +84,9 @@ class TrainingCheckpoint:
         self.exported_model = exported_model
         self.loaders = [loader for loader in trainer_loaders if loader is not None]
         self.validator, self.interval, self.resume, self.selection = validator, interval, resume, selection
-        self.settings = dict(settings or {})
+        self.model_settings = dict(model_settings or {})
+        self.settings = {**(settings or {}), **self.model_settings}
+        self.settings_file = model_settings_file(output_dir)
         self.logger = logging.getLogger("dtlp")
         self._best_epoch_written = 0
 
@@ -111,6 +118,7 @@ class TrainingCheckpoint:
                 f"{self.checkpoint_dir} held an earlier run: its files now end in -{stamp}.pt. "
                 "To go on with a run instead, say `--resume True`."
             )
+        write_text(str(self.settings_file), json.dumps(self.model_settings, indent=4))
 
     def save(self, engine: Engine) -> None:
         """Write what is due at the end of this epoch."""
