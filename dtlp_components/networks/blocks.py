@@ -99,7 +99,12 @@ def norm_relu(norm: nn.Module, x: Tensor, scale: Tensor | None = None, shift: Te
         scale: per volume and channel ``(B, channels)``, or ``None`` for 1.
         shift: ``(B, channels)``, given with ``scale``.
     """
-    if isinstance(norm, InstanceNorm) and x.dtype == torch.float32 and x.device.type == "cpu" and torch.is_grad_enabled():
+    if (
+        isinstance(norm, InstanceNorm)
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and torch.is_grad_enabled()
+    ):
         weight, bias = norm.weight.expand(len(x), -1), norm.bias.expand(len(x), -1)
         if scale is not None and shift is not None:
             weight, bias = weight * scale, torch.addcmul(shift, bias, scale)

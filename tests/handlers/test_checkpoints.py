@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,7 +170,7 @@ def test_nothing_to_resume_is_said_and_training_starts(tmp_path: Path, caplog: p
 
 def test_write_that_fails_midway_leaves_the_old_files_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Run(tmp_path, epochs=1).run()
-    before = {f: f.read_bytes() for f in tmp_path.rglob("*.pt")}
+    before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
 
     def full_disk(_content: Any, file: Any, *_args: Any, **_kwargs: Any) -> None:
         file.write(b"half of a file")
@@ -192,6 +193,15 @@ def test_earlier_run_is_put_aside_on_a_fresh_start(tmp_path: Path, caplog: pytes
         assert kept.read_bytes() == content
     assert not any((tmp_path / place).exists() for place in places)
     assert "held an earlier run" in caplog.text and "--resume True" in caplog.text
+
+
+def test_model_settings_are_recorded_for_evaluation_and_must_not_change_on_resume(tmp_path: Path) -> None:
+    Run(tmp_path, model_settings={"features": 16, "spacing_mm": [1.0, 1.0, 2.5]}, epochs=1).run()
+    recorded = json.loads((tmp_path / "logs" / "model_settings.json").read_text())
+    assert recorded == {"features": 16, "spacing_mm": [1.0, 1.0, 2.5]}
+    with pytest.raises(InputError, match="features was 16, is 32"):
+        Run(tmp_path, model_settings={"features": 32, "spacing_mm": [1.0, 1.0, 2.5]}, resume=True).run()
+    assert json.loads((tmp_path / "logs" / "model_settings.json").read_text()) == recorded
 
 
 def test_changed_settings_are_refused_with_both_values(tmp_path: Path) -> None:

@@ -132,7 +132,9 @@ def test_fast_backward_pass_of_instance_norm_gives_the_gradients_of_the_plain_on
     assert "InstanceNormReLU" in type(fast.grad_fn).__name__
     torch.testing.assert_close(fast, plain)
     for one, other in zip(
-        torch.autograd.grad((fast * weight).sum(), inputs), torch.autograd.grad((plain * weight).sum(), inputs), strict=True
+        torch.autograd.grad((fast * weight).sum(), inputs),
+        torch.autograd.grad((plain * weight).sum(), inputs),
+        strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
@@ -145,7 +147,9 @@ def test_convolution_as_a_matrix_product_is_the_convolution(grid: tuple[int, ...
     torch.testing.assert_close(conv(x), plain)
     inputs = [x, conv.weight, conv.bias]
     for one, other in zip(
-        torch.autograd.grad((conv(x) * weight).sum(), inputs), torch.autograd.grad((plain * weight).sum(), inputs), strict=True
+        torch.autograd.grad((conv(x) * weight).sum(), inputs),
+        torch.autograd.grad((plain * weight).sum(), inputs),
+        strict=True,
     ):
         torch.testing.assert_close(one, other)
 
