@@ -69,7 +69,7 @@ class _InstanceNormReLU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, y, scale, mean, rstd = ctx.saved_tensors
         g = torch.ops.aten.threshold_backward(grad, y, 0)
         # sums over voxels as matrix products, which are fast in any memory format
