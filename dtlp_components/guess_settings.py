@@ -184,12 +184,12 @@ def _choose_sizes(
         f"{estimate / 1e9:.1f} GB of --memory {memory}, a quarter of which is for scans (estimate, docs/memory.md)"
     )
     order = "the most of 32, 16 and 8 with which the patch can cover half of the median scan along each axis"
-    batch = "2 if they fit into memory with that patch and those features, else 1"
+    pair = "2 if they fit into memory with that patch and those features, else 1"
     chosen = {
         "patch_size": Choice(patch, GIVEN if given["patch_size"] else why),
         "features": Choice(features, GIVEN if given["features"] is not None else order),
-        "batch_size_labeled": Choice(labeled, GIVEN if given["batch_size_labeled"] is not None else batch),
-        "batch_size_unlabeled": Choice(unlabeled, GIVEN if given["batch_size_unlabeled"] is not None else batch),
+        "batch_size_labeled": Choice(labeled, GIVEN if given["batch_size_labeled"] is not None else pair),
+        "batch_size_unlabeled": Choice(unlabeled, GIVEN if given["batch_size_unlabeled"] is not None else pair),
     }
     if not has_unlabeled:
         chosen["batch_size_unlabeled"] = Choice(0, "there are no unlabelled scans")

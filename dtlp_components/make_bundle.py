@@ -73,8 +73,8 @@ class Recipe:
         layers: over the base, first to last; the last wins.
         data_license: text of ``docs/data_license.txt``.
         comment: where the configurations come from, written at their head.
-        texts: README placeholders that say the same: ``origin`` (of the rendered files), ``data_page`` (more on the
-            data) and ``scans_place`` (where the scans are).
+        texts: README placeholders about places: ``origin`` (of the rendered files), ``data_page`` (more on the data),
+            ``bundle_path`` (from the repository's root) and ``scans_place`` (where the scans are).
     """
 
     name: str
@@ -270,6 +270,7 @@ def _read_recipe(name: str, recipes: Path) -> Recipe:
         texts={
             "origin": "Rendered from `dtlp_components/recipes/`; edit there.",
             "data_page": f"More on the data, its layout and its known defects: [{page}](../../../{page}).",
+            "bundle_path": f"bundles/{name}",
             "scans_place": f"`--dataset_dir DIR` says where the scans are, if not in `data/{dataset}`.",
         },
     )

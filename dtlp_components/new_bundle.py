@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -530,6 +531,7 @@ def _recipe(
         texts={
             "origin": f"Made by `{COMMAND}`; the settings it guessed, and why, are listed below. The files may be edited.",
             "data_page": "Every scan is named in [datalist.json](../datalist.json).",
+            "bundle_path": Path(os.path.relpath(Path(output, name))).as_posix(),
             "scans_place": "Scans are named by their full paths in `datalist.json`: make the bundle again if they move.",
         },
     )
