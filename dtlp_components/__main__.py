@@ -9,13 +9,15 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import fire
 from fire.core import FireExit
 
 from .demo import run_demo
 from .errors import InputError
+from .new_bundle import new_bundle
 from .phantom import write_phantom
 from .picture import write_picture
 from .prepare import prepare_hippocampus, prepare_la
@@ -25,6 +27,7 @@ __all__ = ["COMMANDS", "main"]
 # a command is a function whose parameters are its flags, a group of commands a further dictionary
 COMMANDS: dict[str, Any] = {
     "demo": run_demo,
+    "new": new_bundle,
     "phantom": write_phantom,
     "picture": write_picture,
     "prepare": {"hippocampus": prepare_hippocampus, "la": prepare_la},
@@ -71,14 +74,34 @@ def _check_command(words: Sequence[str], commands: Mapping[str, Any]) -> None:
         level = level[word]
 
 
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a value is of the type that a parameter names; types other than those of flags are not looked at."""
+    if get_origin(wanted) in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(wanted))
+    if get_origin(wanted) is list:
+        return isinstance(value, (list, tuple)) and all(_fits(item, get_args(wanted)[0]) for item in value)
+    if wanted is float:
+        return type(value) in (int, float)
+    return wanted not in (bool, int, str, NoneType) or type(value) is wanted
+
+
 def _check_types(call: _Call) -> None:
     """Refuse what Fire read as something else: ``true`` is a text (and any text is true), ``2018`` is not one."""
-    hints = {"bool": "True or False", "int": "an integer", "str": "a text (a folder named like a number: ./2018)"}
+    hints = {
+        bool: "True or False",
+        int: "an integer",
+        float: "a number",
+        str: "a text (a folder named like a number: ./2018)",
+        list[int]: 'integers in quotes, such as "[64,64,48]"',
+        list[float]: 'numbers in quotes, such as "[1.5,1.5,2.0]"',
+    }
     types = get_type_hints(call._function)
     for name, value in call._arguments.arguments.items():
         wanted = types.get(name)
-        if wanted in (bool, int, str) and type(value) is not wanted:
-            raise InputError(f"--{name}: found {value!r}, wanted {hints[wanted.__name__]}.")
+        if wanted is not None and not _fits(value, wanted):
+            options = [option for option in get_args(wanted) or [wanted] if option is not NoneType]
+            known = wanted if wanted in hints else options[0]
+            raise InputError(f"--{name}: found {value!r}, wanted {hints[known]}.")
 
 
 def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Any] = COMMANDS) -> None:

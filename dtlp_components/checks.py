@@ -24,22 +24,22 @@ import torch
 from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.bundle.scripts import create_workflow, run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from tqdm import tqdm
 
-from .errors import InputError
+from .errors import raise_if_any
 from .files import model_settings_file, write_text
 from .keys import DatalistKeys
 
-__all__ = ["InputChecks"]
+__all__ = ["InputChecks", "Volume", "describe_volume", "first_line", "load_volume", "pair_problems"]
 
 AFFINE_TOLERANCE = 1e-3  # mm; headers keep affines as float32
-MAX_PROBLEMS = 20
 PROGRESS_FROM = 20  # files; fewer are read before a bar is worth it
 
 
 @dataclass(frozen=True)
-class _Volume:
+class Volume:
     """What the checks need to know of a file, channel first; `minimum` and `maximum` are 0 if it is not finite."""
 
     shape: list[int]
@@ -122,7 +122,7 @@ class InputChecks:
         self.model_file = model_file
 
     def __call__(self) -> None:
-        _raise_if_any(
+        raise_if_any(
             [
                 *_override_problems(self.arguments),
                 *self._setting_problems(),
@@ -132,7 +132,7 @@ class InputChecks:
             ]
         )
         volumes, problems = self._read_volumes()
-        _raise_if_any(problems + self._volume_problems(volumes))
+        raise_if_any(problems + self._volume_problems(volumes))
 
     def _setting_problems(self) -> Iterator[str]:
         for name, value in self.flags.items():
@@ -202,7 +202,7 @@ class InputChecks:
         )
         return list(dict.fromkeys([*with_label, *(item[DatalistKeys.IMAGE] for item in self.unlabeled)]))
 
-    def _read_volumes(self) -> tuple[dict[str, _Volume], list[str]]:
+    def _read_volumes(self) -> tuple[dict[str, Volume], list[str]]:
         """Volumes by path, from the cache where it is current, and a message per file that cannot be read."""
         cache = _load_cache(self.cache_file)
         volumes, problems, unread = {}, [], []
@@ -216,9 +216,9 @@ class InputChecks:
             # before reading: a file that changes meanwhile is read again next time
             stamp = _stamp(path)
             try:
-                volumes[path] = _read_volume(path)
+                volumes[path] = describe_volume(load_volume(path))
             except Exception as e:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
-                problems.append(f"{path}: truncated, damaged or no image ({type(e).__name__}: {_first_line(e)}).")
+                problems.append(f"{path}: truncated, damaged or no image ({type(e).__name__}: {first_line(e)}).")
             else:
                 cache[path] = {**stamp, "volume": asdict(volumes[path])}
         if self.cache_file and unread:
@@ -226,7 +226,7 @@ class InputChecks:
                 write_text(self.cache_file, json.dumps(cache))
         return volumes, problems
 
-    def _volume_problems(self, volumes: Mapping[str, _Volume]) -> list[str]:
+    def _volume_problems(self, volumes: Mapping[str, Volume]) -> list[str]:
         problems: list[str] = []
         items = [*self.labeled, *self.validation]
         labels = list(dict.fromkeys(item[DatalistKeys.LABEL] for item in items if DatalistKeys.LABEL in item))
@@ -242,13 +242,13 @@ class InputChecks:
         for item in items:
             image, label = (volumes.get(item.get(key, "")) for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL))
             if image is not None and label is not None:
-                problems += _pair_problems(item[DatalistKeys.IMAGE], image, item[DatalistKeys.LABEL], label)
+                problems += pair_problems(item[DatalistKeys.IMAGE], image, item[DatalistKeys.LABEL], label)
         named = [item[DatalistKeys.LABEL] for item in self.labeled if DatalistKeys.LABEL in item]
         if named and all(path in volumes and volumes[path].maximum <= 0 for path in named):
             problems.append(f"none of the {len(named)} labels of section `{self.section}` has a voxel above 0.")
         return problems
 
-    def _label_problems(self, path: str, label: _Volume) -> Iterator[str]:
+    def _label_problems(self, path: str, label: Volume) -> Iterator[str]:
         if label.finite and not label.integer:
             yield f"{path}: a label must hold whole numbers; it holds fractions."
         if label.minimum < 0 or label.maximum >= self.num_classes:
@@ -258,7 +258,8 @@ class InputChecks:
             )
 
 
-def _pair_problems(image_path: str, image: _Volume, label_path: str, label: _Volume) -> Iterator[str]:
+def pair_problems(image_path: str, image: Volume, label_path: str, label: Volume) -> Iterator[str]:
+    """One sentence if a label is not on the grid of its image."""
     if image.shape != label.shape:
         yield f"{label_path}: has shape {label.shape[1:]}, its image {image_path} has {image.shape[1:]}."
     else:
@@ -270,17 +271,28 @@ def _pair_problems(image_path: str, image: _Volume, label_path: str, label: _Vol
             )
 
 
-def _read_volume(path: str) -> _Volume:
+def load_volume(path: str) -> MetaTensor:
+    """
+    Read a scan to its last byte.
+
+    Returns:
+        Voxels ``(1, x, y, z)`` float32, channel first (a NIfTI file's fourth axis becomes the first one), with ``affine``.
+    """
     if path.endswith(".gz"):
         # nibabel stops after the last voxel; only who reads on gets the checksum compared
         with gzip.open(path) as file:
             while file.read(1 << 24):
                 pass
-    data = LoadImage(image_only=True, ensure_channel_first=True)(path)
-    affine, data = data.affine.tolist(), data.as_tensor()
+    volume: MetaTensor = LoadImage(image_only=True, ensure_channel_first=True)(path)
+    return volume
+
+
+def describe_volume(volume: MetaTensor) -> Volume:
+    """What the checks need to know of a scan."""
+    affine, data = volume.affine.tolist(), volume.as_tensor()
     finite = bool(torch.isfinite(data).all())
     low, high = (x.item() for x in data.aminmax()) if finite else (0.0, 0.0)
-    return _Volume(list(data.shape), affine, finite, bool((data == data.round()).all()), low, high)
+    return Volume(list(data.shape), affine, finite, bool((data == data.round()).all()), low, high)
 
 
 def _stamp(path: str) -> dict[str, int]:
@@ -297,10 +309,10 @@ def _load_cache(cache_file: str | None) -> dict[str, Any]:
     return cache if isinstance(cache, dict) else {}
 
 
-def _from_cache(cache: Mapping[str, Any], path: str) -> _Volume | None:
+def _from_cache(cache: Mapping[str, Any], path: str) -> Volume | None:
     try:
         entry = cache[path]
-        return _Volume(**entry["volume"]) if {k: entry[k] for k in ("size", "mtime_ns")} == _stamp(path) else None
+        return Volume(**entry["volume"]) if {k: entry[k] for k in ("size", "mtime_ns")} == _stamp(path) else None
     except (KeyError, TypeError):  # unknown, or written by another version
         return None
 
@@ -383,15 +395,6 @@ def _ids(config: Any, prefix: str = "") -> Iterator[str]:
         yield from _ids(value, id)
 
 
-def _raise_if_any(problems: Sequence[str]) -> None:
-    if problems:
-        lines = [f"  - {problem}" for problem in problems[:MAX_PROBLEMS]]
-        if len(problems) > MAX_PROBLEMS:
-            lines.append(f"  ... and {len(problems) - MAX_PROBLEMS} more.")
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise InputError("\n".join([f"Cannot start, {count} found:", *lines]))
-
-
 def _nearest_multiples(value: int, divisor: int) -> str:
     below = max(value // divisor, 1) * divisor
     return str(below) if value <= below else f"{below} or {below + divisor}"
@@ -405,5 +408,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """First line of an error's text, without its full stop."""
     return (str(error).strip().splitlines() or [""])[0].rstrip(".")

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
-__all__ = ["InputError", "NonFiniteError"]
+from collections.abc import Sequence
+
+__all__ = ["InputError", "NonFiniteError", "raise_if_any"]
+
+MAX_PROBLEMS = 20
 
 
 class InputError(SystemExit):
@@ -18,3 +22,22 @@ class InputError(SystemExit):
 
 class NonFiniteError(SystemExit):
     """Training met a loss term or a gradient norm that is NaN or infinite; the message names it."""
+
+
+def raise_if_any(problems: Sequence[str], start: str = "Cannot start") -> None:
+    """
+    Raise one error that lists all ``problems``, the first 20 in words; nothing happens if there is none.
+
+    Args:
+        problems: one sentence each.
+        start: beginning of the message's first line.
+
+    Raises:
+        InputError: if there is a problem.
+    """
+    if problems:
+        lines = [f"  - {problem}" for problem in problems[:MAX_PROBLEMS]]
+        if len(problems) > MAX_PROBLEMS:
+            lines.append(f"  ... and {len(problems) - MAX_PROBLEMS} more.")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise InputError("\n".join([f"{start}, {count} found:", *lines]))

@@ -21,7 +21,18 @@ from monai.utils.misc import check_key_duplicates
 from .errors import InputError
 from .files import write_text
 
-__all__ = ["RECIPES", "apply_overrides", "bundle_names", "check_bundles", "main", "render", "write_bundles"]
+__all__ = [
+    "RECIPES",
+    "Layer",
+    "Recipe",
+    "apply_overrides",
+    "bundle_names",
+    "check_bundles",
+    "main",
+    "render",
+    "render_recipe",
+    "write_bundles",
+]
 
 RECIPES = Path(__file__).parent / "recipes"
 COMMAND = "python -m dtlp_components.make_bundle"
@@ -39,7 +50,7 @@ LABEL_NAMES = "network_data_format::outputs::pred::channel_def"
 
 
 @dataclass
-class _Layer:
+class Layer:
     """What a data set or a bundle changes in the base: override ids by section, and README placeholders."""
 
     origin: str  # file (and entry) for error messages
@@ -52,6 +63,27 @@ class _Layer:
             raise InputError(f"{self.origin}: no section {unknown} to override; there are {list(SECTIONS)}.")
 
 
+@dataclass
+class Recipe:
+    """
+    All that one bundle adds to the base.
+
+    Args:
+        name: of the bundle.
+        layers: over the base, first to last; the last wins.
+        data_license: text of ``docs/data_license.txt``.
+        comment: where the configurations come from, written at their head.
+        texts: README placeholders about places: ``origin`` (of the rendered files), ``data_page`` (more on the data),
+            ``bundle_path`` (from the repository's root) and ``scans_place`` (where the scans are).
+    """
+
+    name: str
+    layers: list[Layer]
+    data_license: str
+    comment: str
+    texts: dict[str, str]
+
+
 def bundle_names(recipes: str | Path = RECIPES) -> list[str]:
     """Names of all bundles in ``index.json`` of the recipes, in its order."""
     return list(_read_json(Path(recipes) / "index.json"))
@@ -60,9 +92,6 @@ def bundle_names(recipes: str | Path = RECIPES) -> list[str]:
 def render(name: str, recipes: str | Path = RECIPES) -> dict[str, str]:
     """
     Compose the files of one bundle: base, then its data set's recipe, then its entry in ``index.json``; the last wins.
-
-    ``bundle_name``, and what ``metadata.json`` repeats of ``common.json`` (channels, patch size), are filled in here.
-    README placeholders (``$name``) are the literal values at the root of ``common.json`` and the ``readme`` entries.
 
     Args:
         name: name of the bundle, an entry of ``index.json``.
@@ -74,22 +103,40 @@ def render(name: str, recipes: str | Path = RECIPES) -> dict[str, str]:
     Raises:
         InputError: if a recipe cannot be read, overrides an id that does not exist, or contradicts another.
     """
-    recipes = Path(recipes)
-    base = recipes / "base"
-    dataset, layers = _layers(name, recipes)
+    return render_recipe(_read_recipe(name, Path(recipes)), recipes)
+
+
+def render_recipe(recipe: Recipe, recipes: str | Path = RECIPES) -> dict[str, str]:
+    """
+    Compose the files of one bundle from the base and a recipe, which need not come from a file.
+
+    ``bundle_name``, and what ``metadata.json`` repeats of ``common.json`` (channels, patch size), are filled in here.
+    README placeholders (``$name``) are the literal values at the root of ``common.json`` and the ``readme`` entries.
+
+    Args:
+        recipe: what the bundle adds to the base.
+        recipes: folder with ``base``.
+
+    Returns:
+        Text of every generated file by its path relative to the bundle's folder.
+
+    Raises:
+        InputError: if a layer overrides an id that does not exist, or contradicts another.
+    """
+    base = Path(recipes) / "base"
+    layers = [*recipe.layers, Layer(recipe.layers[-1].origin, {"common": {"bundle_name": recipe.name}})]
 
     common = _read_json(base / "common.json")
     facts = _compose({"common": common}, layers)
     files = {}
     for workflow in WORKFLOWS:
         config = _compose({"common": common, workflow: _read_json(base / f"{workflow}.json")}, layers)
-        comment = f"Generated from dtlp_components/recipes: edit there, then run {COMMAND}"
-        files[f"configs/{workflow}.json"] = _dump({"_comment": comment} | config)
+        files[f"configs/{workflow}.json"] = _dump({"_comment": recipe.comment} | config)
     metadata = _compose({"metadata": _read_json(base / "metadata.json")}, layers)
-    files["configs/metadata.json"] = _dump(_fill_metadata(metadata, facts, f"metadata of {name}"))
+    files["configs/metadata.json"] = _dump(_fill_metadata(metadata, facts, f"metadata of {recipe.name}"))
     files["configs/logging.conf"] = _read(base / "logging.conf")
-    files["docs/README.md"] = _fill_readme(base / "README.md.in", facts, layers)
-    files["docs/data_license.txt"] = _read(recipes / "datasets" / f"{dataset}.license.txt")
+    files["docs/README.md"] = _fill_readme(base / "README.md.in", facts, recipe.texts, layers)
+    files["docs/data_license.txt"] = recipe.data_license
     files["LICENSE"] = _read(base / "LICENSE")
     return files
 
@@ -197,8 +244,8 @@ def main(args: Sequence[str] | None = None) -> None:
             print(path)
 
 
-def _layers(name: str, recipes: Path) -> tuple[str, list[_Layer]]:
-    """Data set of a bundle, and the layers over the base, first to last."""
+def _read_recipe(name: str, recipes: Path) -> Recipe:
+    """The recipe of a bundle of ``index.json``."""
     index = _read_json(recipes / "index.json")
     if name not in index:
         raise InputError(f"{recipes / 'index.json'}: no bundle `{name}`; there are {', '.join(index)}.")
@@ -213,12 +260,23 @@ def _layers(name: str, recipes: Path) -> tuple[str, list[_Layer]]:
         unknown = sorted(set(content) - {"overrides", "readme"})
         if unknown:
             raise InputError(f"{source}: unknown keys {unknown}; wanted `overrides` and `readme`.")
-        layers.append(_Layer(source, **content))
-    layers.append(_Layer(origin, {"common": {"bundle_name": name}}))
-    return dataset, layers
+        layers.append(Layer(source, **content))
+    page = f"docs/data/{dataset}.md"
+    return Recipe(
+        name,
+        layers,
+        _read(recipes / "datasets" / f"{dataset}.license.txt"),
+        comment=f"Generated from dtlp_components/recipes: edit there, then run {COMMAND}",
+        texts={
+            "origin": "Rendered from `dtlp_components/recipes/`; edit there.",
+            "data_page": f"More on the data, its layout and its known defects: [{page}](../../../{page}).",
+            "bundle_path": f"bundles/{name}",
+            "scans_place": f"`--dataset_dir DIR` says where the scans are, if not in `data/{dataset}`.",
+        },
+    )
 
 
-def _compose(parts: dict[str, dict[str, Any]], layers: list[_Layer]) -> dict[str, Any]:
+def _compose(parts: dict[str, dict[str, Any]], layers: list[Layer]) -> dict[str, Any]:
     """Join the base's parts (section name -> content), then apply each layer's overrides of these sections."""
     joined: dict[str, Any] = {}
     for section, content in parts.items():
@@ -258,9 +316,9 @@ def _fill_metadata(metadata: dict[str, Any], facts: dict[str, Any], origin: str)
     return filled
 
 
-def _fill_readme(template: Path, facts: dict[str, Any], layers: list[_Layer]) -> str:
-    """Substitute placeholders: literal facts of the common recipe, then each layer's ``readme``; the last wins."""
-    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items() if not _is_computed(v)}
+def _fill_readme(template: Path, facts: dict[str, Any], texts: dict[str, str], layers: list[Layer]) -> str:
+    """Substitute placeholders: literal facts of the common recipe, ``texts``, then each layer's ``readme``; last wins."""
+    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items() if not _is_computed(v)} | texts
     text = _read(template)
     wanted = {match["named"] or match["braced"] for match in Template.pattern.finditer(text)} - {None}
     for layer in layers:

@@ -255,7 +255,7 @@ def test_the_21st_problem_is_only_counted(tmp_path):
 def test_second_start_reads_no_volume(tmp_path, monkeypatch):
     given = {"labeled": [pair(tmp_path)], "cache_file": str(tmp_path / "new" / "cache.json")}
     check(**given)
-    monkeypatch.setattr(checks, "_read_volume", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(checks, "load_volume", lambda path: pytest.fail(f"{path} was read"))
     check(**given)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 import shutil
@@ -17,6 +18,8 @@ from dtlp_components.bundle_checks import check_config, check_metadata
 from dtlp_components.data.datalists import load_datalist
 from dtlp_components.keys import DatalistKeys
 from dtlp_components.make_bundle import RECIPES, render
+from dtlp_components.memory import POINTS, estimate_bytes
+from dtlp_components.new_bundle import new_bundle
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -143,6 +146,29 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 def example(kind: str) -> Any:
     (block,) = re.findall(rf"^```json {kind}\n(.+?)^```", read(DOCS / "adding_a_dataset.md"), re.MULTILINE | re.DOTALL)
     return json.loads(block)
+
+
+def test_every_flag_of_new_is_documented_with_its_default() -> None:
+    text = read(DOCS / "adding_a_dataset.md")
+    table = {code(row[0]): row[1].strip("`") for row in rows(text) if row[0].startswith("`--")}
+    parameters = inspect.signature(new_bundle).parameters
+    for name, parameter in parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            cell = table.pop(f"--{name}")
+            computed = parameter.default is None or parameter.default == ""
+            assert cell in ("guessed", "as found", "none") if computed else cell == str(parameter.default), name
+        else:
+            assert name == "name" or f"--{name} DIR" in text
+    assert table == {}
+
+
+def test_memory_table_holds_every_point_and_its_estimate() -> None:
+    table = [row for row in rows(read(DOCS / "memory.md")) if row[0][0].isdecimal()]
+    for row, (patch, *others) in zip(table, POINTS, strict=True):
+        assert [int(cell) for cell in (*row[0].split(" × "), *row[1:4])] == [*patch, *others]
+        measured, estimated = int(row[4]), estimate_bytes(patch, *others) / 1e6
+        assert int(row[5]) == round(estimated)
+        assert measured <= estimated <= 1.2 * measured  # never too low for what was measured, nor far off
 
 
 def test_example_datalist_is_read(tmp_path: Path) -> None:
