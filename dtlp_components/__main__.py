@@ -18,7 +18,14 @@ from .demo import run_demo
 from .errors import InputError
 from .phantom import write_phantom
 from .picture import write_picture
-from .prepare import prepare_hippocampus, prepare_la
+from .prepare import (
+    prepare_amos,
+    prepare_hippocampus,
+    prepare_la,
+    prepare_mmwhs,
+    prepare_mnms,
+    prepare_synapse,
+)
 
 __all__ = ["COMMANDS", "main"]
 
@@ -27,7 +34,14 @@ COMMANDS: dict[str, Any] = {
     "demo": run_demo,
     "phantom": write_phantom,
     "picture": write_picture,
-    "prepare": {"hippocampus": prepare_hippocampus, "la": prepare_la},
+    "prepare": {
+        "amos": prepare_amos,
+        "hippocampus": prepare_hippocampus,
+        "la": prepare_la,
+        "mmwhs": prepare_mmwhs,
+        "mnms": prepare_mnms,
+        "synapse": prepare_synapse,
+    },
 }
 
 
