@@ -20,7 +20,14 @@ from .errors import InputError
 from .new_bundle import new_bundle
 from .phantom import write_phantom
 from .picture import write_picture
-from .prepare import prepare_hippocampus, prepare_la
+from .prepare import (
+    prepare_amos,
+    prepare_hippocampus,
+    prepare_la,
+    prepare_mmwhs,
+    prepare_mnms,
+    prepare_synapse,
+)
 
 __all__ = ["COMMANDS", "main"]
 
@@ -30,7 +37,14 @@ COMMANDS: dict[str, Any] = {
     "new": new_bundle,
     "phantom": write_phantom,
     "picture": write_picture,
-    "prepare": {"hippocampus": prepare_hippocampus, "la": prepare_la},
+    "prepare": {
+        "amos": prepare_amos,
+        "hippocampus": prepare_hippocampus,
+        "la": prepare_la,
+        "mmwhs": prepare_mmwhs,
+        "mnms": prepare_mnms,
+        "synapse": prepare_synapse,
+    },
 }
 
 

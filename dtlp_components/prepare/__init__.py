@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from .amos import prepare_amos
 from .hippocampus import prepare_hippocampus
 from .la import prepare_la
+from .mmwhs import prepare_mmwhs
+from .mnms import prepare_mnms
+from .synapse import prepare_synapse
 
-__all__ = ["prepare_hippocampus", "prepare_la"]
+__all__ = ["prepare_amos", "prepare_hippocampus", "prepare_la", "prepare_mmwhs", "prepare_mnms", "prepare_synapse"]

@@ -7,31 +7,51 @@ import filecmp
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import write_text
 from ..keys import DatalistKeys
 
 __all__ = [
+    "Sections",
+    "check_choice",
     "check_percent",
     "check_seed",
+    "common_affine",
+    "count_labels",
     "datalist",
+    "describe_converted",
     "describe_pair",
+    "find_files",
+    "is_clutter",
+    "load_pair",
     "name_cases",
     "place_file",
+    "place_pair",
+    "prepare_all",
+    "published_datalists",
     "read_json",
+    "read_split",
     "refuse_changed_datalists",
     "save_nifti",
+    "usable_cases",
+    "work_on_all",
     "write_json",
+    "write_lists",
 ]
+
+_SPLITS = Path(__file__).parents[1] / "recipes" / "splits"
 
 
 def check_seed(seed: int) -> None:
@@ -46,6 +66,12 @@ def check_percent(percent: int) -> None:
         raise InputError(
             f"percent: found {percent!r}, wanted an integer from 1 to 99 (the list with all is always made)."
         )
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise :py:class:`InputError` unless the flag ``name`` has one of the values ``choices``."""
+    if value not in choices:
+        raise InputError(f"{name}: found {value!r}, wanted one of: {', '.join(choices)}.")
 
 
 @contextmanager
@@ -73,12 +99,14 @@ def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
 
     Args:
         path: target, ``.nii.gz``.
-        array: ``(x, y, z)``, of a type NIfTI knows.
+        array: ``(x, y, z)``, of a type NIfTI knows; stored as float32 if its numbers are longer than that.
         affine: ``(4, 4)``, voxel index to mm in RAS.
 
     Raises:
         InputError: if the file cannot be written.
     """
+    if array.dtype.itemsize > 4:  # MONAI trains in float32, and NIfTI readers stumble over 64-bit integers
+        array = array.astype(np.float32)
     image = nib.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
     with _replacing(path) as part:
@@ -110,6 +138,77 @@ def read_json(path: Path, wanted: str) -> Any:
         raise InputError(f"{path}: cannot be read as JSON ({error}); wanted {wanted}.") from error
 
 
+def read_split(name: str) -> dict[str, Any]:
+    """The published split of a data set, from this package's ``recipes/splits/<name>.json``."""
+    split: dict[str, Any] = read_json(_SPLITS / f"{name}.json", "the published split, part of this package")
+    return split
+
+
+def is_clutter(path: Path) -> bool:
+    """Whether a file is one of those macOS packs into archives, which have the names of scans."""
+    return path.name.startswith(".") or "__MACOSX" in path.parts
+
+
+def find_files(source: Path, pattern: str, wanted: str, placed: Mapping[str, Path] | None = None) -> dict[str, Path]:
+    """
+    Find one NIfTI file for each case, at any depth.
+
+    Args:
+        source: folder to look in.
+        pattern: regular expression of the end of a path, which begins with a folder's or the file's name, with the
+            group ``case``.
+        wanted: what was looked for, for the error message.
+        placed: where this command puts the file of a case: what an earlier run put there is no second copy of it.
+
+    Returns:
+        Case id to path.
+
+    Raises:
+        InputError: if there is no such file, or more than one of a case.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(source.rglob("*.nii.gz")):
+        match = re.search(f"(?:^|/){pattern}$", path.relative_to(source).as_posix())
+        if match and not is_clutter(path) and path.is_file():
+            found.setdefault(match["case"], []).append(path)
+    if not found:
+        raise InputError(f"{source}: found no file {wanted} anywhere in it, wanted the folder of the download.")
+    for case, paths in found.items():
+        if len(paths) > 1 and placed and placed.get(case) in paths:
+            paths.remove(placed[case])
+    if twice := {case: paths for case, paths in found.items() if len(paths) > 1}:
+        raise InputError(
+            "\n".join(
+                f"{source}: found the case {case} twice, {paths[0]} and {paths[1]}; wanted it once."
+                for case, paths in twice.items()
+            )
+        )
+    return {case: paths[0] for case, paths in found.items()}
+
+
+def usable_cases(
+    published: Sequence[str], found: Collection[str], without_label: Collection[str], label: str = "a label"
+) -> list[str]:
+    """
+    Say which published cases are there, and name those that are not, and the other ones that are.
+
+    Args:
+        published: case ids of the split.
+        found: case ids with an image.
+        without_label: those among ``found`` that lack their label.
+        label: what those lack, for the message.
+
+    Returns:
+        The published cases with image and label, in the order of ``published``.
+    """
+    usable = [case for case in published if case in found and case not in without_label]
+    print(f"{len(usable)} of {len(published)} published cases.")
+    name_cases("Published cases that are missing; they are left out", set(published) - set(found))
+    name_cases(f"Cases without {label}; they are left out", set(without_label) & set(published))
+    name_cases("Cases that are not in the published split; they are left alone", set(found) - set(published))
+    return usable
+
+
 def place_file(source: Path, target: Path) -> None:
     """
     Make ``target`` the same file as ``source``: a hard link on one file system, a copy across two.
@@ -118,7 +217,7 @@ def place_file(source: Path, target: Path) -> None:
         InputError: if ``target`` exists with another content, which is left alone.
     """
     if target.exists():
-        if not filecmp.cmp(source, target, shallow=False):
+        if not source.samefile(target) and not filecmp.cmp(source, target, shallow=False):
             raise InputError(
                 f"{target}: exists and differs from {source}; move it away or choose another output folder."
             )
@@ -142,12 +241,81 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{path}: cannot be read as NIfTI ({type(error).__name__}: {error}).") from error
 
 
+def _load_both(image: Path, label: Path, num_axes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Voxels and affine of an image, then of its label, which has the same shape."""
+    voxels, affine = _load(image)
+    label_voxels, label_affine = _load(label)
+    if voxels.ndim != num_axes:
+        raise InputError(f"{image}: found shape {voxels.shape}, wanted {num_axes} axes.")
+    if voxels.shape != label_voxels.shape:
+        raise InputError(f"{label}: found shape {label_voxels.shape}, wanted that of its image, {voxels.shape}.")
+    return voxels, affine, label_voxels, label_affine
+
+
+def common_affine(image: Path, affine: np.ndarray, label: Path, label_affine: np.ndarray) -> np.ndarray:
+    """
+    The affine for an image and a label of the same shape that are both to be converted: the image's.
+
+    A label with other axes is refused. If only its origin differs, that was lost, which is reported.
+
+    Raises:
+        InputError: if the axes differ.
+    """
+    if not np.allclose(affine[:3, :3], label_affine[:3, :3], atol=1e-3):
+        raise InputError(
+            f"{label}: found the axes {np.round(label_affine[:3, :3], 3).tolist()} (mm, RAS), "
+            f"wanted those of {image.name}, {np.round(affine[:3, :3], 3).tolist()}."
+        )
+    if not np.allclose(affine, label_affine, atol=1e-3):
+        tqdm.write(f"{label}: its origin differs from that of {image.name}, which is used for both.")
+    return affine
+
+
+def load_pair(image: Path, label: Path, num_axes: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Read an image and its label that are to be converted.
+
+    Args:
+        image: NIfTI file with ``num_axes`` axes.
+        label: NIfTI file of the same shape and with the same axes; see :py:func:`common_affine`.
+        num_axes: 3, or 4 for frames ``(x, y, z, frame)``.
+
+    Returns:
+        Voxels of the image, those of the label, and the affine ``(4, 4)`` of both.
+
+    Raises:
+        InputError: if a file is missing or broken, or the two differ in shape or axes.
+    """
+    voxels, affine, label_voxels, label_affine = _load_both(image, label, num_axes)
+    return voxels, label_voxels, common_affine(image, affine, label, label_affine)
+
+
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def count_labels(label: Path, voxels: np.ndarray, names: Mapping[str, str]) -> dict[str, int]:
+    """
+    Count the voxels of every named value.
+
+    Args:
+        label: file of the label, for the error message.
+        voxels: its values, any shape.
+        names: label value, as text, to its name.
+
+    Raises:
+        InputError: if there are other values.
+    """
+    values, counts = np.unique(voxels, return_counts=True)
+    wanted = sorted(int(value) for value in names)
+    if unknown := sorted(set(values.tolist()) - set(wanted)):
+        raise InputError(f"{label}: found the values {unknown[:10]}, wanted only {wanted}.")
+    counted = {int(value): int(count) for value, count in zip(values, counts)}
+    return {str(value): counted.get(value, 0) for value in wanted}
 
 
 def describe_pair(image: Path, label: Path, names: Mapping[str, str]) -> dict[str, Any]:
@@ -165,28 +333,52 @@ def describe_pair(image: Path, label: Path, names: Mapping[str, str]) -> dict[st
     Raises:
         InputError: if a file is missing or broken, or the two differ in shape or affine, or the label has other values.
     """
-    voxels, affine = _load(image)
-    label_voxels, label_affine = _load(label)
-    if voxels.ndim != 3:
-        raise InputError(f"{image}: found shape {voxels.shape}, wanted three axes.")
-    if voxels.shape != label_voxels.shape:
-        raise InputError(f"{label}: found shape {label_voxels.shape}, wanted that of its image, {voxels.shape}.")
+    voxels, affine, label_voxels, label_affine = _load_both(image, label, num_axes=3)
     if not np.allclose(affine, label_affine, atol=1e-3):
         raise InputError(
             f"{label}: found affine {np.round(label_affine, 3).tolist()}, "
             f"wanted that of its image, {np.round(affine, 3).tolist()}."
         )
-    values, counts = np.unique(label_voxels, return_counts=True)
-    wanted = sorted(int(value) for value in names)
-    if unknown := sorted(set(values.tolist()) - set(wanted)):
-        raise InputError(f"{label}: found the values {unknown[:10]}, wanted only {wanted}.")
-    counted = {int(value): int(count) for value, count in zip(values, counts)}
     return {
         "shape": list(voxels.shape),
         "spacing_mm": [round(float(size), 5) for size in nib.affines.voxel_sizes(affine)],
-        "label_counts": {str(value): counted.get(value, 0) for value in wanted},
+        "label_counts": count_labels(label, label_voxels, names),
         "sha256": {DatalistKeys.IMAGE.value: _sha256(image), DatalistKeys.LABEL.value: _sha256(label)},
     }
+
+
+def describe_converted(
+    image: Path, label: Path, names: Mapping[str, str], convert: Callable[[], None]
+) -> dict[str, Any]:
+    """:py:func:`describe_pair` of two files that ``convert`` writes, unless an earlier run did and both load."""
+    try:
+        return describe_pair(image, label, names)
+    except InputError:  # not converted yet, or not readable
+        convert()
+        return describe_pair(image, label, names)
+
+
+def place_pair(image: Path, label: Path, output: Path, item: Mapping[str, str], names: Mapping[str, str]) -> dict:
+    """
+    Check a pair that needs no conversion and put it where its datalist item says.
+
+    Args:
+        image: NIfTI file ``(x, y, z)``.
+        label: NIfTI file on the same grid.
+        output: folder that the item's paths are relative to.
+        item: ``image`` and ``label`` of the datalist.
+        names: label value, as text, to its name.
+
+    Returns:
+        The item and what :py:func:`describe_pair` says of it.
+
+    Raises:
+        InputError: as :py:func:`describe_pair` and :py:func:`place_file`.
+    """
+    described = describe_pair(image, label, names)
+    place_file(image, output / item[DatalistKeys.IMAGE])
+    place_file(label, output / item[DatalistKeys.LABEL])
+    return {**item, **described}
 
 
 def datalist(
@@ -220,6 +412,49 @@ def datalist(
     }
 
 
+@dataclass(frozen=True)
+class Sections:
+    """Case ids of one datalist, named as :py:func:`datalist` names its items."""
+
+    training: Sequence[str]
+    unlabeled: Sequence[str] = ()
+    validation: Sequence[str] = ()
+    testing: Sequence[str] = ()
+
+
+def published_datalists(
+    dataset: str,
+    labels: Mapping[str, str],
+    settings: Mapping[str, Sections],
+    items: Mapping[str, Mapping[str, str]],
+    **how_made: Any,
+) -> dict[str, dict[str, Any]]:
+    """
+    Datalists of a published split, of the cases that are there.
+
+    Args:
+        dataset: name of the data set.
+        labels: label value, as text, to its name.
+        settings: suffix of a datalist to its cases.
+        items: case id to item, of the usable cases; the others are left out.
+        how_made: further keys at the head of each file.
+
+    Returns:
+        File name to content. Settings without any labelled case are named and left out.
+    """
+    datalists = {}
+    for suffix, sections in settings.items():
+        name = f"datalist_{suffix}.json"
+        usable = {
+            section: [items[case] for case in cases if case in items] for section, cases in vars(sections).items()
+        }
+        if not usable[DatalistKeys.TRAINING]:
+            print(f"{name} is not written: none of its {len(sections.training)} labelled cases is there.")
+            continue
+        datalists[name] = datalist(labels, name=f"{dataset}_{suffix}", **how_made, **usable)
+    return datalists
+
+
 def refuse_changed_datalists(output: Path, datalists: Mapping[str, Any]) -> None:
     """
     Make sure that writing ``datalists`` changes no split somebody may already have trained on.
@@ -244,3 +479,77 @@ def name_cases(title: str, cases: Iterable[str]) -> None:
     """Print ``title``, the number of ``cases`` and every one of them; nothing when there are none."""
     if listed := sorted(cases):
         print(f"{title} ({len(listed)}): {', '.join(listed)}")
+
+
+def work_on_all(cases: Iterable[str], work: Callable[[str], Any], doing: str) -> list[Any]:
+    """
+    What ``work`` returns for every case; a case it refuses does not keep the others waiting.
+
+    Args:
+        cases: case ids.
+        work: called with each of them.
+        doing: what it does, for the progress bar.
+
+    Raises:
+        InputError: at the end, with everything that was refused.
+    """
+    done, complaints = [], []
+    for case in tqdm(list(cases), desc=doing, unit="case"):
+        try:
+            done.append(work(case))
+        except InputError as error:
+            complaints.append(str(error))
+    if complaints:
+        advice = "Download them again, or delete them: a case without its file is left out."
+        raise InputError(
+            "\n".join([f"{len(complaints)} cases cannot be used, no datalist is written:", *complaints, advice])
+        )
+    return done
+
+
+def write_lists(output: Path, datalists: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Write ``manifest.json`` and the datalists (file name to content) and say so."""
+    write_json(output / "manifest.json", manifest)
+    for name, content in datalists.items():
+        write_json(output / name, content)
+    print(f"Wrote {', '.join(datalists)} and manifest.json to {output}.")
+
+
+def prepare_all(
+    output: Path,
+    datalists: Mapping[str, Any],
+    cases: Sequence[str],
+    work: Callable[[str], list[dict[str, Any]]],
+    *,
+    verb: str,
+    dry_run: bool,
+    **how_made: Any,
+) -> Path | None:
+    """
+    The common end of the commands with a published split: prepare every case, then write the lists.
+
+    Args:
+        output: folder to write to.
+        datalists: file name to content.
+        cases: ids of the cases that are there.
+        work: puts a case's files into ``output``, unless they are there; returns its entries in the manifest.
+        verb: what ``work`` does.
+        dry_run: say what would be done, but do nothing.
+        how_made: further keys at the head of the manifest.
+
+    Returns:
+        ``output``, ``None`` with ``dry_run``.
+
+    Raises:
+        InputError: if there is no datalist to write, or one exists with another content, both before anything is
+            written; or, after all others were prepared, if a case is broken.
+    """
+    if not datalists:
+        raise InputError("found none of the published labelled cases, so that there is no datalist to write.")
+    refuse_changed_datalists(output, datalists)
+    if dry_run:
+        print(f"Dry run: would {verb} {len(cases)} cases, unless done, and write {', '.join(datalists)} to {output}.")
+        return None
+    entries = work_on_all(cases, work, verb)
+    write_lists(output, datalists, {**how_made, "cases": [entry for group in entries for entry in group]})
+    return output

@@ -22,7 +22,8 @@ from .common import (
     place_file,
     read_json,
     refuse_changed_datalists,
-    write_json,
+    work_on_all,
+    write_lists,
 )
 
 __all__ = ["prepare_hippocampus"]
@@ -164,17 +165,11 @@ def prepare_hippocampus(
     refuse_changed_datalists(output_dir, datalists)
 
     # 3. every pair, all complaints at once
-    cases, complaints = [], []
-    for image, label in tqdm(sorted(usable.items()), desc="checking", unit="case"):
-        try:
-            cases.append(
-                {"image": image, "label": label, **describe_pair(source_dir / image, source_dir / label, names)}
-            )
-        except InputError as error:
-            complaints.append(str(error))
-    if complaints:
-        advice = "Download them again, or delete them: a case without its file is left out."
-        raise InputError("\n".join([f"{len(complaints)} cases cannot be used:", *complaints, advice]))
+    def describe(image: str) -> dict[str, Any]:
+        (item,) = items([image])
+        return {**item, **describe_pair(source_dir / image, source_dir / usable[image], names)}
+
+    cases = work_on_all(sorted(usable), describe, "checking")
 
     # 4. write
     print(
@@ -189,8 +184,5 @@ def prepare_hippocampus(
     for image, label in tqdm(sorted(usable.items()), desc="placing", unit="case"):
         place_file(source_dir / image, output_dir / image)
         place_file(source_dir / label, output_dir / label)
-    write_json(output_dir / "manifest.json", {**how_made, "labels": names, "missing": missing, "cases": cases})
-    for name, content in datalists.items():
-        write_json(output_dir / name, content)
-    print(f"Wrote {', '.join(datalists)} and manifest.json to {output_dir}.")
+    write_lists(output_dir, datalists, {**how_made, "labels": names, "missing": missing, "cases": cases})
     return output_dir / f"datalist_{percent}.json"

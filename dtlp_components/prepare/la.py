@@ -4,23 +4,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from monai.utils import optional_import
-from tqdm import tqdm
 
 from ..errors import InputError
 from ..keys import DatalistKeys
 from .common import (
-    datalist,
-    describe_pair,
-    name_cases,
-    read_json,
-    refuse_changed_datalists,
+    Sections,
+    common_affine,
+    describe_converted,
+    is_clutter,
+    prepare_all,
+    published_datalists,
+    read_split,
     save_nifti,
-    write_json,
+    usable_cases,
 )
 
 __all__ = ["prepare_la"]
@@ -29,7 +31,6 @@ h5py, _has_h5py = optional_import("h5py")
 nrrd, _has_nrrd = optional_import("nrrd")
 
 _H5, _NRRD, _NRRD_LABEL = "mri_norm2.h5", "lgemri.nrrd", "laendo.nrrd"
-_SPLIT = Path(__file__).parents[1] / "recipes" / "splits" / "la.json"
 
 # The h5 files hold bare arrays. Their axes run to the patient's left, back and head, like those of the nrrd files they
 # were cropped from (the descending aorta lies left of the spine); voxels are cubes of 0.625 mm. The place is lost.
@@ -79,14 +80,7 @@ def _read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             raise InputError(f"{file}: cannot be read as NRRD ({type(error).__name__}: {error}).") from error
         volumes.append((array, _nrrd_affine(file, header)))
     (image, affine), (label, label_affine) = volumes
-    if not np.allclose(affine[:3, :3], label_affine[:3, :3], atol=1e-3):
-        raise InputError(
-            f"{label_path}: found the axes {label_affine[:3, :3].tolist()} (mm, RAS), "
-            f"wanted those of {path.name} beside it, {affine[:3, :3].tolist()}."
-        )
-    if not np.allclose(affine, label_affine, atol=1e-3):  # equal axes and equal shape: only the origin was lost
-        tqdm.write(f"{label_path}: its origin differs from that of {path.name}, which is used for both.")
-    return image, np.where(label == 255, 1, label), affine
+    return image, np.where(label == 255, 1, label), common_affine(path, affine, label_path, label_affine)
 
 
 def _convert(raw: Path, image_path: Path, label_path: Path) -> None:
@@ -96,8 +90,6 @@ def _convert(raw: Path, image_path: Path, label_path: Path) -> None:
         raise InputError(f"{raw}: found an image {image.shape} and a label {label.shape}, wanted two equal volumes.")
     if unknown := sorted(set(np.unique(label).tolist()) - {0, 1}):
         raise InputError(f"{raw}: found the label values {unknown[:10]}, wanted 0 and 1 (h5) or 0 and 255 (nrrd).")
-    if image.dtype.itemsize > 4:  # MONAI trains in float32, and NIfTI readers stumble over 64-bit integers
-        image = image.astype(np.float32)
     save_nifti(image_path, image, affine)
     save_nifti(label_path, label.astype(np.uint8), affine)
 
@@ -107,7 +99,7 @@ def _find_cases(source: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for layout in (_H5, _NRRD):
         for path in sorted(source.rglob(layout)):
-            if "__MACOSX" in path.parts:
+            if is_clutter(path):
                 continue
             earlier = found.setdefault(path.parent.name, path)
             if earlier.name == layout and earlier != path:
@@ -141,11 +133,12 @@ def prepare_la(source: str, output: str, *, dry_run: bool = False) -> Path | Non
         ``output``, ``None`` with ``dry_run``.
 
     Raises:
-        InputError: if a case is broken (all such cases are listed, the others are converted) or present twice, if an
-            existing datalist has another content, or if h5py or pynrrd is needed and not installed.
+        InputError: if a case is broken (all such cases are listed, the others are converted) or present twice, if none
+            of the labelled cases is there, if an existing datalist has another content, or if h5py or pynrrd is needed
+            and not installed.
     """
     source_dir, output_dir = Path(source), Path(output)
-    split = read_json(_SPLIT, "the published split, part of this package")
+    split = read_split("la")
     found = _find_cases(source_dir)
 
     # 1. what is there, against what was published
@@ -153,73 +146,45 @@ def prepare_la(source: str, output: str, *, dry_run: bool = False) -> Path | Non
     without_label = {
         case for case, raw in found.items() if raw.name == _NRRD and not raw.with_name(_NRRD_LABEL).is_file()
     }
-    usable = [case for case in published if case in found and case not in without_label]
+    usable = usable_cases(published, found, without_label, _NRRD_LABEL)
     layouts = Counter(found[case].name for case in usable)
-    print(f"{len(usable)} of {len(published)} published cases: {dict(layouts)}.")
-    name_cases("Published cases that are missing; they are left out", set(published) - set(found))
-    name_cases(f"Cases without {_NRRD_LABEL}; they are left out", without_label)
-    name_cases("Cases that are not in the published split; they are left alone", set(found) - set(published))
     if len(layouts) > 1:
-        print(f"Beware: {_H5} is cropped and normalised, {_NRRD} is not; a training set should hold only one of them.")
-
-    # 2. the datalists, and whether they may be written
-    def items(cases: Iterable[str]) -> list[dict[str, str]]:
-        section = {case: "Ts" if case in split["test"] else "Tr" for case in cases if case in usable}
-        return [
-            {
-                DatalistKeys.IMAGE.value: f"images{suffix}/{case}.nii.gz",
-                DatalistKeys.LABEL.value: f"labels{suffix}/{case}.nii.gz",
-            }
-            for case, suffix in section.items()
-        ]
-
-    settings = {
-        percent.rstrip("%"): (cases["labelled"], cases["unlabelled"]) for percent, cases in split["settings"].items()
-    }
-    settings["100"] = (split["train"], [])
-    datalists = {}
-    for percent, (labeled, unlabeled) in settings.items():
-        training = items(labeled)
-        if not training:
-            print(f"datalist_{percent}.json is not written: none of its {len(labeled)} labelled cases is there.")
-            continue
-        datalists[f"datalist_{percent}.json"] = datalist(
-            split["label_map"],
-            name=f"la_{percent}",
-            split_source=split["source"],
-            training=training,
-            unlabeled=items(unlabeled),
-            testing=items(split["test"]),
-        )
-    refuse_changed_datalists(output_dir, datalists)
-    if dry_run:
         print(
-            f"Dry run: would convert {len(usable)} cases, unless done, and write {', '.join(datalists)} to {output_dir}."
+            f"Beware, {dict(layouts)}: {_H5} is cropped and normalised, {_NRRD} is not; "
+            "a training set should hold only one of them."
         )
-        return None
 
-    # 3. convert what is not there yet; a broken case does not keep the others waiting
-    manifest, complaints = [], []
-    for case, item in tqdm(list(zip(usable, items(usable))), desc="converting", unit="case"):
+    # 2. the datalists
+    sections = {case: "Ts" if case in split["test"] else "Tr" for case in usable}
+    items = {
+        case: {
+            DatalistKeys.IMAGE.value: f"images{section}/{case}.nii.gz",
+            DatalistKeys.LABEL.value: f"labels{section}/{case}.nii.gz",
+        }
+        for case, section in sections.items()
+    }
+    settings = {
+        percent.rstrip("%"): Sections(cases["labelled"], cases["unlabelled"], testing=split["test"])
+        for percent, cases in split["settings"].items()
+    }
+    settings["100"] = Sections(split["train"], testing=split["test"])
+    datalists = published_datalists("la", split["label_map"], settings, items, split_source=split["source"])
+
+    # 3. every case, then the lists
+    def convert(case: str) -> list[dict[str, Any]]:
+        raw, item = found[case], items[case]
         image, label = (output_dir / item[key] for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL))
-        try:
-            try:
-                described = describe_pair(image, label, split["label_map"])
-            except InputError:  # not converted yet, or not readable
-                _convert(found[case], image, label)
-                described = describe_pair(image, label, split["label_map"])
-        except InputError as error:
-            complaints.append(str(error))
-        else:
-            manifest.append({**item, "raw": found[case].name, **described})
-    if complaints:
-        raise InputError("\n".join([f"{len(complaints)} cases cannot be used, no datalist is written:", *complaints]))
+        described = describe_converted(image, label, split["label_map"], partial(_convert, raw, image, label))
+        return [{**item, "raw": raw.name, **described}]
 
-    # 4. write
-    missing = sorted(set(published) - set(usable))
-    head = {"split_source": split["source"], "labels": split["label_map"], "missing": missing}
-    write_json(output_dir / "manifest.json", {**head, "cases": manifest})
-    for name, content in datalists.items():
-        write_json(output_dir / name, content)
-    print(f"Wrote {', '.join([*datalists, 'manifest.json'])} to {output_dir}.")
-    return output_dir
+    return prepare_all(
+        output_dir,
+        datalists,
+        usable,
+        convert,
+        verb="convert",
+        dry_run=dry_run,
+        split_source=split["source"],
+        labels=split["label_map"],
+        missing=sorted(set(published) - set(usable)),
+    )

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MMWHS (2017 whole-heart challenge): labels to classes, and the published lists for adaptation between CT and MR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..keys import DatalistKeys
+from .common import (
+    Sections,
+    check_choice,
+    describe_converted,
+    find_files,
+    load_pair,
+    name_cases,
+    place_file,
+    prepare_all,
+    published_datalists,
+    read_split,
+    save_nifti,
+    usable_cases,
+)
+
+__all__ = ["prepare_mmwhs"]
+
+
+def _to_classes(label: Path, voxels: np.ndarray, raw_values: Mapping[str, int]) -> tuple[np.ndarray, dict[str, int]]:
+    """The classes of a raw label, same shape, and how many voxels of every other value became background."""
+    found, inverse, counts = np.unique(voxels, return_inverse=True, return_counts=True)
+    classes = np.array([raw_values.get(f"{value:g}", 0) for value in found], dtype=np.uint8)
+    if not classes.any():
+        raise InputError(f"{label}: found the values {found[:10].tolist()}, wanted some of {', '.join(raw_values)}.")
+    dropped = {f"{value:g}": int(n) for value, n, c in zip(found, counts, classes) if c == 0 and value != 0}
+    return classes[inverse].reshape(voxels.shape), dropped
+
+
+def prepare_mmwhs(source: str, output: str, *, validation: str = "none", dry_run: bool = False) -> Path | None:
+    """
+    Turn the raw labels of 20 CT and 20 MR scans into classes and write the published lists for domain adaptation.
+
+    Reads ``ct_train_1001_image.nii.gz`` and ``ct_train_1001_label.nii.gz`` (and ``mr_...``) at any depth, side by side
+    or in ``imagesTr`` and ``labelsTr``. Images are hard-linked or copied to ``imagesTr``; labels are written to
+    ``labelsTr`` on the same grid, with the values 205, 420, 500 and 820 as classes 1 to 4 and every other one as
+    background. How many voxels of which value became background is in ``manifest.json``.
+
+    Writes ``datalist_mr2ct.json`` and ``datalist_ct2mr.json``: 16 labelled scans of the source, 13 unlabelled and 4
+    test scans of the target, which is the second one named; and ``datalist_mr2ct_100.json`` and
+    ``datalist_ct2mr_100.json``, where the 13 are labelled too. ``domain`` says of every case whether it is CT or MR.
+
+    The published code chooses its checkpoint on 3 further labelled scans of the target. Without labels in the target,
+    which is what the task assumes, there is nothing to validate on, so that these scans are in no list unless
+    ``validation`` is ``published``. Published cases that are missing are named and left out, other cases named and left
+    alone. A run that was interrupted goes on where it stopped: converted pairs that load are kept.
+
+    Args:
+        source: folder with the scans.
+        output: folder to write to.
+        validation: ``none``, or ``published`` to put the 3 scans of the target into ``validation``.
+        dry_run: print what would be done, but write nothing.
+
+    Returns:
+        ``output``, ``None`` with ``dry_run``.
+
+    Raises:
+        InputError: if a case is broken (all such cases are listed, the others are converted) or present twice, if none
+            of the labelled cases is there, or if a file in ``output`` has another content than this run would write.
+    """
+    check_choice("validation", validation, ("none", "published"))
+    source_dir, output_dir = Path(source), Path(output)
+    split = read_split("mmwhs")
+    published = sorted({case for lists in split["settings"].values() for cases in lists.values() for case in cases})
+    # without the raw names' ending, so that a converted label can never take the place of a raw one
+    items = {
+        case: {
+            DatalistKeys.IMAGE.value: f"imagesTr/{case}.nii.gz",
+            DatalistKeys.LABEL.value: f"labelsTr/{case}.nii.gz",
+            DatalistKeys.DOMAIN.value: case[:2].upper(),
+        }
+        for case in published
+    }
+
+    # 1. what is there, against what was published
+    images, labels = (
+        find_files(
+            source_dir,
+            rf"(?P<case>(ct|mr)_[a-z]+_\d{{4}})_{kind}\.nii\.gz",
+            f"ct_train_1001_{kind}.nii.gz to mr_train_1020_{kind}.nii.gz",
+        )
+        for kind in ("image", "label")
+    )
+    usable = usable_cases(published, images, set(images) - set(labels))
+
+    # 2. the datalists
+    held_back = {name: lists["target_validation_in_reference"] for name, lists in split["settings"].items()}
+    settings = {}
+    for name, lists in split["settings"].items():
+        held_out = {
+            "validation": held_back[name] if validation == "published" else [],
+            "testing": lists["target_test"],
+        }
+        labeled, unlabeled = lists["source_labelled"], lists["target_unlabelled"]
+        settings[name] = Sections(labeled, unlabeled, **held_out)
+        settings[f"{name}_100"] = Sections([*labeled, *unlabeled], **held_out)
+        if validation == "none":
+            name_cases(f"Labelled target cases that the published code validates on; not in {name}", held_back[name])
+    datalists = published_datalists(
+        "mmwhs", split["label_map"], settings, {case: items[case] for case in usable}, split_source=split["source"]
+    )
+
+    # 3. every case, then the lists
+    def convert(case: str) -> list[dict[str, Any]]:
+        item = items[case]
+        image, label = (output_dir / item[key] for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL))
+        _, voxels, affine = load_pair(images[case], labels[case])
+        classes, dropped = _to_classes(labels[case], voxels, split["raw_values"])
+        place_file(images[case], image)
+        save = partial(save_nifti, label, classes, affine)
+        return [{**item, "to_background": dropped, **describe_converted(image, label, split["label_map"], save)}]
+
+    return prepare_all(
+        output_dir,
+        datalists,
+        usable,
+        convert,
+        verb="convert",
+        dry_run=dry_run,
+        split_source=split["source"],
+        labels=split["label_map"],
+        raw_values=split["raw_values"],
+        validation=validation,
+        target_validation_in_reference=held_back,
+        missing=sorted(set(published) - set(usable)),
+    )
