@@ -34,7 +34,6 @@ __all__ = [
     "describe_converted",
     "describe_pair",
     "find_files",
-    "is_clutter",
     "load_pair",
     "name_cases",
     "place_file",
@@ -144,11 +143,6 @@ def read_split(name: str) -> dict[str, Any]:
     return split
 
 
-def is_clutter(path: Path) -> bool:
-    """Whether a file is one of those macOS packs into archives, which have the names of scans."""
-    return path.name.startswith(".") or "__MACOSX" in path.parts
-
-
 def find_files(source: Path, pattern: str, wanted: str, placed: Mapping[str, Path] | None = None) -> dict[str, Path]:
     """
     Find one NIfTI file for each case, at any depth.
@@ -156,7 +150,7 @@ def find_files(source: Path, pattern: str, wanted: str, placed: Mapping[str, Pat
     Args:
         source: folder to look in.
         pattern: regular expression of the end of a path, which begins with a folder's or the file's name, with the
-            group ``case``.
+            group ``case``. So it leaves out the ``._*`` companions that macOS packs into archives.
         wanted: what was looked for, for the error message.
         placed: where this command puts the file of a case: what an earlier run put there is no second copy of it.
 
@@ -169,7 +163,7 @@ def find_files(source: Path, pattern: str, wanted: str, placed: Mapping[str, Pat
     found: dict[str, list[Path]] = {}
     for path in sorted(source.rglob("*.nii.gz")):
         match = re.search(f"(?:^|/){pattern}$", path.relative_to(source).as_posix())
-        if match and not is_clutter(path) and path.is_file():
+        if match and path.is_file():
             found.setdefault(match["case"], []).append(path)
     if not found:
         raise InputError(f"{source}: found no file {wanted} anywhere in it, wanted the folder of the download.")

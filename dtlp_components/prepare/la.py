@@ -17,7 +17,6 @@ from .common import (
     Sections,
     common_affine,
     describe_converted,
-    is_clutter,
     prepare_all,
     published_datalists,
     read_split,
@@ -99,7 +98,7 @@ def _find_cases(source: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for layout in (_H5, _NRRD):
         for path in sorted(source.rglob(layout)):
-            if is_clutter(path):
+            if "__MACOSX" in path.parts:
                 continue
             earlier = found.setdefault(path.parent.name, path)
             if earlier.name == layout and earlier != path:

@@ -19,7 +19,6 @@ from .common import (
     count_labels,
     describe_converted,
     find_files,
-    is_clutter,
     load_pair,
     name_cases,
     prepare_all,
@@ -124,7 +123,7 @@ def prepare_mnms(source: str, output: str, *, dry_run: bool = False) -> Path | N
     usable = usable_cases(list(frames), images, set(images) - set(labels))
     disagreements: dict[str, list[str]] = {}
     for path in sorted(source_dir.rglob("*.csv")):
-        if not is_clutter(path) and (differs := _disagreements(_read_spreadsheet(path), frames, vendors)):
+        if differs := _disagreements(_read_spreadsheet(path), frames, vendors):
             disagreements[path.name] = differs
             name_cases(f"{path} and the published lists, which are followed, disagree", differs)
 

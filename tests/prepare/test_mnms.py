@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dtlp_components.errors import InputError
-from dtlp_components.prepare import common
+from dtlp_components.prepare import common, mnms
 from dtlp_components.prepare.mnms import prepare_mnms
 
 SPLIT = json.loads((Path(common.__file__).parents[1] / "recipes/splits/mnms.json").read_text())
@@ -204,12 +204,27 @@ def test_repeated_run_changes_nothing_and_one_that_was_interrupted_is_completed(
         np.testing.assert_array_equal(download.load(name)[0], cine(FRAMES[ONE])[1][..., frame])
 
 
-def test_what_is_there_is_not_read_from_the_cines_again(download, truncate) -> None:
-    cines = add(download, ONE)
+def test_cine_is_read_once_for_both_frames_and_not_again_when_they_are_there(download, monkeypatch) -> None:
+    add(download, ONE)
+    read = []
+    load_pair = mnms.load_pair
+    monkeypatch.setattr(
+        mnms, "load_pair", lambda *paths, **kwargs: (read.append(paths), load_pair(*paths, **kwargs))[1]
+    )
     run(download)
-    for file in cines:
-        truncate(file)
-    assert run(download) == download.output
+    run(download)
+    assert len(read) == 1
+
+
+def test_numbers_of_64_bits_are_stored_in_32(download) -> None:
+    add(download, ONE)
+    voxels, _ = cine(FRAMES[ONE])
+    download.write(f"OpenDataset/Training/Labeled/{ONE}/{ONE}_sa.nii.gz", voxels / 3)
+    run(download)
+    frame = FRAMES[ONE][0]
+    stored, _ = download.load(f"imagesTr/{ONE}_sa_{frame}.nii.gz")
+    assert stored.dtype == np.float32
+    np.testing.assert_allclose(stored, voxels[..., frame] / 3, rtol=1e-6)
 
 
 def test_datalist_of_another_set_of_cases_is_not_overwritten(download) -> None:
