@@ -128,7 +128,7 @@ class Conv3d(nn.Conv3d):
         super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_channels, D, H, W) -> (B, out_channels, D, H, W)``, float32 on CPU where ``D <= 2``."""
+        """``(B, in_channels, D, H, W) -> (B, out_channels, D, H, W)``; float32 in training on CPU where ``D <= 2``."""
         if torch.jit.is_scripting():
             return self._conv_forward(x, self.weight, self.bias)
         else:
