@@ -20,16 +20,10 @@ from monai.utils import CommonKeys, ImageMetaKey
 from ..errors import InputError
 from ..files import write_text
 from ..keys import DatalistKeys
+from ..metrics.conventions import CONVENTIONS, METRICS
 from ..metrics.segmentation_scores import CaseScores, segmentation_scores
 
 __all__ = ["ScoreTable"]
-
-METRICS = {"dice": "%", "jaccard": "%", "hd95": "mm", "asd": "mm"}
-CONVENTION = (
-    "native: mm, scan grid. A class absent from prediction and label is left out; absent from one of them it is missed: "
-    "Dice and Jaccard 0, HD95 and ASD the diagonal of the volume. ASD is symmetric. The mean is that over classes of "
-    "each class's mean over cases; std is over cases (divided by n)."
-)
 
 
 @dataclass(frozen=True)
@@ -39,36 +33,44 @@ class _Case:
     scores: CaseScores
 
     def values(self, metric: str) -> np.ndarray:
-        """One value per foreground class, NaN for an absent class."""
+        """One value per foreground class, NaN for a class without a score."""
         return getattr(self.scores, metric)
 
 
 class ScoreTable:
     """
-    Score every case of a MONAI evaluator on the scan's own grid and report the result.
+    Score every case of a MONAI evaluator on the grid it comes on and report the result.
 
     After postprocessing, ``engine.state.output`` must be a list of dicts with ``pred`` and ``label``, label maps
-    ``(1, D, H, W)`` on the grid of the scan, and ``image``. The label's affine gives the voxel spacing, the image's
-    ``filename_or_obj`` the case's name, ``domain`` in ``engine.state.batch`` (if any) its domain. How a case is scored:
-    :py:func:`dtlp_components.metrics.segmentation_scores.segmentation_scores`.
+    ``(1, D, H, W)`` on one grid (for ``native`` that of the scan), and ``image``. The label's affine gives the voxel
+    spacing, the image's ``filename_or_obj`` the case's name, ``domain`` in ``engine.state.batch`` (if any) its domain.
+    How a case is scored: :py:mod:`dtlp_components.metrics.conventions`.
 
-    At the end of the epoch ``engine.state.metrics`` gets ``dice`` and ``jaccard`` (percent), ``hd95`` and ``asd`` (mm):
-    the mean over classes of each class's mean over cases. At the end of the run a table is printed, and in
-    ``{output_dir}/evaluation`` three files are written or replaced: ``{section}_cases.csv`` with one row per case,
-    ``{section}_summary.json`` and ``{section}_summary.csv`` with means, standard deviations and counts per class and
-    domain. A cell without a value is empty in CSV and null in JSON.
+    At the end of the epoch ``engine.state.metrics`` gets ``dice`` and ``jaccard`` (percent), ``hd95`` and ``asd`` (mm
+    or voxels, by the convention): the mean over classes of each class's mean over cases. At the end of the run a table
+    is printed, and in ``{output_dir}/evaluation`` three files are written or replaced: ``{section}_cases.csv`` with one
+    row per case, ``{section}_summary.json`` and ``{section}_summary.csv`` with means, standard deviations and counts
+    per class and domain, and the convention. ``n`` counts the cases in a mean. A cell without a value is empty in CSV
+    and null in JSON.
 
     Args:
         output_dir: folder that gets the folder ``evaluation``.
         label_names: name of each class, the background first; or a dict ``{"0": "background", "1": name, ...}``.
         section: section of the datalist that is scored; names the files.
+        convention: how cases are scored: ``native`` (mm), ``genericssl`` or ``uamt`` (voxels, as published).
 
     Raises:
         ValueError: if `label_names` does not name the classes 0, 1, ... once each.
-        InputError: at the end of a run that scored no case.
+        InputError: if there is no such convention; at the end of a run that scored no case.
     """
 
-    def __init__(self, output_dir: str, label_names: Sequence[str] | Mapping[str, str], section: str) -> None:
+    def __init__(
+        self,
+        output_dir: str,
+        label_names: Sequence[str] | Mapping[str, str],
+        section: str,
+        convention: str = "native",
+    ) -> None:
         if isinstance(label_names, Mapping):
             by_index = {int(k): str(v) for k, v in label_names.items()}
             if sorted(by_index) != list(range(len(by_index))):
@@ -78,6 +80,9 @@ class ScoreTable:
             names = [str(name) for name in label_names]
         if len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(f"label_names must be different names, the background and at least one more, got {names}.")
+        if convention not in CONVENTIONS:
+            raise InputError(f"convention: wanted one of {', '.join(CONVENTIONS)}, got `{convention}`.")
+        self.convention = CONVENTIONS[convention]
         self.folder = os.path.join(output_dir, "evaluation")
         self.classes = names[1:]
         self.section = section
@@ -101,7 +106,8 @@ class ScoreTable:
             if not isinstance(label, MetaTensor):
                 raise TypeError(f"the label needs its affine, wanted a MetaTensor, got {type(label).__name__}.")
             path = str(item[CommonKeys.IMAGE].meta[ImageMetaKey.FILENAME_OR_OBJ])
-            scores = segmentation_scores(pred[0], label[0], len(self.classes) + 1, label.pixdim.tolist())
+            spacing = label.pixdim.tolist()
+            scores = segmentation_scores(pred[0], label[0], len(self.classes) + 1, spacing, self.convention)
             self.cases.append(_Case(path, given.get(DatalistKeys.DOMAIN, ""), scores))
 
     def _set_metrics(self, engine: Engine) -> None:
@@ -119,8 +125,8 @@ class ScoreTable:
         domains = sorted({case.domain for case in self.cases} - {""})
         summary = {
             "section": self.section,
-            "convention": CONVENTION,
-            "units": METRICS,
+            "convention": str(self.convention),
+            "units": self.convention.units,
             **self._summarize(self.cases),
             "domains": {d: self._summarize([case for case in self.cases if case.domain == d]) for d in domains},
         }
@@ -145,8 +151,10 @@ class ScoreTable:
                 classes[name][metric] = {"mean": _mean(column), "std": _std(column)}
             mean[metric] = _mean([classes[name][metric]["mean"] for name in self.classes])
             std[metric] = _std([_mean(row) for row in values])
+        # an absent class has a score in some conventions, and then counts in the mean
+        scored = np.sum([~np.isnan(case.values("dice")) for case in cases], axis=0)
         for i, name in enumerate(self.classes):
-            counts = {"n": len(cases) - int(absent[i]), "missed": int(missed[i]), "absent": int(absent[i])}
+            counts = {"n": int(scored[i]), "missed": int(missed[i]), "absent": int(absent[i])}
             classes[name].update(counts)
         counts = {"cases": len(cases), "missed": int(missed.sum()), "absent": int(absent.sum())}
         return {**counts, "mean": mean, "std": std, "classes": classes}
@@ -176,17 +184,17 @@ class ScoreTable:
             for metric in METRICS:
                 row.update({f"{metric}_mean": part["mean"][metric], f"{metric}_std": part["std"][metric]})
             rows.append({**row, "n": part["cases"], "missed": part["missed"], "absent": part["absent"]})
-        return rows
+        return [{**row, "convention": str(self.convention)} for row in rows]
 
     def _table(self, summary: Mapping[str, Any]) -> str:
-        header = [*(f"{metric} [{unit}]" for metric, unit in METRICS.items()), "n", "missed", "absent"]
+        header = [*(f"{metric} [{unit}]" for metric, unit in self.convention.units.items()), "n", "missed", "absent"]
         rows = self._summary_rows(summary)
         by_class = [["class", *header]] + [[r["class"], *_cells(r)] for r in rows if r["domain"] == "all"]
         lines = [f"Scores of section `{self.section}`, {summary['cases']} cases, mean ± std", *_align(by_class)]
         if summary["domains"]:
             means = [r for r in rows if r["domain"] != "all" and r["class"] == "mean"]
             lines += ["", *_align([["domain", *header], *([r["domain"], *_cells(r)] for r in means)])]
-        return "\n".join([*lines, CONVENTION])
+        return "\n".join([*lines, str(self.convention)])
 
 
 def _case_names(paths: Sequence[str]) -> list[str]:

@@ -74,9 +74,11 @@ def make_evaluator(items: list[dict], table: ScoreTable, batch_size: int = 1) ->
     )
 
 
-def evaluate(folder: Path, cases: dict, domains: bool = False, batch_size: int = 1) -> tuple[dict, list[dict], dict]:
+def evaluate(
+    folder: Path, cases: dict, domains: bool = False, batch_size: int = 1, convention: str = "native"
+) -> tuple[dict, list[dict], dict]:
     """Metrics of the engine, rows of the case table and summary."""
-    table = ScoreTable(str(folder / "out"), NAMES, "testing")
+    table = ScoreTable(str(folder / "out"), NAMES, "testing", convention)
     evaluator = make_evaluator(make_items(folder, cases, domains), table, batch_size)
     evaluator.run()
     out = folder / "out" / "evaluation"
@@ -158,6 +160,71 @@ def test_table_names_classes_units_convention_and_files(tmp_path, capsys):
     assert f"{tmp_path}/out/evaluation" in printed
     assert "testing_cases.csv" in printed
     assert "domain" not in printed
+
+
+@pytest.mark.parametrize(
+    ("convention", "unit", "rule"),
+    [
+        ("native", "mm", "native: mm, scan grid"),
+        ("genericssl", "voxels", "genericssl: voxels of the grid that is scored"),
+        ("uamt", "voxels", "uamt: voxels of the grid that is scored"),
+    ],
+)
+def test_print_and_both_summaries_name_convention_and_unit(tmp_path, capsys, convention, unit, rule):
+    _, _, summary = evaluate(tmp_path, {"a": PERFECT, "b": RIGHT_MISSED}, domains=True, convention=convention)
+    *_, sentence, _ = capsys.readouterr().out.splitlines()  # the last line says where the files are
+    assert sentence.startswith(rule)
+    assert summary["convention"] == sentence
+    assert summary["units"] == {"dice": "%", "jaccard": "%", "hd95": unit, "asd": unit}
+    with open(tmp_path / "out" / "evaluation" / "testing_summary.csv", newline="") as file:
+        assert {row["convention"] for row in csv.DictReader(file)} == {sentence}
+
+
+def test_header_of_the_printed_table_has_the_unit_of_the_convention(tmp_path, capsys):
+    evaluate(tmp_path, {"a": PERFECT}, domains=True, convention="uamt")
+    headers = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("class ", "domain "))]
+    assert len(headers) == 2
+    for header in headers:
+        assert "hd95 [voxels]" in header and "asd [voxels]" in header and "mm" not in header
+
+
+@pytest.mark.parametrize("convention", ["genericssl", "uamt"])
+def test_published_conventions_count_voxels_not_mm(tmp_path, convention):
+    # one voxel along y, 2 mm; nothing on the right
+    metrics, rows, _ = evaluate(tmp_path, {"a": LEFT_OFF_BY_2_MM}, convention=convention)
+    assert (float(rows[0]["left_hd95"]), float(rows[0]["left_asd"])) == (1, 1)
+    assert (metrics["dice"], metrics["jaccard"], metrics["hd95"], metrics["asd"]) == (50, 50, 0.5, 0.5)
+
+
+# right in the cases absent, missed and perfect: Dice, ASD
+RIGHT_BY_CONVENTION = {"genericssl": ([1, 0, 100], [0, 128, 0]), "uamt": ([0, 0, 100], [0, 0, 0])}
+
+
+@pytest.mark.parametrize("convention", RIGHT_BY_CONVENTION)
+def test_absent_class_counts_in_a_published_mean_and_is_still_counted_as_absent(tmp_path, convention):
+    cases = {"a": RIGHT_ABSENT, "b": RIGHT_MISSED, "c": PERFECT}
+    metrics, rows, summary = evaluate(tmp_path, cases, convention=convention)
+    dice, asd = RIGHT_BY_CONVENTION[convention]
+    assert [float(row["right_dice"]) for row in rows] == dice
+    assert summary["classes"]["right"]["dice"] == pytest.approx({"mean": sum(dice) / 3, "std": np.std(dice)})
+    assert summary["classes"]["right"]["asd"] == pytest.approx({"mean": sum(asd) / 3, "std": np.std(asd)})
+    assert metrics["dice"] == pytest.approx((100 + sum(dice) / 3) / 2)
+    assert metrics["asd"] == pytest.approx((0 + sum(asd) / 3) / 2)
+    assert {k: summary["classes"]["right"][k] for k in ("n", "missed", "absent")} == {"n": 3, "missed": 1, "absent": 1}
+
+
+def test_domain_means_follow_the_convention(tmp_path):
+    cases = {"a": RIGHT_ABSENT, "b": RIGHT_MISSED, "c": PERFECT}
+    _, _, summary = evaluate(tmp_path, cases, domains=True, convention="genericssl")
+    # B: left 100 twice; right 1 (absent) and 0 (missed), ASD 0 and 128
+    assert summary["domains"]["B"]["mean"]["dice"] == pytest.approx((100 + (1 + 0) / 2) / 2)
+    assert summary["domains"]["B"]["mean"]["asd"] == pytest.approx((0 + (0 + 128) / 2) / 2)
+    assert summary["domains"]["A"]["mean"]["dice"] == 100
+
+
+def test_unknown_convention_is_refused_with_the_names_there_are():
+    with pytest.raises(InputError, match="wanted one of native, genericssl, uamt, got `medpy`"):
+        ScoreTable("out", NAMES, "testing", convention="medpy")
 
 
 def test_cases_of_equal_file_name_are_told_apart_by_folder(tmp_path):
