@@ -26,6 +26,7 @@ from ..keys import DatalistKeys
 
 __all__ = [
     "Sections",
+    "case_item",
     "check_choice",
     "check_percent",
     "check_seed",
@@ -437,6 +438,15 @@ def datalist(
         DatalistKeys.VALIDATION.value: [dict(item) for item in validation],
         DatalistKeys.TESTING.value: [dict(item) for item in testing],
     }
+
+
+def case_item(case: str, folder: str = "Tr", domain: str = "") -> dict[str, str]:
+    """Datalist item of ``images<folder>/<case>.nii.gz`` and its label, with ``domain`` unless that is empty."""
+    item = {
+        DatalistKeys.IMAGE.value: f"images{folder}/{case}.nii.gz",
+        DatalistKeys.LABEL.value: f"labels{folder}/{case}.nii.gz",
+    }
+    return {**item, DatalistKeys.DOMAIN.value: domain} if domain else item
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..keys import DatalistKeys
 from .common import (
     Sections,
+    case_item,
     check_choice,
     describe_converted,
     find_files,
@@ -112,14 +113,7 @@ def prepare_mmwhs(source: str, output: str, *, validation: str = "none", dry_run
     split = read_split("mmwhs")
     published = sorted({case for lists in split["settings"].values() for cases in lists.values() for case in cases})
     # without the raw names' ending, so that a converted label can never take the place of a raw one
-    items = {
-        case: {
-            DatalistKeys.IMAGE.value: f"imagesTr/{case}.nii.gz",
-            DatalistKeys.LABEL.value: f"labelsTr/{case}.nii.gz",
-            DatalistKeys.DOMAIN.value: case[:2].upper(),
-        }
-        for case in published
-    }
+    items = {case: case_item(case, domain=case[:2].upper()) for case in published}
 
     # 1. what is there, against what was published
     images, labels = (

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..keys import DatalistKeys
 from .common import (
     Sections,
+    case_item,
     count_labels,
     describe_converted,
     find_files,
@@ -142,11 +143,7 @@ def prepare_mnms(source: str, output: str, *, dry_run: bool = False) -> Path | N
 
     # 2. the datalists
     items = {
-        f"{subject}_sa_{frame}": {
-            DatalistKeys.IMAGE.value: f"imagesTr/{subject}_sa_{frame}.nii.gz",
-            DatalistKeys.LABEL.value: f"labelsTr/{subject}_sa_{frame}.nii.gz",
-            DatalistKeys.DOMAIN.value: vendors[subject],
-        }
+        f"{subject}_sa_{frame}": case_item(f"{subject}_sa_{frame}", domain=vendors[subject])
         for subject in usable
         for frame in frames[subject]
     }
