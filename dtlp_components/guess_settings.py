@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .data.transforms import AIR_HU, LOWEST_CT, looks_like_hu
 from .errors import InputError
 from .inspect_scans import ScanFacts
 from .keys import DatalistKeys as Keys
 from .memory import estimate_bytes
 
-__all__ = ["Choice", "choose_settings", "guess_modality", "guess_spacing", "guess_window", "looks_like_ct"]
+__all__ = ["Choice", "choose_settings", "guess_modality", "guess_spacing", "guess_window"]
 
-LOWEST_CT = -3100  # scanners pad with down to -3024; phase images in MR go to -4096
-AIR_HU = (-1100, -900)
 ANISOTROPIC = 3.0  # ratio of the largest to the smallest side of a voxel
 MAX_PATCH_VOXELS = 2**20  # about 100 along each side; more has not been tried
 FEATURES = (32, 16, 8)
@@ -84,18 +83,9 @@ def choose_settings(
     return chosen
 
 
-def looks_like_ct(facts: ScanFacts) -> bool:
-    """
-    Whether intensities can be HU: the minimum is that of air, lung or a scanner's padding, -3100 to -500, which no MR but
-    a phase image reaches (those go to -4096); or they are whole numbers and the outermost voxels are air, -1100 to -900.
-    """
-    air = facts.whole and AIR_HU[0] <= facts.border <= AIR_HU[1]
-    return LOWEST_CT <= facts.minimum <= -500 or air
-
-
 def guess_modality(scans: Sequence[ScanFacts]) -> Choice:
     """CT if every scan looks like it, else MR, whose z-score of each volume needs no common unit."""
-    count = sum(map(looks_like_ct, scans))
+    count = sum(looks_like_hu(facts.minimum, facts.border, facts.whole) for facts in scans)
     rule = f"minimum from {LOWEST_CT} to -500, or whole numbers with a border of {AIR_HU[0]} to {AIR_HU[1]}"
     if count == len(scans):
         return Choice("CT", f"all {count} training scans look like HU ({rule})")

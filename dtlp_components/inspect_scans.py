@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from .checks import PROGRESS_FROM, Volume, describe_volume, first_line, load_volume, pair_problems
 from .data.datalists import NIFTI_SUFFIXES, find_images, load_datalist
+from .data.transforms import border_median
 from .errors import InputError
 from .keys import DatalistKeys
 from .prepare.common import read_json
@@ -403,7 +404,6 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
 
     # RAS: which stored axis is nearest to the patient's x, y, z
     axes = np.argsort(nib.orientations.io_orientation(affine)[:, 0])
-    border = np.concatenate([np.take(voxels, end, axis).ravel() for axis in range(3) for end in (0, -1)])
     low, median, high = (float(x) for x in np.percentile(_sample(voxels, _SAMPLE), _PERCENTILES))
     x, y, z = (int(axis) for axis in axes)
     facts = ScanFacts(
@@ -414,7 +414,7 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
         minimum=described.minimum,
         percentiles=(low, median, high),
         maximum=described.maximum,
-        border=float(np.median(border)),
+        border=border_median(voxels),
         checksum=hashlib.sha256(f"{voxels.shape}".encode() + voxels.tobytes()).hexdigest(),
         label_counts=counts,
         foreground=foreground,

@@ -18,14 +18,15 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 def load_datalist(
     datalist: str, section: str, dataset_dir: str, limit: int | None = None, hint: str = ""
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """
     Read one section of a datalist, a JSON file of this form::
 
         {"training": [{"image": "a.nii.gz", "label": "a_seg.nii.gz", "domain": "scanner 1"}, ...], "unlabeled": [...]}
 
-    ``label`` and ``domain`` are optional; other keys of the file and of its items are ignored. MONAI's
-    ``load_decathlon_datalist`` is not used since it takes every value that happens to be a path for one.
+    ``label``, ``domain`` and ``published_box`` (``[[x0, x1], [y0, y1], [z0, z1]]``, voxels of the image file, end
+    excluded) are optional; other keys of the file and of its items are ignored. MONAI's ``load_decathlon_datalist`` is
+    not used since it takes every value that happens to be a path for one.
 
     Args:
         datalist: path of the JSON file.
@@ -35,9 +36,9 @@ def load_datalist(
         hint: added to the message when the file does not exist, e.g. the command that prepares the data.
 
     Returns:
-        One dict per item with ``image``, ``label`` if the item has one and ``domain`` likewise. Paths are absolute and
-        need not exist. Empty if the file has no such section. Items of ``unlabeled`` never have a label, even if the
-        file names one: nobody may open it by mistake.
+        One dict per item with ``image``, ``label`` if the item has one, ``domain`` and ``published_box`` likewise. Paths
+        are absolute and need not exist. Empty if the file has no such section. Items of ``unlabeled`` never have a
+        label, even if the file names one: nobody may open it by mistake.
 
     Raises:
         InputError: if the file is missing, is not JSON or is not of the form above, or `limit` is no count.
@@ -94,12 +95,12 @@ def _read_json(path: str, hint: str) -> Any:
         raise InputError(f"{path} is not JSON: not UTF-8 text (byte {e.start}).") from None
 
 
-def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[str, str]:
+def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[str, Any]:
     if not isinstance(item, Mapping):
         raise InputError(f'{where}: wanted an object like {{"image": path}}, found {_kind(item)}.')
     if DatalistKeys.IMAGE not in item:
         raise InputError(f"{where}: has no `image`, only {sorted(item)}.")
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL, DatalistKeys.DOMAIN):
         if key not in item or (key == DatalistKeys.LABEL and section == DatalistKeys.UNLABELED):
             continue
@@ -107,7 +108,25 @@ def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[st
         if not isinstance(value, str) or not value:
             raise InputError(f"{where}: `{key}` must be a text that is not empty, found {_kind(value)}.")
         found[str(key)] = value if key == DatalistKeys.DOMAIN else _resolve(value, f"{where}: `{key}`", dataset_dir)
+    key = DatalistKeys.PUBLISHED_BOX
+    if key in item:
+        if not _is_box(item[key]):
+            raise InputError(
+                f"{where}: `{key}` must be three pairs of whole numbers, 0 <= start < end, found {_kind(item[key])}."
+            )
+        found[str(key)] = item[key]
     return found
+
+
+def _is_box(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+        # not isinstance, for which true and false are whole numbers
+        and all(type(number) is int for pair in value for number in pair)
+        and all(0 <= start < end for start, end in value)
+    )
 
 
 def _resolve(path: str, where: str, dataset_dir: str) -> str:

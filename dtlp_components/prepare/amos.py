@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ..keys import DatalistKeys
-from .common import Sections, find_files, place_pair, prepare_all, published_datalists, read_split, usable_cases
+from .common import (
+    Sections,
+    case_item,
+    find_files,
+    place_pair,
+    prepare_all,
+    published_datalists,
+    read_split,
+    usable_cases,
+)
 
 __all__ = ["prepare_amos"]
 
@@ -43,14 +52,9 @@ def prepare_amos(source: str, output: str, *, dry_run: bool = False) -> Path | N
     split = read_split("amos")
     published = [*split["train"], *split["validation"], *split["test"]]
     held_out = {"validation": split["validation"], "testing": split["test"]}
-    folders = {case: "Va" if case in split["test"] else "Tr" for case in published}
     items = {
-        case: {
-            DatalistKeys.IMAGE.value: f"images{folder}/{case}.nii.gz",
-            DatalistKeys.LABEL.value: f"labels{folder}/{case}.nii.gz",
-            DatalistKeys.DOMAIN.value: "MR" if case in split["mr_ids"] else "CT",
-        }
-        for case, folder in folders.items()
+        case: case_item(case, "Va" if case in split["test"] else "Tr", "MR" if case in split["mr_ids"] else "CT")
+        for case in published
     }
 
     # 1. what is there, against what was published

@@ -17,6 +17,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from monai.transforms import generate_spatial_bounding_box
 from tqdm import tqdm
 
 from ..errors import InputError
@@ -25,6 +26,7 @@ from ..keys import DatalistKeys
 
 __all__ = [
     "Sections",
+    "case_item",
     "check_choice",
     "check_percent",
     "check_seed",
@@ -34,6 +36,7 @@ __all__ = [
     "describe_converted",
     "describe_pair",
     "find_files",
+    "label_extent",
     "load_pair",
     "name_cases",
     "place_file",
@@ -51,6 +54,9 @@ __all__ = [
 ]
 
 _SPLITS = Path(__file__).parents[1] / "recipes" / "splits"
+
+# file of a label, its voxels and the affine of its grid, to a `published_box`
+FindBox = Callable[[Path, np.ndarray, np.ndarray], list[list[int]]]
 
 
 def check_seed(seed: int) -> None:
@@ -312,7 +318,26 @@ def count_labels(label: Path, voxels: np.ndarray, names: Mapping[str, str]) -> d
     return {str(value): counted.get(value, 0) for value in wanted}
 
 
-def describe_pair(image: Path, label: Path, names: Mapping[str, str]) -> dict[str, Any]:
+def label_extent(label: Path, voxels: np.ndarray) -> list[tuple[int, int]]:
+    """
+    First and last index with a label along each axis, both included.
+
+    Args:
+        label: file of the label, for the error message.
+        voxels: its values ``(x, y, z)``, 0 for the background.
+
+    Raises:
+        InputError: if every voxel is background.
+    """
+    start, end = generate_spatial_bounding_box(voxels[None])
+    if not any(end):
+        raise InputError(f"{label}: found no voxel to put a box around, wanted a label above 0.")
+    return [(int(first), int(past) - 1) for first, past in zip(start, end)]
+
+
+def describe_pair(
+    image: Path, label: Path, names: Mapping[str, str], find_box: FindBox | None = None
+) -> dict[str, Any]:
     """
     Check a label against its image and describe the two.
 
@@ -320,9 +345,11 @@ def describe_pair(image: Path, label: Path, names: Mapping[str, str]) -> dict[st
         image: NIfTI file ``(x, y, z)``.
         label: NIfTI file on the same grid.
         names: label value, as text, to its name.
+        find_box: the published crop around a label, if there is one.
 
     Returns:
-        ``shape`` (voxels), ``spacing_mm``, ``label_counts`` (voxels of each named value) and ``sha256`` of both files.
+        ``shape`` (voxels), ``spacing_mm``, ``label_counts`` (voxels of each named value), ``sha256`` of both files and,
+        with ``find_box``, ``published_box``.
 
     Raises:
         InputError: if a file is missing or broken, or the two differ in shape or affine, or the label has other values.
@@ -333,23 +360,30 @@ def describe_pair(image: Path, label: Path, names: Mapping[str, str]) -> dict[st
             f"{label}: found affine {np.round(label_affine, 3).tolist()}, "
             f"wanted that of its image, {np.round(affine, 3).tolist()}."
         )
+    counts = count_labels(label, label_voxels, names)
+    box = {} if find_box is None else {DatalistKeys.PUBLISHED_BOX.value: find_box(label, label_voxels, affine)}
     return {
         "shape": list(voxels.shape),
         "spacing_mm": [round(float(size), 5) for size in nib.affines.voxel_sizes(affine)],
-        "label_counts": count_labels(label, label_voxels, names),
+        "label_counts": counts,
+        **box,
         "sha256": {DatalistKeys.IMAGE.value: _sha256(image), DatalistKeys.LABEL.value: _sha256(label)},
     }
 
 
 def describe_converted(
-    image: Path, label: Path, names: Mapping[str, str], convert: Callable[[], None]
+    image: Path,
+    label: Path,
+    names: Mapping[str, str],
+    convert: Callable[[], None],
+    find_box: FindBox | None = None,
 ) -> dict[str, Any]:
     """:py:func:`describe_pair` of two files that ``convert`` writes, unless an earlier run did and both load."""
     try:
-        return describe_pair(image, label, names)
+        return describe_pair(image, label, names, find_box)
     except InputError:  # not converted yet, or not readable
         convert()
-        return describe_pair(image, label, names)
+        return describe_pair(image, label, names, find_box)
 
 
 def place_pair(image: Path, label: Path, output: Path, item: Mapping[str, str], names: Mapping[str, str]) -> dict:
@@ -378,10 +412,10 @@ def place_pair(image: Path, label: Path, output: Path, item: Mapping[str, str], 
 def datalist(
     labels: Mapping[str, str],
     *,
-    training: Iterable[Mapping[str, str]],
-    unlabeled: Iterable[Mapping[str, str]] = (),
-    validation: Iterable[Mapping[str, str]] = (),
-    testing: Iterable[Mapping[str, str]] = (),
+    training: Iterable[Mapping[str, Any]],
+    unlabeled: Iterable[Mapping[str, Any]] = (),
+    validation: Iterable[Mapping[str, Any]] = (),
+    testing: Iterable[Mapping[str, Any]] = (),
     **how_made: Any,
 ) -> dict[str, Any]:
     """
@@ -390,12 +424,12 @@ def datalist(
     Args:
         labels: label value, as text, to its name.
         training: labelled items ``{"image": path, "label": path, "domain": name}``, paths relative to the datalist.
-        unlabeled: items of which everything but ``image`` and ``domain`` is left out.
+        unlabeled: items of which everything but ``image``, ``domain`` and ``published_box`` is left out.
         validation: labelled items.
         testing: labelled items.
         how_made: further keys at the head of the file, such as ``name`` and ``seed``.
     """
-    shown = (DatalistKeys.IMAGE, DatalistKeys.DOMAIN)
+    shown = (DatalistKeys.IMAGE, DatalistKeys.DOMAIN, DatalistKeys.PUBLISHED_BOX)
     return {
         **how_made,
         "labels": dict(labels),
@@ -404,6 +438,15 @@ def datalist(
         DatalistKeys.VALIDATION.value: [dict(item) for item in validation],
         DatalistKeys.TESTING.value: [dict(item) for item in testing],
     }
+
+
+def case_item(case: str, folder: str = "Tr", domain: str = "") -> dict[str, str]:
+    """Datalist item of ``images<folder>/<case>.nii.gz`` and its label, with ``domain`` unless that is empty."""
+    item = {
+        DatalistKeys.IMAGE.value: f"images{folder}/{case}.nii.gz",
+        DatalistKeys.LABEL.value: f"labels{folder}/{case}.nii.gz",
+    }
+    return {**item, DatalistKeys.DOMAIN.value: domain} if domain else item
 
 
 @dataclass(frozen=True)
@@ -455,18 +498,62 @@ def refuse_changed_datalists(output: Path, datalists: Mapping[str, Any]) -> None
 
     Args:
         output: folder of the datalists.
-        datalists: file name to content.
+        datalists: file name to content, without boxes.
 
     Raises:
-        InputError: if one of the files exists with another content.
+        InputError: if one of the files exists with another content, whatever its boxes.
     """
     for name, content in datalists.items():
         path = output / name
-        if path.exists() and read_json(path, "a datalist") != content:
+        if path.exists() and _without_boxes(read_json(path, "a datalist")) != content:
             raise InputError(
                 f"{path}: exists with another split (other cases, seed or numbers than this run's), and a split in use "
                 "is never overwritten; move it away or choose another output folder."
             )
+
+
+def _without_boxes(content: Any) -> Any:
+    """Parsed JSON without any ``published_box``, at any depth."""
+    if isinstance(content, dict):
+        return {key: _without_boxes(value) for key, value in content.items() if key != DatalistKeys.PUBLISHED_BOX}
+    return [_without_boxes(value) for value in content] if isinstance(content, list) else content
+
+
+def _with_boxes(content: Mapping[str, Any], boxes: Mapping[str, list[list[int]]]) -> dict[str, Any]:
+    """A datalist whose items have the box of their image; an item that has one keeps its own."""
+    key = DatalistKeys.PUBLISHED_BOX.value
+    sections = (DatalistKeys.TRAINING, DatalistKeys.UNLABELED, DatalistKeys.VALIDATION, DatalistKeys.TESTING)
+    return {
+        **content,
+        **{
+            section.value: [{**item, key: item.get(key, boxes[item[DatalistKeys.IMAGE]])} for item in content[section]]
+            for section in sections
+        },
+    }
+
+
+def _add_boxes(output: Path, datalists: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """
+    ``datalists`` with the boxes that ``entries`` of the manifest give, if any.
+
+    Raises:
+        InputError: if one exists, which has the same split, with other boxes.
+    """
+    key = DatalistKeys.PUBLISHED_BOX
+    boxes = {entry[DatalistKeys.IMAGE]: entry[key] for entry in entries if key in entry}
+    if not boxes:
+        return datalists
+    boxed = {name: _with_boxes(content, boxes) for name, content in datalists.items()}
+    existing = {name: read_json(output / name, "a datalist") for name in boxed if (output / name).exists()}
+    for name, found in existing.items():
+        if _with_boxes(found, boxes) != boxed[name]:
+            raise InputError(
+                f"{output / name}: exists with another `{key}` than the labels in {output} give, and a list in use is "
+                "never overwritten; move it away or choose another output folder."
+            )
+    if older := [name for name, found in existing.items() if found != boxed[name]]:
+        print(f"{', '.join(older)}: the split is the same; `{key}` is added to the items that lack it.")
+    return boxed
 
 
 def name_cases(title: str, cases: Iterable[str]) -> None:
@@ -524,9 +611,10 @@ def prepare_all(
 
     Args:
         output: folder to write to.
-        datalists: file name to content.
+        datalists: file name to content, without boxes.
         cases: ids of the cases that are there.
-        work: puts a case's files into ``output``, unless they are there; returns its entries in the manifest.
+        work: puts a case's files into ``output``, unless they are there; returns its entries in the manifest, whose
+            ``published_box``, if they have one, goes into the items with the same ``image``.
         verb: what ``work`` does.
         dry_run: say what would be done, but do nothing.
         how_made: further keys at the head of the manifest.
@@ -535,8 +623,8 @@ def prepare_all(
         ``output``, ``None`` with ``dry_run``.
 
     Raises:
-        InputError: if there is no datalist to write, or one exists with another content, both before anything is
-            written; or, after all others were prepared, if a case is broken.
+        InputError: if there is no datalist to write, or one exists with another split, both before anything is written;
+            or, after the cases were prepared, if one is broken or an existing list has other boxes.
     """
     if not datalists:
         raise InputError("found none of the published labelled cases, so that there is no datalist to write.")
@@ -544,6 +632,7 @@ def prepare_all(
     if dry_run:
         print(f"Dry run: would {verb} {len(cases)} cases, unless done, and write {', '.join(datalists)} to {output}.")
         return None
-    entries = work_on_all(cases, work, verb)
-    write_lists(output, datalists, {**how_made, "cases": [entry for group in entries for entry in group]})
+    entries = [entry for group in work_on_all(cases, work, verb) for entry in group]
+    # boxes come from the labels, which may not even be there before
+    write_lists(output, _add_boxes(output, datalists, entries), {**how_made, "cases": entries})
     return output

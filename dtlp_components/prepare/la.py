@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..keys import DatalistKeys
 from .common import (
     Sections,
+    case_item,
     common_affine,
     describe_converted,
     prepare_all,
@@ -154,14 +155,7 @@ def prepare_la(source: str, output: str, *, dry_run: bool = False) -> Path | Non
         )
 
     # 2. the datalists
-    sections = {case: "Ts" if case in split["test"] else "Tr" for case in usable}
-    items = {
-        case: {
-            DatalistKeys.IMAGE.value: f"images{section}/{case}.nii.gz",
-            DatalistKeys.LABEL.value: f"labels{section}/{case}.nii.gz",
-        }
-        for case, section in sections.items()
-    }
+    items = {case: case_item(case, "Ts" if case in split["test"] else "Tr") for case in usable}
     settings = {
         percent.rstrip("%"): Sections(cases["labelled"], cases["unlabelled"], testing=split["test"])
         for percent, cases in split["settings"].items()

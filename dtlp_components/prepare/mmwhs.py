@@ -8,15 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from ..errors import InputError
 from ..keys import DatalistKeys
 from .common import (
     Sections,
+    case_item,
     check_choice,
     describe_converted,
     find_files,
+    label_extent,
     load_pair,
     name_cases,
     place_file,
@@ -29,6 +32,8 @@ from .common import (
 
 __all__ = ["prepare_mmwhs"]
 
+_CLEARED = "mr_train_1002"  # the one label that the published code clears at the borders
+
 
 def _to_classes(label: Path, voxels: np.ndarray, raw_values: Mapping[str, int]) -> tuple[np.ndarray, dict[str, int]]:
     """The classes of a raw label, same shape, and how many voxels of every other value became background."""
@@ -38,6 +43,37 @@ def _to_classes(label: Path, voxels: np.ndarray, raw_values: Mapping[str, int]) 
         raise InputError(f"{label}: found the values {found[:10].tolist()}, wanted some of {', '.join(raw_values)}.")
     dropped = {f"{value:g}": int(n) for value, n, c in zip(found, counts, classes) if c == 0 and value != 0}
     return classes[inverse].reshape(voxels.shape), dropped
+
+
+def _published_box(
+    label: Path, classes: np.ndarray, affine: np.ndarray, *, clear_borders: bool = False
+) -> list[list[int]]:
+    """
+    The published crop around a label: along x to the left, y to the back and z to the head four voxels more before its
+    first voxel and three after its last one, as far as the volume goes.
+
+    Args:
+        label: file of the label, for the error message.
+        classes: its values ``(x, y, z)`` as stored.
+        affine: ``(4, 4)``, voxel index to mm in RAS.
+        clear_borders: leave out what the published code sets to background before it takes the box.
+
+    Returns:
+        ``published_box``, in voxels as stored.
+    """
+    orientations = nib.orientations
+    to_lps = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
+    lps = orientations.apply_orientation(classes, to_lps)
+    if clear_borders:
+        lps = lps.copy()  # else a view of the label
+        lps[:4] = lps[:, -10:-1] = lps[:, :, :4] = 0
+    # 4 after the last voxel, but this end is excluded: the published slices end so
+    box = [(max(first - 4, 0), min(last + 4, size)) for size, (first, last) in zip(lps.shape, label_extent(label, lps))]
+    stored = []
+    for size, (axis, direction) in zip(classes.shape, to_lps):
+        start, end = box[int(axis)]
+        stored.append([start, end] if direction > 0 else [size - end, size - start])
+    return stored
 
 
 def prepare_mmwhs(source: str, output: str, *, validation: str = "none", dry_run: bool = False) -> Path | None:
@@ -51,7 +87,8 @@ def prepare_mmwhs(source: str, output: str, *, validation: str = "none", dry_run
 
     Writes ``datalist_mr2ct.json`` and ``datalist_ct2mr.json``: 16 labelled scans of the source, 13 unlabelled and 4
     test scans of the target, which is the second one named; and ``datalist_mr2ct_100.json`` and
-    ``datalist_ct2mr_100.json``, where the 13 are labelled too. ``domain`` says of every case whether it is CT or MR.
+    ``datalist_ct2mr_100.json``, where the 13 are labelled too. ``domain`` says of every case whether it is CT or MR,
+    ``published_box`` what the published code crops it to: the label's box and about 4 voxels more, unlabelled cases too.
 
     The published code chooses its checkpoint on 3 further labelled scans of the target. Without labels in the target,
     which is what the task assumes, there is nothing to validate on, so that these scans are in no list unless
@@ -76,14 +113,7 @@ def prepare_mmwhs(source: str, output: str, *, validation: str = "none", dry_run
     split = read_split("mmwhs")
     published = sorted({case for lists in split["settings"].values() for cases in lists.values() for case in cases})
     # without the raw names' ending, so that a converted label can never take the place of a raw one
-    items = {
-        case: {
-            DatalistKeys.IMAGE.value: f"imagesTr/{case}.nii.gz",
-            DatalistKeys.LABEL.value: f"labelsTr/{case}.nii.gz",
-            DatalistKeys.DOMAIN.value: case[:2].upper(),
-        }
-        for case in published
-    }
+    items = {case: case_item(case, domain=case[:2].upper()) for case in published}
 
     # 1. what is there, against what was published
     images, labels = (
@@ -121,7 +151,9 @@ def prepare_mmwhs(source: str, output: str, *, validation: str = "none", dry_run
         classes, dropped = _to_classes(labels[case], voxels, split["raw_values"])
         place_file(images[case], image)
         save = partial(save_nifti, label, classes, affine)
-        return [{**item, "to_background": dropped, **describe_converted(image, label, split["label_map"], save)}]
+        find_box = partial(_published_box, clear_borders=case == _CLEARED)
+        described = describe_converted(image, label, split["label_map"], save, find_box)
+        return [{**item, "to_background": dropped, **described}]
 
     return prepare_all(
         output_dir,

@@ -16,9 +16,11 @@ from ..errors import InputError
 from ..keys import DatalistKeys
 from .common import (
     Sections,
+    case_item,
     count_labels,
     describe_converted,
     find_files,
+    label_extent,
     load_pair,
     name_cases,
     prepare_all,
@@ -42,6 +44,17 @@ def _load_cine(image: Path, label: Path, frames: Sequence[int]) -> tuple[np.ndar
     if others := sorted(set(labeled) - set(frames)):
         tqdm.write(f"{label}: the frames {others} have labels too, and are in no published list; they are left out.")
     return voxels, label_voxels, affine
+
+
+def _published_box(label: Path, classes: np.ndarray, affine: np.ndarray) -> list[list[int]]:
+    """
+    The published crop of a frame ``(x, y, z)``, in voxels as stored: the central two thirds of x and y, and z from the
+    first slice with a label to the last one, which is left out.
+    """
+    first, last = label_extent(label, classes)[2]
+    in_plane = [[size // 2 - size // 3, size // 2 + size // 3] for size in classes.shape[:2]]
+    # without the last slice by a slip of the published code; a single slice stays, which is ours
+    return [*in_plane, [first, max(last, first + 1)]]
 
 
 def _read_spreadsheet(path: Path) -> dict[str, dict[str, str]]:
@@ -89,7 +102,8 @@ def prepare_mnms(source: str, output: str, *, dry_run: bool = False) -> Path | N
     ``datalist_100_a.json`` (2, 5 and 100 % labelled): ``training`` and ``unlabeled`` hold frames of the other three
     vendors, ``testing`` all frames of this one, which no other section has seen. There are no validation cases: none
     are published, and the published code chooses its checkpoint on the test cases. ``domain`` is the vendor of every
-    case, ``A`` to ``D``. Published subjects that are missing are named and left out, other subjects named and left
+    case, ``A`` to ``D``; ``published_box`` is what the published code crops it to, which follows from its label, for
+    unlabelled cases too. Published subjects that are missing are named and left out, other subjects named and left
     alone. A run that was interrupted goes on where it stopped: converted pairs that load are kept.
 
     Args:
@@ -129,11 +143,7 @@ def prepare_mnms(source: str, output: str, *, dry_run: bool = False) -> Path | N
 
     # 2. the datalists
     items = {
-        f"{subject}_sa_{frame}": {
-            DatalistKeys.IMAGE.value: f"imagesTr/{subject}_sa_{frame}.nii.gz",
-            DatalistKeys.LABEL.value: f"labelsTr/{subject}_sa_{frame}.nii.gz",
-            DatalistKeys.DOMAIN.value: vendors[subject],
-        }
+        f"{subject}_sa_{frame}": case_item(f"{subject}_sa_{frame}", domain=vendors[subject])
         for subject in usable
         for frame in frames[subject]
     }
@@ -163,7 +173,7 @@ def prepare_mnms(source: str, output: str, *, dry_run: bool = False) -> Path | N
             item = items[f"{subject}_sa_{frame}"]
             image, label = (output_dir / item[key] for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL))
             write = functools.partial(save, frame, image, label)
-            entries.append({**item, **describe_converted(image, label, split["label_map"], write)})
+            entries.append({**item, **describe_converted(image, label, split["label_map"], write, _published_box)})
         return entries
 
     return prepare_all(

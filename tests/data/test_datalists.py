@@ -26,6 +26,36 @@ def test_paths_start_at_the_folder_and_other_keys_are_dropped(tmp_path):
     assert found == [{"image": f"{tmp_path}/set/a/i.nii", "label": f"{tmp_path}/set/l.nii", "domain": "A"}]
 
 
+def test_box_is_passed_on_in_every_section(tmp_path):
+    item = {"image": "/i.nii", "published_box": [[0, 4], [1, 5], [2, 6]]}
+    datalist = write(tmp_path, {"training": [item], "unlabeled": [{**item, "label": "l.nii"}]})
+    assert load_datalist(datalist, "training", str(tmp_path)) == [item]
+    assert load_datalist(datalist, "unlabeled", str(tmp_path)) == [item]
+
+
+@pytest.mark.parametrize(
+    ("box", "found"),
+    [
+        (None, "null"),
+        ({}, "an object"),
+        ([[0, 4], [1, 5]], "a list"),
+        ([[0, 4], [1, 5], [2, 6], [3, 7]], "a list"),
+        ([[0, 4], [1, 5], [2]], "a list"),
+        ([[0, 4], [1, 5], 2], "a list"),
+        ([[0, 4], [1, 5], [2, 6.0]], "a list"),
+        ([[0, 4], [1, 5], [2, "6"]], "a list"),
+        ([[0, 4], [1, 5], [False, 6]], "a list"),
+        ([[-1, 4], [1, 5], [2, 6]], "a list"),
+        ([[0, 4], [5, 5], [2, 6]], "a list"),
+    ],
+)
+def test_what_is_no_box_is_refused(tmp_path, box, found):
+    datalist = write(tmp_path, {"testing": [{"image": "i.nii", "published_box": box}]})
+    wanted = "`testing`, item 0 .*: `published_box` must be three pairs of whole numbers, 0 <= start < end, found"
+    with pytest.raises(InputError, match=f"datalist.json: {wanted} {found}"):
+        load_datalist(datalist, "testing", str(tmp_path))
+
+
 def test_a_domain_that_is_also_a_path_stays_a_name(tmp_path, monkeypatch):
     (tmp_path / "A").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -74,7 +74,7 @@ def test_complete_release_gives_the_published_numbers_and_an_unseen_target(downl
         target = suffix[-1].upper()
         assert {item["domain"] for item in content["testing"]} == {target}
         assert {item["domain"] for item in content["training"] + content["unlabeled"]} == set("ABCD") - {target}
-        assert all(set(item) == {"image", "domain"} for item in content["unlabeled"])
+        assert all(set(item) == {"image", "domain", "published_box"} for item in content["unlabeled"])
     assert len(download.manifest()["cases"]) == 640
 
 
@@ -254,3 +254,53 @@ def test_subject_that_is_there_twice_is_named_with_both_files(download) -> None:
 def test_folder_without_any_subject_is_refused(download) -> None:
     with pytest.raises(InputError, match=r"found no file <subject>_sa\.nii\.gz"):
         run(download)
+
+
+@pytest.mark.parametrize(
+    ("slices", "expected"),
+    # the last slice is left out, as the published code does, unless it is the only one
+    [((1, 2, 3), [1, 3]), ((0, 4), [0, 4]), ((2, 3), [2, 3]), ((4,), [4, 5])],
+)
+def test_box_is_the_central_two_thirds_and_the_slices_but_the_last(download, slices, expected) -> None:
+    num_frames = max(FRAMES[ONE]) + 1
+    label = np.zeros((11, 13, 5, num_frames), np.uint8)
+    for frame in FRAMES[ONE]:
+        label[0, 0, list(slices), frame] = 3  # where it lies in the plane decides nothing
+    for kind in ("sa", "sa_gt"):
+        download.write(f"{ONE}_{kind}.nii.gz", label, np.diag([1, -1, -8, 1]))  # nor does the orientation
+    run(download)
+    # 11 // 2 = 5 and 11 // 3 = 3; 13 // 2 = 6 and 13 // 3 = 4
+    box = [[5 - 3, 5 + 3], [6 - 4, 6 + 4], expected]
+    assert [case["published_box"] for case in download.manifest()["cases"]] == [box] * 2
+    items = [item for key in ("training", "unlabeled", "testing") for item in download.lists()["2_b"][key]]
+    assert [item["published_box"] for item in items] == [box] * 2
+
+
+def test_every_frame_has_its_own_box_and_unlabelled_frames_have_one(download) -> None:
+    unlabeled = SPLIT["settings"]["toB_2%"]["unlabelled"][0][:6]
+    for subject in (ONE, unlabeled):
+        image, label = cine(FRAMES[subject])
+        label[..., 0, FRAMES[subject][0]] = 0  # the second slice is the only one of the first frame
+        for kind, voxels in (("sa", image), ("sa_gt", label)):
+            download.write(f"{subject}_{kind}.nii.gz", voxels)
+    run(download)
+    content = download.lists()["2_b"]
+    for section in ("training", "unlabeled"):
+        assert [item["published_box"] for item in content[section]] == [
+            [[0, 2], [1, 3], [1, 2]],
+            [[0, 2], [1, 3], [0, 1]],
+        ]
+
+
+def test_older_lists_get_the_boxes_and_nothing_else_changes(download, capsys) -> None:
+    add(download, ONE)
+    run(download)
+    expected = download.snapshot()
+    for suffix, content in download.lists().items():
+        for item in content["training"] + content["unlabeled"] + content["testing"]:
+            del item["published_box"]
+        (download.output / f"datalist_{suffix}.json").write_text(json.dumps(content))
+    capsys.readouterr()
+    run(download)
+    assert download.snapshot() == expected
+    assert "datalist_2_b.json" in capsys.readouterr().out.split(": the split is the same; `published_box` is added")[0]
