@@ -7,7 +7,7 @@ from .checks import InputChecks
 from .data.datalists import find_images, load_datalist
 from .data.loaders import EndlessDataLoader, RandomDraws
 from .data.mixing import BlockMask, CrossSetCutMix
-from .data.transforms import CropToBoxd, CTOrMRIntensityd
+from .data.transforms import AntiAliasd, CropToBoxd, CTOrMRIntensityd
 from .engines.trainer import DTLPTrainer, loss_terms
 from .errors import InputError, NonFiniteError
 from .handlers.checkpoints import TrainingCheckpoint
@@ -27,6 +27,7 @@ from .pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
 from .pseudo_labels.propagation import propagate_logits
 
 __all__ = [
+    "AntiAliasd",
     "BlockMask",
     "CTOrMRIntensityd",
     "CropToBoxd",

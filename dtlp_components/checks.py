@@ -79,6 +79,7 @@ class InputChecks:
             is instant; none if None.
         section: section of the datalist that `labeled` comes from, named in messages.
         model_settings: names of command line keys that must be what they were in training, and their values.
+        needs_published_box: whether preprocessing crops every scan to its item's ``published_box``.
         model_file: weights in a training run's ``models/``, whose ``logs/`` tell what the settings were; without such a
             record (a deployed bundle) they are not compared.
 
@@ -104,6 +105,7 @@ class InputChecks:
         section: str = DatalistKeys.TRAINING,
         model_settings: Mapping[str, Any] | None = None,
         model_file: str | None = None,
+        needs_published_box: bool = False,
     ) -> None:
         self.labeled = labeled
         self.unlabeled = unlabeled
@@ -120,6 +122,7 @@ class InputChecks:
         self.section = str(section)
         self.model_settings = model_settings or {}
         self.model_file = model_file
+        self.needs_published_box = needs_published_box
 
     def __call__(self) -> None:
         raise_if_any(
@@ -189,6 +192,14 @@ class InputChecks:
             {os.path.realpath(item[DatalistKeys.IMAGE]) for item in items}
             for items in (self.labeled, self.unlabeled, self.validation)
         )
+        if self.needs_published_box:
+            for item in chain(self.labeled, self.unlabeled, self.validation):
+                if DatalistKeys.PUBLISHED_BOX not in item:
+                    yield (
+                        f"{item[DatalistKeys.IMAGE]}: its item has no `{DatalistKeys.PUBLISHED_BOX}`, which "
+                        "--preprocessing_variant published crops to. For a prepared data set, run `prepare` again; a new "
+                        "scan cannot have one: --preprocessing_variant native"
+                    )
         for path in sorted(labeled & validation):
             yield f"{path}: is in `{self.section}` and in `{DatalistKeys.VALIDATION}`, which would score what was learnt."
         for path in sorted(labeled & unlabeled):

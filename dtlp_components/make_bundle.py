@@ -46,6 +46,8 @@ METADATA_FACTS = {
     "network_data_format::outputs::pred::num_channels": "num_classes",
     "network_data_format::outputs::pred::spatial_shape": "patch_size",
 }
+# README placeholders that most recipes leave alone
+README_DEFAULTS = {"orientation": "orientation to RAS", "published": "There is no other variant."}
 LABEL_NAMES = "network_data_format::outputs::pred::channel_def"
 
 
@@ -317,8 +319,9 @@ def _fill_metadata(metadata: dict[str, Any], facts: dict[str, Any], origin: str)
 
 
 def _fill_readme(template: Path, facts: dict[str, Any], texts: dict[str, str], layers: list[Layer]) -> str:
-    """Substitute placeholders: literal facts of the common recipe, ``texts``, then each layer's ``readme``; last wins."""
-    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items() if not _is_computed(v)} | texts
+    """Substitute placeholders: facts of the common recipe, defaults, ``texts``, each layer's ``readme``; last wins."""
+    literals = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items() if not _is_computed(v)}
+    values = literals | README_DEFAULTS | texts
     text = _read(template)
     wanted = {match["named"] or match["braced"] for match in Template.pattern.finditer(text)} - {None}
     for layer in layers:

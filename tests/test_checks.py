@@ -414,3 +414,14 @@ def test_settings_of_training_pass_and_weights_without_a_record_are_not_compared
     given = {"labeled": [pair(tmp_path)], "model_settings": {"features": 32}}
     check(**given, model_file=trained(tmp_path, features=32))
     check(**given, model_file=str(tmp_path / "elsewhere" / "models" / "model.pt"))
+
+
+def test_items_without_a_published_box_are_named_where_it_is_needed(tmp_path: Path) -> None:
+    boxed = {**pair(tmp_path), "published_box": [[0, 2], [0, 2], [0, 2]]}
+    without = pair(tmp_path, "b")
+    check(labeled=[boxed, without])
+    check(labeled=[boxed], needs_published_box=True)
+    for given in ({"labeled": [boxed], "unlabeled": [without]}, {"labeled": [without]}):
+        message = problem(**given, needs_published_box=True)
+        assert without["image"] in message
+        assert "published_box" in message

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transforms that MONAI lacks: the published crop of a scan, and one intensity range for CT and MR together."""
+"""Transforms that MONAI lacks: the published crop, smoothing before a coarser grid, one intensity range for CT and MR."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import get_track_meta
-from monai.transforms import Crop, Cropd, MapTransform, ScaleIntensityRange, ScaleIntensityRangePercentiles
+from monai.transforms import (
+    Crop,
+    Cropd,
+    GaussianSmooth,
+    MapTransform,
+    ScaleIntensityRange,
+    ScaleIntensityRangePercentiles,
+)
 from monai.utils import ImageMetaKey, convert_to_numpy, convert_to_tensor
 from torch.utils.data import get_worker_info
 
 from ..errors import InputError
 from ..keys import DatalistKeys
 
-__all__ = ["AIR_HU", "LOWEST_CT", "CTOrMRIntensityd", "CropToBoxd", "border_median", "looks_like_hu"]
+__all__ = ["AIR_HU", "LOWEST_CT", "AntiAliasd", "CTOrMRIntensityd", "CropToBoxd", "border_median", "looks_like_hu"]
 
 LOWEST_CT = -3100  # scanners pad with down to -3024; phase images in MR go to -4096
 AIR_HU = (-1100, -900)
@@ -71,8 +78,8 @@ class CropToBoxd(Cropd):
         for key in self.key_iterator(item):
             if self.box_key not in item:
                 _refuse(
-                    f"{_file(item[key])}: has no `{self.box_key}`: preprocessing `published` crops to where the label is, "
-                    "which a new scan cannot know; use --preprocessing native"
+                    f"{_file(item[key])}: has no `{self.box_key}`: variant `published` crops to where the label is, "
+                    "which a new scan cannot know; use --preprocessing_variant native"
                 )
             box, size = item[self.box_key], item[key].shape[1:]
             if len(box) != len(size) or not all(0 <= start < end <= n for (start, end), n in zip(box, size)):
@@ -83,6 +90,35 @@ class CropToBoxd(Cropd):
             slices = tuple(slice(start, end) for start, end in box)
             item[key] = self.cropper(item[key], slices, lazy=self.lazy if lazy is None else lazy)
         return item
+
+
+class AntiAliasd(MapTransform):
+    """
+    Smooth an image before it is resampled to a coarser grid, which interpolation alone would alias.
+
+    Along every axis on which the new voxels are ``f > 1`` times as long as the old ones, a Gaussian with a standard
+    deviation of ``(f - 1) / 2`` old voxels, the rule of ``skimage.transform.resize``; along the others nothing. MONAI's
+    ``Spacingd``, which should follow directly, only interpolates.
+
+    Args:
+        keys: images ``(1, x, y, z)`` with their affine (``MetaTensor``).
+        pixdim: sides of the new voxels along the image's axes, mm.
+        allow_missing_keys: as in MONAI.
+    """
+
+    def __init__(self, keys: KeysCollection, pixdim: Sequence[float], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.pixdim = tuple(float(side) for side in pixdim)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            old = d[key].pixdim.tolist()
+            sigma = [max(0.0, (new / was - 1) / 2) for new, was in zip(self.pixdim, old, strict=True)]
+            # a Gaussian this narrow changes nothing, and spacings that are meant to be equal differ in the last digits
+            if max(sigma) > 0.01:
+                d[key] = GaussianSmooth(sigma)(d[key])
+        return d
 
 
 class CTOrMRIntensityd(MapTransform):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor, decollate_batch
-from monai.transforms import Compose, Invertd, LoadImaged, Orientationd, Spacingd
+from monai.transforms import Compose, GaussianSmooth, Invertd, LoadImaged, Orientationd, Spacingd
 
-from dtlp_components import CropToBoxd, CTOrMRIntensityd
+from dtlp_components import AntiAliasd, CropToBoxd, CTOrMRIntensityd
 from dtlp_components.data.transforms import border_median, looks_like_hu
 from dtlp_components.errors import InputError
 
@@ -83,8 +83,8 @@ def test_item_without_a_box_is_refused_by_name_through_compose(item) -> None:
     with pytest.raises(InputError) as error:
         load(CropToBoxd(["image", "label"]))(item)
     assert str(error.value) == (
-        f"{item['image']}: has no `published_box`: preprocessing `published` crops to where the label is, which a new "
-        "scan cannot know; use --preprocessing native"
+        f"{item['image']}: has no `published_box`: variant `published` crops to where the label is, which a new "
+        "scan cannot know; use --preprocessing_variant native"
     )
     with pytest.raises(InputError, match=r"i\.nii: has no `published_box`"):
         CropToBoxd("image")(item)  # not even loaded
@@ -233,3 +233,34 @@ def test_border_is_all_that_lies_outermost() -> None:
 )
 def test_hu_by_minimum_or_by_whole_numbers_with_air_at_the_border(minimum, border, whole, expected) -> None:
     assert looks_like_hu(minimum, border, whole) == expected
+
+
+def wave(period_voxels: float) -> MetaTensor:
+    """A wave along x, voxels of 1 x 2 x 3 mm."""
+    x = torch.arange(64.0)
+    image = torch.sin(2 * torch.pi * x / period_voxels)[None, :, None, None].expand(1, 64, 8, 8).clone()
+    return MetaTensor(image, affine=torch.diag(torch.tensor([-1.0, 2.0, 3.0, 1.0])))
+
+
+def test_anti_aliasing_removes_what_the_coarser_grid_cannot_show_and_keeps_the_rest() -> None:
+    smooth = AntiAliasd(keys="image", pixdim=[4.0, 2.0, 3.0])
+    fine, coarse = (smooth({"image": wave(period)})["image"][0, 16:48, 4, 4] for period in (3, 32))
+    # sigma 1.5 voxels: a wave of period p keeps exp(-2 (pi sigma / p) ** 2)
+    assert fine.abs().max().item() == pytest.approx(np.exp(-2 * (np.pi * 1.5 / 3) ** 2), abs=0.01)
+    assert coarse.abs().max().item() == pytest.approx(np.exp(-2 * (np.pi * 1.5 / 32) ** 2), abs=0.01)
+
+
+@pytest.mark.parametrize("pixdim", [[1.0, 2.0, 3.0], [0.5, 1.0, 3.0], [1.005, 2.0, 3.0]])
+def test_anti_aliasing_leaves_an_image_alone_on_an_equal_or_finer_grid(pixdim: list[float]) -> None:
+    image = wave(3)
+    assert AntiAliasd(keys="image", pixdim=pixdim)({"image": image})["image"] is image
+
+
+def test_anti_aliasing_smooths_only_along_the_axes_that_get_coarser() -> None:
+    image = MetaTensor(torch.rand(1, 9, 9, 9, generator=torch.Generator().manual_seed(0)), affine=torch.eye(4))
+    smoothed = AntiAliasd(keys="image", pixdim=[1.0, 1.0, 3.0])({"image": image})["image"]
+    assert isinstance(smoothed, MetaTensor)
+    torch.testing.assert_close(smoothed.affine, image.affine)
+    along_z = GaussianSmooth([0.0, 0.0, 1.0])(image)
+    torch.testing.assert_close(smoothed.as_tensor(), along_z.as_tensor())
+    assert not torch.allclose(smoothed.as_tensor(), image.as_tensor())
