@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
-import gzip
 import inspect
 import io
 import json
@@ -25,14 +24,14 @@ from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, Referenc
 from monai.bundle.scripts import create_workflow, run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
 from tqdm import tqdm
 
+from .data.readers import load_volume
 from .errors import raise_if_any
 from .files import model_settings_file, write_text
 from .keys import DatalistKeys
 
-__all__ = ["InputChecks", "Volume", "describe_volume", "first_line", "load_volume", "pair_problems"]
+__all__ = ["InputChecks", "Volume", "describe_volume", "first_line", "pair_problems"]
 
 AFFINE_TOLERANCE = 1e-3  # mm; headers keep affines as float32
 PROGRESS_FROM = 20  # files; fewer are read before a bar is worth it
@@ -269,22 +268,6 @@ def pair_problems(image_path: str, image: Volume, label_path: str, label: Volume
                 f"{label_path}: its affine differs from that of its image {image_path} by up to {difference:g} "
                 f"(allowed: {AFFINE_TOLERANCE:g}), so the two are not on one grid."
             )
-
-
-def load_volume(path: str) -> MetaTensor:
-    """
-    Read a scan to its last byte.
-
-    Returns:
-        Voxels ``(1, x, y, z)`` float32, channel first (a NIfTI file's fourth axis becomes the first one), with ``affine``.
-    """
-    if path.endswith(".gz"):
-        # nibabel stops after the last voxel; only who reads on gets the checksum compared
-        with gzip.open(path) as file:
-            while file.read(1 << 24):
-                pass
-    volume: MetaTensor = LoadImage(image_only=True, ensure_channel_first=True)(path)
-    return volume
 
 
 def describe_volume(volume: MetaTensor) -> Volume:

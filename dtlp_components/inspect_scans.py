@@ -19,8 +19,9 @@ import numpy as np
 from monai.data import MetaTensor
 from tqdm import tqdm
 
-from .checks import PROGRESS_FROM, Volume, describe_volume, first_line, load_volume, pair_problems
+from .checks import PROGRESS_FROM, Volume, describe_volume, first_line, pair_problems
 from .data.datalists import NIFTI_SUFFIXES, find_images, load_datalist
+from .data.readers import load_volume
 from .errors import InputError
 from .keys import DatalistKeys
 from .prepare.common import read_json
