@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from .checks import InputChecks
-from .data.datalists import find_images, load_datalist
+from .data.datalists import PredictionNames, find_images, load_datalist
 from .data.loaders import EndlessDataLoader, RandomDraws
 from .data.mixing import BlockMask, CrossSetCutMix
+from .data.readers import ScanReader
 from .engines.trainer import DTLPTrainer, loss_terms
 from .errors import InputError, NonFiniteError
 from .handlers.checkpoints import TrainingCheckpoint
@@ -40,10 +41,12 @@ __all__ = [
     "MaskedReconstructionLoss",
     "MeanTeacher",
     "NonFiniteError",
+    "PredictionNames",
     "PredictionReport",
     "PseudoLabelMonitor",
     "PseudoLabels",
     "RandomDraws",
+    "ScanReader",
     "ScoreTable",
     "SigmoidRampUp",
     "TrainingCheckpoint",

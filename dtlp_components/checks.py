@@ -26,12 +26,13 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from .data.dicom import series_problems
 from .data.readers import load_volume
-from .errors import raise_if_any
+from .errors import first_line, raise_if_any
 from .files import model_settings_file, write_text
 from .keys import DatalistKeys
 
-__all__ = ["InputChecks", "Volume", "describe_volume", "first_line", "pair_problems"]
+__all__ = ["InputChecks", "Volume", "describe_volume", "pair_problems"]
 
 AFFINE_TOLERANCE = 1e-3  # mm; headers keep affines as float32
 PROGRESS_FROM = 20  # files; fewer are read before a bar is worth it
@@ -59,7 +60,8 @@ class InputChecks:
     unlabelled item is never opened.
 
     Checked of volumes: 3-D (a trailing axis of length 1 is allowed) and finite; a label has its image's shape and
-    affine (to 0.001 mm), whole numbers in ``[0, num_classes)``, and not all labels are empty.
+    affine (to 0.001 mm), whole numbers in ``[0, num_classes)``, and not all labels are empty. A folder is a DICOM series:
+    of its slices none is missing or twice, and all are of one series and one grid.
 
     Args:
         labeled: items ``{"image": path, "label": path}`` to train on, or to evaluate; must not be empty.
@@ -214,6 +216,9 @@ class InputChecks:
         for path in tqdm(unread, desc="checking the data", unit="file", disable=len(unread) <= PROGRESS_FROM):
             # before reading: a file that changes meanwhile is read again next time
             stamp = _stamp(path)
+            if os.path.isdir(path) and (found := series_problems(Path(path))):
+                problems += found
+                continue
             try:
                 volumes[path] = describe_volume(load_volume(path))
             except Exception as e:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
@@ -279,8 +284,10 @@ def describe_volume(volume: MetaTensor) -> Volume:
 
 
 def _stamp(path: str) -> dict[str, int]:
-    status = os.stat(path)
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    # a folder's own time does not change with the files in it
+    files = [path, *os.scandir(path)] if os.path.isdir(path) else [path]
+    states = [os.stat(file) for file in files]
+    return {"size": sum(s.st_size for s in states), "mtime_ns": max(s.st_mtime_ns for s in states)}
 
 
 def _load_cache(cache_file: str | None) -> dict[str, Any]:
@@ -389,8 +396,3 @@ def _is_whole(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-def first_line(error: Exception) -> str:
-    """First line of an error's text, without its full stop."""
-    return (str(error).strip().splitlines() or [""])[0].rstrip(".")

@@ -516,8 +516,7 @@ def _recipe(
     }
     if not groups[Keys.TESTING] and groups[Keys.VALIDATION]:
         overrides["evaluate"] = {"eval_section": Keys.VALIDATION.value}
-    if folder := _folder_to_segment(groups):
-        overrides["inference"] = {"input": folder}
+    overrides["inference"] = {"input": _folder_to_segment(groups)}
     layer = Layer(COMMAND, overrides, _readme(name, command, groups, label_names, choices, notes, intensity))
     return Recipe(
         name,
@@ -572,11 +571,13 @@ def _readme(
 
 
 def _folder_to_segment(groups: Mapping[Keys, Inspected]) -> str:
-    """A folder of NIfTI images that inference can start with, or an empty text."""
+    """A folder of NIfTI images, or of DICOM series, that inference can start with."""
     for section in (Keys.TESTING, Keys.UNLABELED, Keys.VALIDATION, Keys.TRAINING):
-        for scan, _ in groups[section]:
-            if Path(scan.image).is_file():
-                return str(Path(scan.image).parent)
+        images = [scan.image for scan, _ in groups[section]]
+        if files := [image for image in images if Path(image).is_file()]:
+            return str(Path(files[0]).parent)
+        if images:
+            return os.path.commonpath(images)
     return ""
 
 
@@ -634,7 +635,7 @@ def _print_commands(folder: Path, groups: Mapping[Keys, Inspected]) -> None:
         print(
             "  (to evaluate, labelled scans are needed that training does not see: --validation, --validation_share or --testing)"
         )
-    where = shlex.quote(_folder_to_segment(groups) or "FOLDER_OF_NIFTI_IMAGES")
+    where = shlex.quote(_folder_to_segment(groups))
     print(f"  {run} run --config_file {shlex.quote(configs + '/inference.json')} --input {where}")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,45 @@ def test_label_of_an_unlabeled_item_is_never_opened(tmp_path):
     forbidden = tmp_path / "forbidden.nii"
     forbidden.write_text("not an image")
     check(labeled=[pair(tmp_path)], unlabeled=[{"image": save(tmp_path / "u.nii"), "label": str(forbidden)}])
+
+
+# --- DICOM
+
+
+def test_series_passes_and_its_faults_are_named(tmp_path, write_series):
+    folder = write_series(tmp_path / "ct", np.arange(120).reshape(SHAPE))
+    given = {"labeled": [{"image": str(folder)}], "require_labels": False}
+    check(**given)
+    (folder / "slice02.dcm").unlink()
+    assert "found 4 mm from slice01.dcm to slice03.dcm" in problem(**given)
+    write_series(tmp_path / "other", np.arange(120).reshape(SHAPE))
+    for file in (tmp_path / "other").iterdir():
+        file.rename(folder / f"b_{file.name}")
+    assert problem(**given) == f"{folder}: found 2 series, wanted one in each folder; move them apart."
+
+
+def test_folder_without_dicom_is_refused(tmp_path):
+    pytest.importorskip("pydicom", reason="DICOM is optional: pip install pydicom")
+    (tmp_path / "empty").mkdir()
+    message = problem(labeled=[{"image": str(tmp_path / "empty")}], require_labels=False)
+    assert "found no DICOM file, wanted a series" in message
+
+
+def test_missing_dicom_package_is_named_with_its_command(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(InputError, match="pip install pydicom"):
+        check(labeled=[{"image": str(tmp_path)}], require_labels=False)
+
+
+def test_changed_slice_is_read_again(tmp_path, write_series):
+    folder = write_series(tmp_path / "ct", np.arange(120).reshape(SHAPE))
+    given = {"labeled": [{"image": str(folder)}], "require_labels": False, "cache_file": str(tmp_path / "cache.json")}
+    check(**given)
+    file = folder / "slice02.dcm"
+    status = file.stat()
+    file.write_bytes(file.read_bytes()[:-8])
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # only the size tells
+    assert "truncated, damaged" in problem(**given)
 
 
 # --- lists

@@ -208,33 +208,10 @@ def test_folders_of_one_name_become_two_domains(near: Path) -> None:
 # --- DICOM
 
 
-def write_series(folder: Path, voxels: np.ndarray, step: float = 2.0) -> Path:
-    """An axial CT series; voxels ``(x, y, z)`` in LPS, whole numbers."""
-    pydicom = pytest.importorskip("pydicom", reason="DICOM is optional: pip install pydicom")
-    folder.mkdir(parents=True)
-    series = pydicom.uid.generate_uid()
-    for k in range(voxels.shape[2]):
-        meta = pydicom.dataset.FileMetaDataset()
-        meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
-        meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-        meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        header = pydicom.dataset.FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        header.SOPClassUID, header.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-        header.SeriesInstanceUID, header.Modality, header.InstanceNumber = series, "CT", k + 1
-        header.ImagePositionPatient = [0, 0, k * step]
-        header.ImageOrientationPatient, header.PixelSpacing = [1, 0, 0, 0, 1, 0], [0.5, 0.75]  # rows, columns
-        header.Columns, header.Rows = voxels.shape[:2]
-        header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-        header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
-        header.RescaleSlope, header.RescaleIntercept = 1, -1024
-        header.PixelData = (voxels[:, :, k].T.astype(np.int32) + 1024).astype("<i2").tobytes()
-        header.save_as(folder / f"slice{k:02d}.dcm", enforce_file_format=True)
-    return folder
-
-
-def test_every_folder_with_dicom_is_one_scan(near: Path) -> None:
+def test_every_folder_with_dicom_is_one_scan(near: Path, write_series: Any) -> None:
     series = [write_series(near / f"pacs/patient{i}/series", ct(80 + i)) for i in range(2)]
     labelled(near / "ct", seed=90, image=ct)
+    (near / "pacs/patient1/series/notes.txt").write_text("not a slice")
     make(labeled="ct", unlabeled="pacs")
     assert [item["image"] for item in listed()["unlabeled"]] == [str(folder) for folder in series]
     found, broken = inspect_scans([FoundScan("a", str(series[0]))], None, False, "")
@@ -242,9 +219,10 @@ def test_every_folder_with_dicom_is_one_scan(near: Path) -> None:
     # columns are x
     assert found[0][1].spacing_mm == pytest.approx((0.75, 0.5, 2.0)) and found[0][1].shape == SHAPE
     assert found[0][1].orientation == "LPS"
+    assert read(Path("bundles/mine/configs/inference.json"))["input"] == str(near / "pacs")
 
 
-def test_missing_slice_is_named(near: Path) -> None:
+def test_missing_slice_is_named(near: Path, write_series: Any) -> None:
     folder = write_series(near / "pacs/series", ct(80))
     (folder / "slice07.dcm").unlink()
     message = refusal(unlabeled="pacs")
@@ -252,7 +230,7 @@ def test_missing_slice_is_named(near: Path) -> None:
     assert "a slice is missing" in message
 
 
-def test_two_series_in_one_folder_are_refused(near: Path) -> None:
+def test_two_series_in_one_folder_are_refused(near: Path, write_series: Any) -> None:
     folder = write_series(near / "pacs/series", ct(80))
     for file in write_series(near / "second", ct(81)).iterdir():
         file.rename(folder / f"b_{file.name}")
@@ -769,9 +747,11 @@ def test_new_bundle_trains_evaluates_and_segments(near: Path) -> None:
     assert len(list((output / "predictions").glob("scan*_seg.nii.gz"))) == 3
 
 
-def test_dicom_series_are_trained_on(near: Path) -> None:
+def test_dicom_series_are_trained_on_and_segmented(near: Path, write_series: Any) -> None:
     write_series(near / "pacs/a", ct(80))
     labelled(near / "ct", seed=90, image=ct)
     bundle = make(labeled="ct", unlabeled="pacs", features=4, max_iterations=1)
     run(bundle, "train", near / "out", mlflow=False, ddim_steps=1)
     assert (near / "out/models/model.pt").is_file()
+    run(bundle, "inference", near / "out")  # the configuration names the series
+    assert (near / "out/predictions/a_seg.nii.gz").is_file()

@@ -328,6 +328,28 @@ def test_patch_larger_than_a_volume_is_padded(data: Path, tmp_path: Path) -> Non
     assert (tmp_path / "out" / "models" / "model.pt").is_file()
 
 
+def test_inference_takes_dicom_series_beside_nifti(data: Path, tmp_path: Path, write_series: Any) -> None:
+    losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", max_iterations=1))
+    folder = tmp_path / "in"
+    voxels = np.random.default_rng(0).integers(0, 200, (20, 18, 11))
+    places = [write_series(folder / patient / "1.2.840.7", voxels) for patient in ("p1", "p2")]
+    shutil.copy(data / "testing_0.nii.gz", folder)
+    run(workflow(PHANTOM, "inference", data, tmp_path / "out", input=str(folder)))
+    written = sorted((tmp_path / "out/predictions").iterdir())
+    names = ["p1_1.2.840.7_seg.nii.gz", "p2_1.2.840.7_seg.nii.gz", "testing_0_seg.nii.gz"]
+    assert [file.name for file in written] == names
+    prediction = nib.load(written[0])
+    assert prediction.shape == (20, 18, 11)
+    # LPS in steps of columns, rows and slices
+    np.testing.assert_allclose(prediction.affine, np.diag([-0.75, -0.5, 2.0, 1.0]), atol=1e-5)
+
+    (places[1] / "slice05.dcm").unlink()
+    work = workflow(PHANTOM, "inference", data, tmp_path / "out", input=str(folder))
+    work.initialize()
+    with pytest.raises(InputError, match=r"p2/1\.2\.840\.7: found 4 mm from slice04\.dcm to slice06\.dcm"):
+        work.run()
+
+
 def test_inference_of_an_empty_folder_is_an_error(data: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     work = workflow(PHANTOM, "inference", data, tmp_path / "out", input=str(tmp_path / "empty"))
