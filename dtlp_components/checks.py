@@ -26,6 +26,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from .data.datalists import section_sizes
 from .data.dicom import series_problems
 from .data.readers import load_volume
 from .errors import first_line, raise_if_any
@@ -79,6 +80,7 @@ class InputChecks:
         cache_file: JSON file that keeps what was read, by path, size and time of change, so that a second start
             is instant; none if None.
         section: section of the datalist that `labeled` comes from, named in messages.
+        datalist: the file, whose sections are told if that one is empty.
         model_settings: names of command line keys that must be what they were in training, and their values.
         model_file: weights in a training run's ``models/``, whose ``logs/`` tell what the settings were; without such a
             record (a deployed bundle) they are not compared.
@@ -103,6 +105,7 @@ class InputChecks:
         require_labels: bool = True,
         cache_file: str | None = None,
         section: str = DatalistKeys.TRAINING,
+        datalist: str | None = None,
         model_settings: Mapping[str, Any] | None = None,
         model_file: str | None = None,
     ) -> None:
@@ -119,6 +122,7 @@ class InputChecks:
         self.require_labels = require_labels
         self.cache_file = cache_file
         self.section = str(section)
+        self.datalist = datalist
         self.model_settings = model_settings or {}
         self.model_file = model_file
 
@@ -180,7 +184,10 @@ class InputChecks:
 
     def _list_problems(self) -> Iterator[str]:
         if not self.labeled:
-            yield f"section `{self.section}` of the datalist has no items; at least one is needed."
+            sizes = {} if self.datalist is None else section_sizes(self.datalist)
+            there = ", ".join(f"{name} ({count})" for name, count in sizes.items())
+            found = "" if self.datalist is None else f" {self.datalist} has items in: {there or 'no section'}."
+            yield f"section `{self.section}` of the datalist has no items; at least one is needed.{found}"
         if self.require_labels:
             for section, items in ((self.section, self.labeled), (str(DatalistKeys.VALIDATION), self.validation)):
                 for item in items:

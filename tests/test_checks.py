@@ -211,6 +211,19 @@ def test_empty_list_names_its_section():
     assert "section `testing` of the datalist has no items" in problem(section="testing")
 
 
+def test_empty_section_comes_with_those_that_are_there(tmp_path):
+    content = {
+        "labels": ["background", "a"],
+        "training": [{"image": "a"}] * 2,
+        "testing": [],
+        "validation": [{"image": "b"}],
+    }
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    message = problem(section="nosuch", datalist=str(tmp_path / "list.json"))
+    assert message.startswith("section `nosuch` of the datalist has no items")
+    assert message.endswith(f"{tmp_path}/list.json has items in: training (2), validation (1).")
+
+
 def test_item_without_label_is_refused_unless_labels_are_not_required(tmp_path):
     item = {"image": save(tmp_path / "i.nii")}
     check(labeled=[item], require_labels=False)

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..keys import DatalistKeys
 from .dicom import find_series, is_dicom
 
-__all__ = ["PredictionNames", "find_images", "load_datalist", "nifti_files"]
+__all__ = ["PredictionNames", "find_images", "load_datalist", "nifti_files", "section_sizes"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
@@ -58,6 +58,19 @@ def load_datalist(
         _read_item(item, f"{datalist}: `{section}`, item {i} (counted from 0)", section, os.path.abspath(dataset_dir))
         for i, item in enumerate(items[:limit])
     ]
+
+
+def section_sizes(datalist: str) -> dict[str, int]:
+    """
+    Number of items by section, for those that have any.
+
+    Raises:
+        InputError: if the file is missing or is not JSON.
+    """
+    content = _read_json(datalist, "")
+    lists = {name: items for name, items in content.items() if isinstance(items, list)}
+    # a list of label names is no section
+    return {name: len(items) for name, items in lists.items() if items and isinstance(items[0], Mapping)}
 
 
 def nifti_files(folder: str | Path) -> list[Path]:

@@ -358,6 +358,15 @@ def test_inference_of_an_empty_folder_is_an_error(data: Path, tmp_path: Path) ->
         work.run()
 
 
+def test_evaluation_of_no_section_names_those_that_are_there(data: Path, tmp_path: Path) -> None:
+    work = workflow(PHANTOM, "evaluate", data, tmp_path / "out", eval_section="nosuch")
+    work.initialize()
+    with pytest.raises(
+        InputError, match=r"`nosuch`.* training \(2\), unlabeled \(3\), validation \(1\), testing \(1\)"
+    ):
+        work.run()
+
+
 def test_evaluation_without_weights_says_where_it_looked(data: Path, tmp_path: Path) -> None:
     work = workflow(PHANTOM, "evaluate", data, tmp_path / "out", eval_section="testing")
     work.initialize()
