@@ -33,8 +33,9 @@ from .errors import first_line, raise_if_any
 from .files import model_settings_file, write_text
 from .keys import DatalistKeys
 
-__all__ = ["InputChecks", "Volume", "describe_volume", "pair_problems"]
+__all__ = ["InputChecks", "Volume", "describe_volume", "has_two_voxels", "pair_problems"]
 
+TWO_VOXELS = "leaves two voxels at the deepest stage, of which instance norm makes +1 and -1 whatever they are"
 AFFINE_TOLERANCE = 1e-3  # mm; headers keep affines as float32
 PROGRESS_FROM = 20  # files; fewer are read before a bar is worth it
 
@@ -71,6 +72,7 @@ class InputChecks:
         num_classes: number of classes, the background included.
         patch_size: sides of the patch in voxels, each a positive multiple of `divisor`.
         divisor: what the network needs the sides of a patch to be a multiple of.
+        norm: of the network that is to be trained; ``instance`` needs more than two voxels at the deepest stage.
         flags: names of command line keys and their values, which must be booleans.
         positive: names of command line keys and their values, which must be positive numbers or lists of them.
         choices: names of command line keys, each with its value and the values it may have.
@@ -98,6 +100,7 @@ class InputChecks:
         num_classes: int,
         patch_size: Sequence[int],
         divisor: int = 16,
+        norm: str | None = None,
         flags: Mapping[str, Any] | None = None,
         positive: Mapping[str, Any] | None = None,
         choices: Mapping[str, tuple[Any, Sequence[Any]]] | None = None,
@@ -115,6 +118,7 @@ class InputChecks:
         self.num_classes = num_classes
         self.patch_size = patch_size
         self.divisor = divisor
+        self.norm = norm
         self.flags = flags or {}
         self.positive = positive or {}
         self.choices = choices or {}
@@ -166,6 +170,9 @@ class InputChecks:
                 f"--patch_size is {list(sides)}, which leaves one voxel at the deepest stage, too few to normalise; "
                 f"wanted at least one side of {2 * self.divisor} or more."
             )
+        elif self.norm == "instance" and has_two_voxels(sides, self.divisor):
+            wanted = [2 * self.divisor if side == self.divisor else side for side in sides]
+            yield f"--patch_size is {list(sides)}, which {TWO_VOXELS}; wanted more, such as {wanted}, or --norm group."
 
     def _model_setting_problems(self) -> Iterator[str]:
         if self.model_file is None:
@@ -267,6 +274,11 @@ class InputChecks:
                 f"{path}: holds labels from {label.minimum:g} to {label.maximum:g}; "
                 f"with --num_classes {self.num_classes} they must be 0 to {self.num_classes - 1}."
             )
+
+
+def has_two_voxels(patch_size: Sequence[int], divisor: int) -> bool:
+    """Whether a patch has two voxels where the network has reduced its sides by ``divisor``."""
+    return math.prod(side // divisor for side in patch_size) == 2
 
 
 def pair_problems(image_path: str, image: Volume, label_path: str, label: Volume) -> Iterator[str]:

@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 
 from .bundle_checks import check_config, check_metadata
+from .checks import TWO_VOXELS, has_two_voxels
 from .errors import InputError, raise_if_any
 from .files import write_text
 from .guess_settings import Choice, choose_settings
@@ -210,6 +211,9 @@ def _check_arguments(
             VNet.check_patch_size(patch_size)
         except ValueError as error:
             problems.append(f"--patch_size: {error}")
+        else:
+            if has_two_voxels(patch_size, VNet.divisor):
+                problems.append(f"--patch_size: found {patch_size}, which {TWO_VOXELS}; wanted a larger one.")
     for flag, number, least in (
         ("features", features, 1),
         ("batch_size_labeled", batch_size_labeled, 1),

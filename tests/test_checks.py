@@ -260,6 +260,19 @@ def test_patch_larger_than_every_volume_passes(tmp_path):
     check(labeled=[pair(tmp_path)], patch_size=[64, 64, 64])
 
 
+@pytest.mark.parametrize("patch_size", [[16, 16, 32], [16, 32, 16], [32, 16, 16]])
+def test_two_voxels_at_the_deepest_stage_are_refused_for_instance_norm_alone(tmp_path, patch_size):
+    message = problem(labeled=[pair(tmp_path)], patch_size=patch_size, norm="instance")
+    assert "two voxels" in message and "[32, 32, 32], or --norm group" in message
+    for norm in ("group", "batch", None):
+        check(labeled=[pair(tmp_path)], patch_size=patch_size, norm=norm)
+
+
+@pytest.mark.parametrize("patch_size", [[16, 16, 48], [16, 32, 32]])
+def test_three_voxels_at_the_deepest_stage_pass(tmp_path, patch_size):
+    check(labeled=[pair(tmp_path)], patch_size=patch_size, norm="instance")
+
+
 def test_divisor_is_the_networks(tmp_path):
     check(labeled=[pair(tmp_path)], patch_size=[8, 24, 40], divisor=8)
 

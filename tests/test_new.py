@@ -429,6 +429,7 @@ def test_broken_unlabelled_scans_are_left_out_only_if_asked(near: Path, capsys: 
         ({"intensity_window": [0, 5], "modality": "MR"}, "MR has no unit"),
         ({"spacing_mm": [1, 1]}, "--spacing_mm: found"),
         ({"patch_size": [30, 32, 32]}, "--patch_size: .* multiple of 16"),
+        ({"patch_size": [16, 32, 16]}, "--patch_size: .* two voxels"),
         ({"features": 0}, "--features: found 0, wanted 1 or more"),
         ({"batch_size_unlabeled": -1}, "--batch_size_unlabeled: found -1, wanted 0 or more"),
         ({"validation_share": 1.0}, "--validation_share: found 1.0"),
@@ -539,8 +540,9 @@ def test_mr_like_volumes_are_z_scored(near: Path) -> None:
     make()
     assert train()["intensity_transform"] == {"_target_": "NormalizeIntensityd", "keys": "image"}
     assert train()["spacing_mm"] == [1.0, 1.0, 1.0]
-    # 20, 18, 22 are nearest to 16 each, and one side must be 32
-    assert train()["patch_size"] == [16, 16, 32]
+    # 20, 18, 22 are nearest to 16 each, of which the network would have one voxel to normalise at its deepest stage:
+    # z, then x, which reach furthest beyond their sides, become 32
+    assert train()["patch_size"] == [32, 16, 32]
     # 3 unlabelled in batches of 2: 300 x 2 = 600, below the least
     assert train()["max_iterations"] == 1000
     assert (train()["features"], train()["batch_size_labeled"], train()["batch_size_unlabeled"]) == (32, 2, 2)

@@ -29,7 +29,7 @@ TINY: dict[str, Any] = {
     "device": "cpu",
     "num_classes": 3,
     "spacing_mm": [1.0, 1.0, 1.0],
-    "patch_size": [16, 16, 32],
+    "patch_size": [16, 32, 32],
     "features": 4,
     "ddim_steps": 2,
     "max_iterations": 2,
@@ -203,7 +203,7 @@ def test_preset_paper_trains(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "switches",
     [
-        {"norm": "batch", "correlation_stage": 1, "correlation_detach": True},
+        {"norm": "batch", "patch_size": [16, 16, 32], "correlation_stage": 1, "correlation_detach": True},
         {"norm": "group", "export_ema": False, "selection": "best", "decoder_aggregation": 0.01},
         {"amp": True, "difficulty_source": "difficulty", "mask_block": 8, "cutmix_labeled_probability": 1.0},
         {"channels_last": False, "weights::u": 1.0, "weights::kd": 0.0, "weights::rec": 0.0, "blur_sigma": 0.0},
@@ -280,6 +280,10 @@ def one_voxel_deep_down(data: Path) -> dict:
     return {"patch_size": [16, 16, 16]}
 
 
+def two_voxels_deep_down(data: Path) -> dict:
+    return {"patch_size": [16, 32, 16]}
+
+
 def text_for_a_flag(data: Path) -> dict:
     return {"amp": "true"}
 
@@ -298,6 +302,7 @@ def text_for_a_flag(data: Path) -> dict:
         (text_for_a_flag, r"amp"),
         (unknown_preset, r"papper.*'paper'"),
         (one_voxel_deep_down, r"one voxel"),
+        (two_voxels_deep_down, r"two voxels .* such as \[32, 32, 32\], or --norm group"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
