@@ -150,7 +150,7 @@ def find_scans(path: str, section: DatalistKeys) -> Found:
             f"{flag} {path}: found {'a file' if root.is_file() else 'nothing'}, wanted a folder with {_WANTED}."
         )
     root = root.resolve()
-    names = _names_beside(root)
+    names = _names_beside(root, section)
     # a folder given as .../lge/imagesTr is known as lge
     layout_names = {name for folders in _FOLDERS.values() for pair in folders for name in pair}
     home = root.parent if root.name in layout_names else root
@@ -188,7 +188,8 @@ def read_label_names(content: Any, origin: str) -> dict[int, str]:
     list that begins with the background.
 
     Raises:
-        InputError: if it is none of these, a value is named twice, or a name cannot be used in a configuration.
+        InputError: if it is none of these, a value is named twice, a name cannot be used in a configuration, or voxels
+            are to be ignored.
     """
     wanted = f'{origin}: wanted label names like {{"0": "background", "1": "liver"}}'
     if isinstance(content, list):
@@ -200,6 +201,12 @@ def read_label_names(content: Any, origin: str) -> dict[int, str]:
     for value, name in pairs:
         if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).isdecimal():
             raise InputError(f"{wanted}, found the value {value!r} for {name!r}.")
+        if name.strip().lower() == "ignore":
+            raise InputError(
+                f"{origin}: found the label {name!r} ({value}), nnU-Net's for voxels to leave out, wanted only classes: every "
+                "voxel of a labelled scan counts here. Give the scans that have such voxels as --unlabeled and take "
+                f"{name!r} out of the file, or set these voxels to the class they belong to."
+            )
         # MONAI would evaluate or look up the first three; the others end a cell of the README's table
         if not name.strip() or name[0] in "$@%" or re.search(r"[|\x00-\x1f]", name):
             raise InputError(f"{origin}: found the label name {name!r}, wanted words that do not begin with $, @ or %.")
@@ -297,7 +304,7 @@ def _stem(file: Path) -> str:
     return file.name.removesuffix(".gz").removesuffix(".nii")
 
 
-def _names_beside(root: Path) -> dict[int, str]:
+def _names_beside(root: Path, section: DatalistKeys) -> dict[int, str]:
     """Label names in an nnU-Net or Decathlon ``dataset.json``, which also tells how many channels an image has."""
     file = root / "dataset.json"
     if not file.is_file():
@@ -310,7 +317,7 @@ def _names_beside(root: Path) -> dict[int, str]:
         raise InputError(
             f"{file}: found {len(channels)} channels {channels}, wanted one: images have a single channel here."
         )
-    return read_label_names(content["labels"], f"{file}, `labels`") if "labels" in content else {}
+    return _names_in(content, file, section)
 
 
 def _from_list(file: Path, section: DatalistKeys) -> Found:
@@ -324,8 +331,14 @@ def _from_list(file: Path, section: DatalistKeys) -> Found:
     for item in items:
         image = item[DatalistKeys.IMAGE]
         scans.append(Scan(_stem(Path(image)), image, item.get(DatalistKeys.LABEL), item.get(DatalistKeys.DOMAIN, "")))
-    names = read_label_names(content["labels"], f"{file}, `labels`") if "labels" in content else {}
-    return Found(scans, folder, names)
+    return Found(scans, folder, _names_in(content, file, section))
+
+
+def _names_in(content: Mapping[str, Any], file: Path, section: DatalistKeys) -> dict[int, str]:
+    # who has no use for labels need not hear of their names
+    if "labels" not in content or section == DatalistKeys.UNLABELED:
+        return {}
+    return read_label_names(content["labels"], f"{file}, `labels`")
 
 
 def _pair(

@@ -535,9 +535,19 @@ def _recipe(
             "origin": f"Made by `{COMMAND}`; the settings it guessed, and why, are listed below. The files may be edited.",
             "data_page": "Every scan is named in [datalist.json](../datalist.json).",
             "bundle_path": Path(os.path.relpath(Path(output, name))).as_posix(),
+            "method_page": _page("method.md", Path(output, name)),
+            "bundles_page": _page("bundles.md", Path(output, name)),
             "scans_place": "Scans are named by their full paths in `datalist.json`: make the bundle again if they move.",
         },
     )
+
+
+def _page(name: str, folder: Path) -> str:
+    """A link from a bundle's README to a page of the project if it lies where it does for the project's own bundles."""
+    link = f"../../../docs/{name}"
+    if os.path.isfile(os.path.normpath(os.path.join(folder.absolute(), "docs", link))):
+        return f"[docs/{name}]({link})"
+    return f"`docs/{name}` in the repository of dtlp_components"
 
 
 def _readme(

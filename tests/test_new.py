@@ -162,6 +162,14 @@ def test_several_channels_are_refused(near: Path) -> None:
     assert "dataset.json: found 2 channels" in refusal(labeled="Dataset001")
 
 
+def test_nnunets_label_to_ignore_is_no_class(near: Path) -> None:
+    folder = nnunet(near / "Dataset001", labels={"background": 0, "tumour": 1, "ignore": 2})
+    message = refusal(labeled="Dataset001")
+    assert f"{folder}/dataset.json, `labels`: found the label 'ignore' (2)" in message
+    assert "as --unlabeled" in message
+    make(unlabeled="Dataset001")  # whose labels nobody opens
+
+
 def test_datalist_with_a_domain_of_its_own(near: Path) -> None:
     items = [{"image": f"imagesTr/case{i}.nii.gz", "label": f"labelsTr/case{i}.nii.gz"} for i in range(2)]
     items[0]["domain"] = "scanner 7"
@@ -650,6 +658,19 @@ def test_another_output_folder_is_found_again(near: Path) -> None:
     datalist = parser.get_parsed_content("datalist")
     assert len(load_datalist(datalist, "unlabeled", parser.get_parsed_content("dataset_dir"))) == 3
     assert check_config(train(Path("else where/b@c/mine"))) == []
+
+
+@pytest.mark.parametrize("in_repository", [True, False])
+def test_pages_of_the_project_are_linked_only_where_they_are(near: Path, in_repository: bool) -> None:
+    if in_repository:
+        (near / "docs").mkdir()
+        for name in ("method.md", "bundles.md"):
+            (near / "docs" / name).touch()
+    readme = make() / "docs/README.md"
+    targets = re.findall(r"\]\(([^)#]+)\)", readme.read_text())
+    assert [target for target in targets if not (readme.parent / target).exists()] == []
+    assert ("../../../docs/method.md" in targets) == in_repository
+    assert "docs/method.md" in readme.read_text()
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
