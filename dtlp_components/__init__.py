@@ -10,7 +10,7 @@ from .data.mixing import BlockMask, CrossSetCutMix
 from .data.readers import ScanReader
 from .engines.trainer import DTLPTrainer, loss_terms
 from .errors import InputError, NonFiniteError
-from .handlers.checkpoints import TrainingCheckpoint
+from .handlers.checkpoints import TrainingCheckpoint, run_name
 from .handlers.prediction_report import PredictionReport
 from .handlers.progress import TrainingProgress
 from .handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
@@ -58,4 +58,5 @@ __all__ = [
     "loss_terms",
     "predict_sources",
     "propagate_logits",
+    "run_name",
 ]

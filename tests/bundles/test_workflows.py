@@ -9,8 +9,10 @@ import json
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -140,6 +142,35 @@ def test_resumed_run_has_the_losses_of_an_uninterrupted_one(data: Path, tmp_path
     final = [torch.load(tmp_path / name / "models" / "model.pt", weights_only=True) for name in ("whole", "cut")]
     for name, value in final[0].items():
         torch.testing.assert_close(final[1][name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_mlflow_record_of_a_killed_run_is_continued_on_resume_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    now = iter(f"2025010{day}-000000" for day in range(1, 9))
+    clock = SimpleNamespace(
+        localtime=time.localtime, strftime=lambda text, *at: time.strftime(text, *at) if at else next(now)
+    )
+    monkeypatch.setattr("dtlp_components.handlers.checkpoints.time", clock)
+    numbers = {"mlflow": True, "max_iterations": 3, "monitor_cases": 0, "val_interval": 1}
+    output = tmp_path / "out"
+
+    def records() -> dict[str, str]:
+        client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{output}/mlruns.db")
+        ids = [experiment.experiment_id for experiment in client.search_experiments()]
+        return {run.info.run_name: run.info.status for run in client.search_runs(ids)}
+
+    first, second = (f"phantom_10_seed0_2025010{day}-000000" for day in (1, 2))
+    losses_of(workflow(PHANTOM, "train", data, output, **numbers), stop_after=2)
+    assert records() == {first: "RUNNING"}
+    losses_of(workflow(PHANTOM, "train", data, output, **numbers), stop_after=2)
+    assert records() == {first: "RUNNING", second: "RUNNING"}
+    losses_of(workflow(PHANTOM, "train", data, output, resume=True, **numbers))
+    assert records() == {first: "RUNNING", second: "FINISHED"}
+    losses_of(workflow(PHANTOM, "train", data, output, run_name="mine", **numbers), stop_after=1)
+    assert records() == {first: "RUNNING", second: "FINISHED", "mine": "RUNNING"}
 
 
 def test_resume_without_a_checkpoint_starts_from_the_beginning(data: Path, tmp_path: Path) -> None:
