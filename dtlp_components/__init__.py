@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from .checks import InputChecks
-from .data.datalists import find_images, load_datalist
+from .data.datalists import PredictionNames, find_images, load_datalist
 from .data.loaders import EndlessDataLoader, RandomDraws
 from .data.mixing import BlockMask, CrossSetCutMix
+from .data.readers import ScanReader
 from .data.transforms import AntiAliasd, CropToBoxd, CTOrMRIntensityd
 from .engines.trainer import DTLPTrainer, loss_terms
 from .errors import InputError, NonFiniteError
-from .handlers.checkpoints import TrainingCheckpoint
+from .handlers.checkpoints import TrainingCheckpoint, run_name
 from .handlers.prediction_report import PredictionReport
 from .handlers.progress import TrainingProgress
 from .handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
@@ -44,10 +45,12 @@ __all__ = [
     "MaskedReconstructionLoss",
     "MeanTeacher",
     "NonFiniteError",
+    "PredictionNames",
     "PredictionReport",
     "PseudoLabelMonitor",
     "PseudoLabels",
     "RandomDraws",
+    "ScanReader",
     "ScoreTable",
     "SigmoidRampUp",
     "TrainingCheckpoint",
@@ -59,4 +62,5 @@ __all__ = [
     "loss_terms",
     "predict_sources",
     "propagate_logits",
+    "run_name",
 ]

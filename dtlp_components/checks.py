@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
-import gzip
 import inspect
 import io
 import json
@@ -25,15 +24,18 @@ from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, Referenc
 from monai.bundle.scripts import create_workflow, run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
 from tqdm import tqdm
 
-from .errors import raise_if_any
+from .data.datalists import section_sizes
+from .data.dicom import series_problems
+from .data.readers import load_volume
+from .errors import first_line, raise_if_any
 from .files import model_settings_file, write_text
 from .keys import DatalistKeys
 
-__all__ = ["InputChecks", "Volume", "describe_volume", "first_line", "load_volume", "pair_problems"]
+__all__ = ["InputChecks", "Volume", "describe_volume", "has_two_voxels", "pair_problems"]
 
+TWO_VOXELS = "leaves two voxels at the deepest stage, of which instance norm makes +1 and -1 whatever they are"
 AFFINE_TOLERANCE = 1e-3  # mm; headers keep affines as float32
 PROGRESS_FROM = 20  # files; fewer are read before a bar is worth it
 
@@ -60,7 +62,8 @@ class InputChecks:
     unlabelled item is never opened.
 
     Checked of volumes: 3-D (a trailing axis of length 1 is allowed) and finite; a label has its image's shape and
-    affine (to 0.001 mm), whole numbers in ``[0, num_classes)``, and not all labels are empty.
+    affine (to 0.001 mm), whole numbers in ``[0, num_classes)``, and not all labels are empty. A folder is a DICOM series:
+    of its slices none is missing or twice, and all are of one series and one grid.
 
     Args:
         labeled: items ``{"image": path, "label": path}`` to train on, or to evaluate; must not be empty.
@@ -69,6 +72,7 @@ class InputChecks:
         num_classes: number of classes, the background included.
         patch_size: sides of the patch in voxels, each a positive multiple of `divisor`.
         divisor: what the network needs the sides of a patch to be a multiple of.
+        norm: of the network that is to be trained; ``instance`` needs more than two voxels at the deepest stage.
         flags: names of command line keys and their values, which must be booleans.
         positive: names of command line keys and their values, which must be positive numbers or lists of them.
         choices: names of command line keys, each with its value and the values it may have.
@@ -78,6 +82,7 @@ class InputChecks:
         cache_file: JSON file that keeps what was read, by path, size and time of change, so that a second start
             is instant; none if None.
         section: section of the datalist that `labeled` comes from, named in messages.
+        datalist: the file, whose sections are told if that one is empty.
         model_settings: names of command line keys that must be what they were in training, and their values.
         needs_published_box: whether preprocessing crops every scan to its item's ``published_box``.
         model_file: weights in a training run's ``models/``, whose ``logs/`` tell what the settings were; without such a
@@ -96,6 +101,7 @@ class InputChecks:
         num_classes: int,
         patch_size: Sequence[int],
         divisor: int = 16,
+        norm: str | None = None,
         flags: Mapping[str, Any] | None = None,
         positive: Mapping[str, Any] | None = None,
         choices: Mapping[str, tuple[Any, Sequence[Any]]] | None = None,
@@ -103,6 +109,7 @@ class InputChecks:
         require_labels: bool = True,
         cache_file: str | None = None,
         section: str = DatalistKeys.TRAINING,
+        datalist: str | None = None,
         model_settings: Mapping[str, Any] | None = None,
         model_file: str | None = None,
         needs_published_box: bool = False,
@@ -113,6 +120,7 @@ class InputChecks:
         self.num_classes = num_classes
         self.patch_size = patch_size
         self.divisor = divisor
+        self.norm = norm
         self.flags = flags or {}
         self.positive = positive or {}
         self.choices = choices or {}
@@ -120,6 +128,7 @@ class InputChecks:
         self.require_labels = require_labels
         self.cache_file = cache_file
         self.section = str(section)
+        self.datalist = datalist
         self.model_settings = model_settings or {}
         self.model_file = model_file
         self.needs_published_box = needs_published_box
@@ -164,6 +173,9 @@ class InputChecks:
                 f"--patch_size is {list(sides)}, which leaves one voxel at the deepest stage, too few to normalise; "
                 f"wanted at least one side of {2 * self.divisor} or more."
             )
+        elif self.norm == "instance" and has_two_voxels(sides, self.divisor):
+            wanted = [2 * self.divisor if side == self.divisor else side for side in sides]
+            yield f"--patch_size is {list(sides)}, which {TWO_VOXELS}; wanted more, such as {wanted}, or --norm group."
 
     def _model_setting_problems(self) -> Iterator[str]:
         if self.model_file is None:
@@ -182,7 +194,10 @@ class InputChecks:
 
     def _list_problems(self) -> Iterator[str]:
         if not self.labeled:
-            yield f"section `{self.section}` of the datalist has no items; at least one is needed."
+            sizes = {} if self.datalist is None else section_sizes(self.datalist)
+            there = ", ".join(f"{name} ({count})" for name, count in sizes.items())
+            found = "" if self.datalist is None else f" {self.datalist} has items in: {there or 'no section'}."
+            yield f"section `{self.section}` of the datalist has no items; at least one is needed.{found}"
         if self.require_labels:
             for section, items in ((self.section, self.labeled), (str(DatalistKeys.VALIDATION), self.validation)):
                 for item in items:
@@ -226,6 +241,9 @@ class InputChecks:
         for path in tqdm(unread, desc="checking the data", unit="file", disable=len(unread) <= PROGRESS_FROM):
             # before reading: a file that changes meanwhile is read again next time
             stamp = _stamp(path)
+            if os.path.isdir(path) and (found := series_problems(Path(path))):
+                problems += found
+                continue
             try:
                 volumes[path] = describe_volume(load_volume(path))
             except Exception as e:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
@@ -269,6 +287,11 @@ class InputChecks:
             )
 
 
+def has_two_voxels(patch_size: Sequence[int], divisor: int) -> bool:
+    """Whether a patch has two voxels where the network has reduced its sides by ``divisor``."""
+    return math.prod(side // divisor for side in patch_size) == 2
+
+
 def pair_problems(image_path: str, image: Volume, label_path: str, label: Volume) -> Iterator[str]:
     """One sentence if a label is not on the grid of its image."""
     if image.shape != label.shape:
@@ -282,22 +305,6 @@ def pair_problems(image_path: str, image: Volume, label_path: str, label: Volume
             )
 
 
-def load_volume(path: str) -> MetaTensor:
-    """
-    Read a scan to its last byte.
-
-    Returns:
-        Voxels ``(1, x, y, z)`` float32, channel first (a NIfTI file's fourth axis becomes the first one), with ``affine``.
-    """
-    if path.endswith(".gz"):
-        # nibabel stops after the last voxel; only who reads on gets the checksum compared
-        with gzip.open(path) as file:
-            while file.read(1 << 24):
-                pass
-    volume: MetaTensor = LoadImage(image_only=True, ensure_channel_first=True)(path)
-    return volume
-
-
 def describe_volume(volume: MetaTensor) -> Volume:
     """What the checks need to know of a scan."""
     affine, data = volume.affine.tolist(), volume.as_tensor()
@@ -307,8 +314,10 @@ def describe_volume(volume: MetaTensor) -> Volume:
 
 
 def _stamp(path: str) -> dict[str, int]:
-    status = os.stat(path)
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    # a folder's own time does not change with the files in it
+    files = [path, *os.scandir(path)] if os.path.isdir(path) else [path]
+    states = [os.stat(file) for file in files]
+    return {"size": sum(s.st_size for s in states), "mtime_ns": max(s.st_mtime_ns for s in states)}
 
 
 def _load_cache(cache_file: str | None) -> dict[str, Any]:
@@ -417,8 +426,3 @@ def _is_whole(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-def first_line(error: Exception) -> str:
-    """First line of an error's text, without its full stop."""
-    return (str(error).strip().splitlines() or [""])[0].rstrip(".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["InputError", "NonFiniteError", "raise_if_any"]
+__all__ = ["InputError", "NonFiniteError", "first_line", "raise_if_any"]
 
 MAX_PROBLEMS = 20
 
@@ -41,3 +41,8 @@ def raise_if_any(problems: Sequence[str], start: str = "Cannot start") -> None:
             lines.append(f"  ... and {len(problems) - MAX_PROBLEMS} more.")
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise InputError("\n".join([f"{start}, {count} found:", *lines]))
+
+
+def first_line(error: Exception) -> str:
+    """First line of an error's text, without its full stop."""
+    return (str(error).strip().splitlines() or [""])[0].rstrip(".")

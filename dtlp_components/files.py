@@ -7,12 +7,17 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["model_settings_file", "write_text"]
+__all__ = ["model_settings_file", "run_name_file", "write_text"]
 
 
 def model_settings_file(output_dir: str | os.PathLike) -> Path:
     """Where a training run keeps the numbers that evaluation and inference have to share with it."""
     return Path(output_dir, "logs", "model_settings.json")
+
+
+def run_name_file(output_dir: str | os.PathLike) -> Path:
+    """Where a training run keeps its name in MLflow."""
+    return Path(output_dir, "logs", "run_name.txt")
 
 
 def write_text(path: str, text: str) -> None:

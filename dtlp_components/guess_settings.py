@@ -19,6 +19,7 @@ __all__ = ["Choice", "choose_settings", "guess_modality", "guess_spacing", "gues
 
 ANISOTROPIC = 3.0  # ratio of the largest to the smallest side of a voxel
 MAX_PATCH_VOXELS = 2**20  # about 100 along each side; more has not been tried
+MIN_PATCH_VOXELS = 3 * 16**3  # at its deepest stage the network has to normalise what is left of them, one in 16^3
 FEATURES = (32, 16, 8)
 BATCH_SIZES = (2, 1)
 ITERATIONS = (1000, 6000)  # 6000 is the default of recipes/base
@@ -187,12 +188,12 @@ def _choose_sizes(
 
 
 def _nearest_patch(median: np.ndarray) -> list[int]:
-    """Nearest multiples of 16, with no more than ``MAX_PATCH_VOXELS`` and not all of them 16."""
+    """Nearest multiples of 16, with no more than ``MAX_PATCH_VOXELS`` and no fewer than ``MIN_PATCH_VOXELS``."""
     sides = [max(16, 16 * round(float(side) / 16)) for side in median]
     while math.prod(sides) > MAX_PATCH_VOXELS:
         sides[sides.index(max(sides))] -= 16
-    if max(sides) == 16:
-        sides[int(median.argmax())] = 32  # the network cannot normalise a single voxel at its deepest stage
+    while math.prod(sides) < MIN_PATCH_VOXELS:
+        sides[int((median / sides).argmax())] += 16
     return sides
 
 
@@ -202,7 +203,8 @@ def _fit_patch(
     """``wanted``, its longest sides shortened until it fits into ``room`` bytes; ``None`` if ``floor`` does not."""
     sides = list(wanted)
     while estimate_bytes(sides, features, batch_size, num_classes) > room:
-        longer = [i for i in range(3) if sides[i] > floor[i] and sum(sides) - 16 > 3 * 16]
+        voxels = math.prod(sides)
+        longer = [i for i in range(3) if sides[i] > floor[i] and voxels * (1 - 16 / sides[i]) >= MIN_PATCH_VOXELS]
         if not longer:
             return None
         sides[max(longer, key=lambda i: sides[i])] -= 16

@@ -19,10 +19,12 @@ import numpy as np
 from monai.data import MetaTensor
 from tqdm import tqdm
 
-from .checks import PROGRESS_FROM, Volume, describe_volume, first_line, load_volume, pair_problems
-from .data.datalists import NIFTI_SUFFIXES, find_images, load_datalist
+from .checks import PROGRESS_FROM, Volume, describe_volume, pair_problems
+from .data.datalists import load_datalist, nifti_files
+from .data.dicom import find_series, series_problems
+from .data.readers import load_volume
 from .data.transforms import border_median
-from .errors import InputError
+from .errors import InputError, first_line
 from .keys import DatalistKeys
 from .prepare.common import read_json
 
@@ -63,7 +65,6 @@ _WANTED = (
 _PERCENTILES = (0.5, 50.0, 99.5)
 _SAMPLE = 1_000_000  # voxels that percentiles are taken from, evenly spaced
 _FOREGROUND_SAMPLE = 20_000  # of every labelled scan, so that each counts alike
-_STEP_TOLERANCE = 0.05  # share of the usual distance between DICOM slices
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def find_scans(path: str, section: DatalistKeys) -> Found:
         path: a datalist (``.json``), or a folder in one of these layouts: ``imagesTr`` and ``labelsTr`` (also nnU-Net's,
             with ``_0000``), ``images`` and ``labels``, or images and ``*_label`` or ``*_seg`` files in one folder. For
             ``validation`` and ``testing``, ``imagesVal`` and ``imagesTs`` come first. For ``unlabeled`` it may also hold
-            DICOM: every folder with ``.dcm`` files is one scan.
+            DICOM: every folder with ``.dcm`` files, or DICOM files without that ending, is one scan.
         section: what the scans are for.
 
     Returns:
@@ -150,7 +151,7 @@ def find_scans(path: str, section: DatalistKeys) -> Found:
             f"{flag} {path}: found {'a file' if root.is_file() else 'nothing'}, wanted a folder with {_WANTED}."
         )
     root = root.resolve()
-    names = _names_beside(root)
+    names = _names_beside(root, section)
     # a folder given as .../lge/imagesTr is known as lge
     layout_names = {name for folders in _FOLDERS.values() for pair in folders for name in pair}
     home = root.parent if root.name in layout_names else root
@@ -158,15 +159,15 @@ def find_scans(path: str, section: DatalistKeys) -> Found:
     for images_name, labels_name in _FOLDERS[section]:
         if (root / images_name).is_dir():
             images_dir, labels_dir = root / images_name, root / labels_name
-            images = _nifti_files(images_dir)
-            labels = _nifti_files(labels_dir) if labels_dir.is_dir() else []
+            images = nifti_files(images_dir)
+            labels = nifti_files(labels_dir) if labels_dir.is_dir() else []
             break
     else:
         images_dir = labels_dir = root
-        files = _nifti_files(root)
+        files = nifti_files(root)
         labels = [file for file in files if _LABEL_ENDING.search(_stem(file))]
         images = [file for file in files if file not in labels]
-    series = _dicom_folders(images_dir)
+    series = find_series(images_dir)
     if series and section != DatalistKeys.UNLABELED:
         raise InputError(
             f"{flag} {path}: found DICOM in {series[0]}, wanted NIfTI: only unlabelled scans may be DICOM. "
@@ -188,7 +189,8 @@ def read_label_names(content: Any, origin: str) -> dict[int, str]:
     list that begins with the background.
 
     Raises:
-        InputError: if it is none of these, a value is named twice, or a name cannot be used in a configuration.
+        InputError: if it is none of these, a value is named twice, a name cannot be used in a configuration, or voxels
+            are to be ignored.
     """
     wanted = f'{origin}: wanted label names like {{"0": "background", "1": "liver"}}'
     if isinstance(content, list):
@@ -200,6 +202,12 @@ def read_label_names(content: Any, origin: str) -> dict[int, str]:
     for value, name in pairs:
         if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).isdecimal():
             raise InputError(f"{wanted}, found the value {value!r} for {name!r}.")
+        if name.strip().lower() == "ignore":
+            raise InputError(
+                f"{origin}: found the label {name!r} ({value}), nnU-Net's for voxels to leave out, wanted only classes: every "
+                "voxel of a labelled scan counts here. Give the scans that have such voxels as --unlabeled and take "
+                f"{name!r} out of the file, or set these voxels to the class they belong to."
+            )
         # MONAI would evaluate or look up the first three; the others end a cell of the README's table
         if not name.strip() or name[0] in "$@%" or re.search(r"[|\x00-\x1f]", name):
             raise InputError(f"{origin}: found the label name {name!r}, wanted words that do not begin with $, @ or %.")
@@ -297,19 +305,7 @@ def _stem(file: Path) -> str:
     return file.name.removesuffix(".gz").removesuffix(".nii")
 
 
-def _nifti_files(folder: Path) -> list[Path]:
-    """The folder's own NIfTI files, sorted; empty if there is none."""
-    if not any(name.name.endswith(NIFTI_SUFFIXES) and not name.name.startswith("._") for name in folder.iterdir()):
-        return []
-    return [Path(item[DatalistKeys.IMAGE]) for item in find_images(str(folder))]
-
-
-def _dicom_folders(folder: Path) -> list[Path]:
-    files = (file for file in folder.rglob("*") if file.suffix.lower() == ".dcm" and not file.name.startswith("."))
-    return sorted({file.parent for file in files})
-
-
-def _names_beside(root: Path) -> dict[int, str]:
+def _names_beside(root: Path, section: DatalistKeys) -> dict[int, str]:
     """Label names in an nnU-Net or Decathlon ``dataset.json``, which also tells how many channels an image has."""
     file = root / "dataset.json"
     if not file.is_file():
@@ -322,7 +318,7 @@ def _names_beside(root: Path) -> dict[int, str]:
         raise InputError(
             f"{file}: found {len(channels)} channels {channels}, wanted one: images have a single channel here."
         )
-    return read_label_names(content["labels"], f"{file}, `labels`") if "labels" in content else {}
+    return _names_in(content, file, section)
 
 
 def _from_list(file: Path, section: DatalistKeys) -> Found:
@@ -336,8 +332,14 @@ def _from_list(file: Path, section: DatalistKeys) -> Found:
     for item in items:
         image = item[DatalistKeys.IMAGE]
         scans.append(Scan(_stem(Path(image)), image, item.get(DatalistKeys.LABEL), item.get(DatalistKeys.DOMAIN, "")))
-    names = read_label_names(content["labels"], f"{file}, `labels`") if "labels" in content else {}
-    return Found(scans, folder, names)
+    return Found(scans, folder, _names_in(content, file, section))
+
+
+def _names_in(content: Mapping[str, Any], file: Path, section: DatalistKeys) -> dict[int, str]:
+    # who has no use for labels need not hear of their names
+    if "labels" not in content or section == DatalistKeys.UNLABELED:
+        return {}
+    return read_label_names(content["labels"], f"{file}, `labels`")
 
 
 def _pair(
@@ -374,7 +376,7 @@ def _pair(
 def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFacts | None, list[str]]:
     problems: list[str] = []
     is_folder = Path(scan.image).is_dir()
-    if is_folder and (problems := _dicom_problems(Path(scan.image))):
+    if is_folder and (problems := series_problems(Path(scan.image))):
         return None, problems
     image = _read(scan.image, frame, problems)
     label = _read(scan.label, frame, problems) if scan.label is not None and with_labels else None
@@ -455,52 +457,3 @@ def _read(path: str, frame: int | None, problems: list[str]) -> tuple[np.ndarray
 def _sample(values: np.ndarray, most: int) -> np.ndarray:
     flat = values.ravel()
     return flat[:: -(-len(flat) // most)] if len(flat) > most else flat
-
-
-def _dicom_problems(folder: Path) -> list[str]:
-    """What would make a reader stack the slices of a folder wrongly, one sentence each."""
-    try:
-        import pydicom
-    except ImportError as error:
-        raise InputError(f"{folder}: found DICOM; reading it needs pydicom: pip install pydicom") from error
-    slices = []
-    # every file, as MONAI's readers do
-    for file in sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")):
-        try:
-            slices.append((file.name, pydicom.dcmread(file, stop_before_pixels=True)))
-        except Exception as e:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
-            return [f"{file}: damaged or no DICOM file ({type(e).__name__}: {first_line(e)})."]
-    if len(slices) < 2:
-        return [
-            f"{folder}: found one DICOM file, wanted a series of slices; dcm2niix converts multi-frame files to NIfTI."
-        ]
-    needed = ("SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    for name, header in slices:
-        if missing := [tag for tag in needed if getattr(header, tag, None) is None]:
-            return [f"{folder / name}: found no {' and no '.join(missing)}, which is needed to place the slice."]
-    series = {str(header.SeriesInstanceUID) for _, header in slices}
-    if len(series) > 1:
-        return [f"{folder}: found {len(series)} series, wanted one in each folder; move them apart."]
-    for tag in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
-        # rounded: scanners write the same direction with other last digits
-        different = {tuple(np.round(np.atleast_1d(np.asarray(header[tag].value, float)), 3)) for _, header in slices}
-        if len(different) > 1:
-            return [f"{folder}: found slices that differ in {tag}, wanted one grid."]
-
-    slices.sort(key=lambda item: int(item[1].InstanceNumber))
-    directions = np.asarray(slices[0][1].ImageOrientationPatient, float)
-    normal = np.cross(directions[:3], directions[3:])
-    steps = np.diff([np.asarray(header.ImagePositionPatient, float) @ normal for _, header in slices])
-    usual = float(np.median(np.abs(steps)))
-    names = [name for name, _ in slices]
-    if (np.abs(steps) < _STEP_TOLERANCE * usual).any() or usual == 0:
-        i = int(np.abs(steps).argmin())
-        return [f"{folder}: found {names[i]} and {names[i + 1]} at the same place, wanted every slice once."]
-    if not (np.sign(steps) == np.sign(steps[0])).all():
-        return [f"{folder}: found slices whose InstanceNumber does not follow their position, wanted them in order."]
-    gaps = [i for i, step in enumerate(np.abs(steps)) if abs(step - usual) > _STEP_TOLERANCE * usual]
-    return [
-        f"{folder}: found {abs(steps[i]):.3g} mm from {names[i]} to {names[i + 1]} and {usual:.3g} mm elsewhere, wanted "
-        "one distance: a slice is missing, or the spacing varies. Export the series again, or convert it with dcm2niix."
-        for i in gaps
-    ]

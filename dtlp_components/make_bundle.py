@@ -76,7 +76,8 @@ class Recipe:
         data_license: text of ``docs/data_license.txt``.
         comment: where the configurations come from, written at their head.
         texts: README placeholders about places: ``origin`` (of the rendered files), ``data_page`` (more on the data),
-            ``bundle_path`` (from the repository's root) and ``scans_place`` (where the scans are).
+            ``bundle_path`` (from the repository's root), ``scans_place`` (where the scans are), ``method_page`` and
+            ``bundles_page`` (links to, or names of, these pages of the project).
     """
 
     name: str
@@ -273,6 +274,8 @@ def _read_recipe(name: str, recipes: Path) -> Recipe:
             "origin": "Rendered from `dtlp_components/recipes/`; edit there.",
             "data_page": f"More on the data, its layout and its known defects: [{page}](../../../{page}).",
             "bundle_path": f"bundles/{name}",
+            "method_page": "[docs/method.md](../../../docs/method.md)",
+            "bundles_page": "[docs/bundles.md](../../../docs/bundles.md)",
             "scans_place": f"`--dataset_dir DIR` says where the scans are, if not in `data/{dataset}`.",
         },
     )

@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 
 from .bundle_checks import check_config, check_metadata
+from .checks import TWO_VOXELS, has_two_voxels
 from .errors import InputError, raise_if_any
 from .files import write_text
 from .guess_settings import Choice, choose_settings
@@ -210,6 +211,9 @@ def _check_arguments(
             VNet.check_patch_size(patch_size)
         except ValueError as error:
             problems.append(f"--patch_size: {error}")
+        else:
+            if has_two_voxels(patch_size, VNet.divisor):
+                problems.append(f"--patch_size: found {patch_size}, which {TWO_VOXELS}; wanted a larger one.")
     for flag, number, least in (
         ("features", features, 1),
         ("batch_size_labeled", batch_size_labeled, 1),
@@ -516,8 +520,7 @@ def _recipe(
     }
     if not groups[Keys.TESTING] and groups[Keys.VALIDATION]:
         overrides["evaluate"] = {"eval_section": Keys.VALIDATION.value}
-    if folder := _folder_to_segment(groups):
-        overrides["inference"] = {"input": folder}
+    overrides["inference"] = {"input": _folder_to_segment(groups)}
     layer = Layer(COMMAND, overrides, _readme(name, command, groups, label_names, choices, notes, intensity))
     return Recipe(
         name,
@@ -532,9 +535,19 @@ def _recipe(
             "origin": f"Made by `{COMMAND}`; the settings it guessed, and why, are listed below. The files may be edited.",
             "data_page": "Every scan is named in [datalist.json](../datalist.json).",
             "bundle_path": Path(os.path.relpath(Path(output, name))).as_posix(),
+            "method_page": _page("method.md", Path(output, name)),
+            "bundles_page": _page("bundles.md", Path(output, name)),
             "scans_place": "Scans are named by their full paths in `datalist.json`: make the bundle again if they move.",
         },
     )
+
+
+def _page(name: str, folder: Path) -> str:
+    """A link from a bundle's README to a page of the project if it lies where it does for the project's own bundles."""
+    link = f"../../../docs/{name}"
+    if os.path.isfile(os.path.normpath(os.path.join(folder.absolute(), "docs", link))):
+        return f"[docs/{name}]({link})"
+    return f"`docs/{name}` in the repository of dtlp_components"
 
 
 def _readme(
@@ -572,11 +585,13 @@ def _readme(
 
 
 def _folder_to_segment(groups: Mapping[Keys, Inspected]) -> str:
-    """A folder of NIfTI images that inference can start with, or an empty text."""
+    """A folder of NIfTI images, or of DICOM series, that inference can start with."""
     for section in (Keys.TESTING, Keys.UNLABELED, Keys.VALIDATION, Keys.TRAINING):
-        for scan, _ in groups[section]:
-            if Path(scan.image).is_file():
-                return str(Path(scan.image).parent)
+        images = [scan.image for scan, _ in groups[section]]
+        if files := [image for image in images if Path(image).is_file()]:
+            return str(Path(files[0]).parent)
+        if images:
+            return os.path.commonpath(images)
     return ""
 
 
@@ -634,7 +649,7 @@ def _print_commands(folder: Path, groups: Mapping[Keys, Inspected]) -> None:
         print(
             "  (to evaluate, labelled scans are needed that training does not see: --validation, --validation_share or --testing)"
         )
-    where = shlex.quote(_folder_to_segment(groups) or "FOLDER_OF_NIFTI_IMAGES")
+    where = shlex.quote(_folder_to_segment(groups))
     print(f"  {run} run --config_file {shlex.quote(configs + '/inference.json')} --input {where}")
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -56,3 +56,42 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
             datalist[section].append(item)
     (folder / "datalist.json").write_text(json.dumps(datalist, indent=4))
     return folder
+
+
+def _write_series(
+    folder: Path,
+    voxels: np.ndarray,
+    step: float = 2.0,
+    axes: Sequence[Sequence[float]] = np.eye(3),
+    ending: str = ".dcm",
+) -> Path:
+    pydicom = pytest.importorskip("pydicom", reason="DICOM is optional: pip install pydicom")
+    folder.mkdir(parents=True)
+    series = pydicom.uid.generate_uid()
+    for k in range(voxels.shape[2]):
+        meta = pydicom.dataset.FileMetaDataset()
+        meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+        meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        header = pydicom.dataset.FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        header.SOPClassUID, header.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+        header.SeriesInstanceUID, header.Modality, header.InstanceNumber = series, "CT", k + 1
+        header.ImagePositionPatient = [*(k * step * np.asarray(axes[2]))]
+        header.ImageOrientationPatient = [*axes[0], *axes[1]]
+        header.PixelSpacing = [0.5, 0.75]  # rows, columns
+        header.Columns, header.Rows = voxels.shape[:2]
+        header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+        header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
+        header.RescaleSlope, header.RescaleIntercept = 1, -1024
+        header.PixelData = (voxels[:, :, k].T.astype(np.int32) + 1024).astype("<i2").tobytes()
+        header.save_as(folder / f"slice{k:02d}{ending}", enforce_file_format=True)
+    return folder
+
+
+@pytest.fixture
+def write_series() -> Callable[..., Path]:
+    """
+    Function that writes a CT series, and skips the test without pydicom: ``folder, voxels (columns, rows, slices)``, whole
+    numbers, of 0.75 x 0.5 x ``step`` mm; ``axes``, in the patient's LPS, are those of a row, a column and the slices.
+    """
+    return _write_series

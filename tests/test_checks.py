@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,11 +165,63 @@ def test_label_of_an_unlabeled_item_is_never_opened(tmp_path):
     check(labeled=[pair(tmp_path)], unlabeled=[{"image": save(tmp_path / "u.nii"), "label": str(forbidden)}])
 
 
+# --- DICOM
+
+
+def test_series_passes_and_its_faults_are_named(tmp_path, write_series):
+    folder = write_series(tmp_path / "ct", np.arange(120).reshape(SHAPE))
+    given = {"labeled": [{"image": str(folder)}], "require_labels": False}
+    check(**given)
+    (folder / "slice02.dcm").unlink()
+    assert "found 4 mm from slice01.dcm to slice03.dcm" in problem(**given)
+    write_series(tmp_path / "other", np.arange(120).reshape(SHAPE))
+    for file in (tmp_path / "other").iterdir():
+        file.rename(folder / f"b_{file.name}")
+    assert problem(**given) == f"{folder}: found 2 series, wanted one in each folder; move them apart."
+
+
+def test_folder_without_dicom_is_refused(tmp_path):
+    pytest.importorskip("pydicom", reason="DICOM is optional: pip install pydicom")
+    (tmp_path / "empty").mkdir()
+    message = problem(labeled=[{"image": str(tmp_path / "empty")}], require_labels=False)
+    assert "found no DICOM file, wanted a series" in message
+
+
+def test_missing_dicom_package_is_named_with_its_command(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(InputError, match="pip install pydicom"):
+        check(labeled=[{"image": str(tmp_path)}], require_labels=False)
+
+
+def test_changed_slice_is_read_again(tmp_path, write_series):
+    folder = write_series(tmp_path / "ct", np.arange(120).reshape(SHAPE))
+    given = {"labeled": [{"image": str(folder)}], "require_labels": False, "cache_file": str(tmp_path / "cache.json")}
+    check(**given)
+    file = folder / "slice02.dcm"
+    status = file.stat()
+    file.write_bytes(file.read_bytes()[:-8])
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # only the size tells
+    assert "truncated, damaged" in problem(**given)
+
+
 # --- lists
 
 
 def test_empty_list_names_its_section():
     assert "section `testing` of the datalist has no items" in problem(section="testing")
+
+
+def test_empty_section_comes_with_those_that_are_there(tmp_path):
+    content = {
+        "labels": ["background", "a"],
+        "training": [{"image": "a"}] * 2,
+        "testing": [],
+        "validation": [{"image": "b"}],
+    }
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    message = problem(section="nosuch", datalist=str(tmp_path / "list.json"))
+    assert message.startswith("section `nosuch` of the datalist has no items")
+    assert message.endswith(f"{tmp_path}/list.json has items in: training (2), validation (1).")
 
 
 def test_item_without_label_is_refused_unless_labels_are_not_required(tmp_path):
@@ -205,6 +258,19 @@ def test_patch_size_the_network_cannot_take_names_the_nearest(tmp_path, patch_si
 
 def test_patch_larger_than_every_volume_passes(tmp_path):
     check(labeled=[pair(tmp_path)], patch_size=[64, 64, 64])
+
+
+@pytest.mark.parametrize("patch_size", [[16, 16, 32], [16, 32, 16], [32, 16, 16]])
+def test_two_voxels_at_the_deepest_stage_are_refused_for_instance_norm_alone(tmp_path, patch_size):
+    message = problem(labeled=[pair(tmp_path)], patch_size=patch_size, norm="instance")
+    assert "two voxels" in message and "[32, 32, 32], or --norm group" in message
+    for norm in ("group", "batch", None):
+        check(labeled=[pair(tmp_path)], patch_size=patch_size, norm=norm)
+
+
+@pytest.mark.parametrize("patch_size", [[16, 16, 48], [16, 32, 32]])
+def test_three_voxels_at_the_deepest_stage_pass(tmp_path, patch_size):
+    check(labeled=[pair(tmp_path)], patch_size=patch_size, norm="instance")
 
 
 def test_divisor_is_the_networks(tmp_path):

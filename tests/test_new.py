@@ -162,6 +162,14 @@ def test_several_channels_are_refused(near: Path) -> None:
     assert "dataset.json: found 2 channels" in refusal(labeled="Dataset001")
 
 
+def test_nnunets_label_to_ignore_is_no_class(near: Path) -> None:
+    folder = nnunet(near / "Dataset001", labels={"background": 0, "tumour": 1, "ignore": 2})
+    message = refusal(labeled="Dataset001")
+    assert f"{folder}/dataset.json, `labels`: found the label 'ignore' (2)" in message
+    assert "as --unlabeled" in message
+    make(unlabeled="Dataset001")  # whose labels nobody opens
+
+
 def test_datalist_with_a_domain_of_its_own(near: Path) -> None:
     items = [{"image": f"imagesTr/case{i}.nii.gz", "label": f"labelsTr/case{i}.nii.gz"} for i in range(2)]
     items[0]["domain"] = "scanner 7"
@@ -208,33 +216,10 @@ def test_folders_of_one_name_become_two_domains(near: Path) -> None:
 # --- DICOM
 
 
-def write_series(folder: Path, voxels: np.ndarray, step: float = 2.0) -> Path:
-    """An axial CT series; voxels ``(x, y, z)`` in LPS, whole numbers."""
-    pydicom = pytest.importorskip("pydicom", reason="DICOM is optional: pip install pydicom")
-    folder.mkdir(parents=True)
-    series = pydicom.uid.generate_uid()
-    for k in range(voxels.shape[2]):
-        meta = pydicom.dataset.FileMetaDataset()
-        meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
-        meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-        meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        header = pydicom.dataset.FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        header.SOPClassUID, header.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-        header.SeriesInstanceUID, header.Modality, header.InstanceNumber = series, "CT", k + 1
-        header.ImagePositionPatient = [0, 0, k * step]
-        header.ImageOrientationPatient, header.PixelSpacing = [1, 0, 0, 0, 1, 0], [0.5, 0.75]  # rows, columns
-        header.Columns, header.Rows = voxels.shape[:2]
-        header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-        header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
-        header.RescaleSlope, header.RescaleIntercept = 1, -1024
-        header.PixelData = (voxels[:, :, k].T.astype(np.int32) + 1024).astype("<i2").tobytes()
-        header.save_as(folder / f"slice{k:02d}.dcm", enforce_file_format=True)
-    return folder
-
-
-def test_every_folder_with_dicom_is_one_scan(near: Path) -> None:
+def test_every_folder_with_dicom_is_one_scan(near: Path, write_series: Any) -> None:
     series = [write_series(near / f"pacs/patient{i}/series", ct(80 + i)) for i in range(2)]
     labelled(near / "ct", seed=90, image=ct)
+    (near / "pacs/patient1/series/notes.txt").write_text("not a slice")
     make(labeled="ct", unlabeled="pacs")
     assert [item["image"] for item in listed()["unlabeled"]] == [str(folder) for folder in series]
     found, broken = inspect_scans([FoundScan("a", str(series[0]))], None, False, "")
@@ -242,9 +227,10 @@ def test_every_folder_with_dicom_is_one_scan(near: Path) -> None:
     # columns are x
     assert found[0][1].spacing_mm == pytest.approx((0.75, 0.5, 2.0)) and found[0][1].shape == SHAPE
     assert found[0][1].orientation == "LPS"
+    assert read(Path("bundles/mine/configs/inference.json"))["input"] == str(near / "pacs")
 
 
-def test_missing_slice_is_named(near: Path) -> None:
+def test_missing_slice_is_named(near: Path, write_series: Any) -> None:
     folder = write_series(near / "pacs/series", ct(80))
     (folder / "slice07.dcm").unlink()
     message = refusal(unlabeled="pacs")
@@ -252,7 +238,7 @@ def test_missing_slice_is_named(near: Path) -> None:
     assert "a slice is missing" in message
 
 
-def test_two_series_in_one_folder_are_refused(near: Path) -> None:
+def test_two_series_in_one_folder_are_refused(near: Path, write_series: Any) -> None:
     folder = write_series(near / "pacs/series", ct(80))
     for file in write_series(near / "second", ct(81)).iterdir():
         file.rename(folder / f"b_{file.name}")
@@ -451,6 +437,7 @@ def test_broken_unlabelled_scans_are_left_out_only_if_asked(near: Path, capsys: 
         ({"intensity_window": [0, 5], "modality": "MR"}, "MR has no unit"),
         ({"spacing_mm": [1, 1]}, "--spacing_mm: found"),
         ({"patch_size": [30, 32, 32]}, "--patch_size: .* multiple of 16"),
+        ({"patch_size": [16, 32, 16]}, "--patch_size: .* two voxels"),
         ({"features": 0}, "--features: found 0, wanted 1 or more"),
         ({"batch_size_unlabeled": -1}, "--batch_size_unlabeled: found -1, wanted 0 or more"),
         ({"validation_share": 1.0}, "--validation_share: found 1.0"),
@@ -561,8 +548,9 @@ def test_mr_like_volumes_are_z_scored(near: Path) -> None:
     make()
     assert train()["intensity_transform"] == {"_target_": "NormalizeIntensityd", "keys": "image"}
     assert train()["spacing_mm"] == [1.0, 1.0, 1.0]
-    # 20, 18, 22 are nearest to 16 each, and one side must be 32
-    assert train()["patch_size"] == [16, 16, 32]
+    # 20, 18, 22 are nearest to 16 each, of which the network would have one voxel to normalise at its deepest stage:
+    # z, then x, which reach furthest beyond their sides, become 32
+    assert train()["patch_size"] == [32, 16, 32]
     # 3 unlabelled in batches of 2: 300 x 2 = 600, below the least
     assert train()["max_iterations"] == 1000
     assert (train()["features"], train()["batch_size_labeled"], train()["batch_size_unlabeled"]) == (32, 2, 2)
@@ -672,6 +660,19 @@ def test_another_output_folder_is_found_again(near: Path) -> None:
     assert check_config(train(Path("else where/b@c/mine"))) == []
 
 
+@pytest.mark.parametrize("in_repository", [True, False])
+def test_pages_of_the_project_are_linked_only_where_they_are(near: Path, in_repository: bool) -> None:
+    if in_repository:
+        (near / "docs").mkdir()
+        for name in ("method.md", "bundles.md"):
+            (near / "docs" / name).touch()
+    readme = make() / "docs/README.md"
+    targets = re.findall(r"\]\(([^)#]+)\)", readme.read_text())
+    assert [target for target in targets if not (readme.parent / target).exists()] == []
+    assert ("../../../docs/method.md" in targets) == in_repository
+    assert "docs/method.md" in readme.read_text()
+
+
 def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
@@ -769,9 +770,11 @@ def test_new_bundle_trains_evaluates_and_segments(near: Path) -> None:
     assert len(list((output / "predictions").glob("scan*_seg.nii.gz"))) == 3
 
 
-def test_dicom_series_are_trained_on(near: Path) -> None:
+def test_dicom_series_are_trained_on_and_segmented(near: Path, write_series: Any) -> None:
     write_series(near / "pacs/a", ct(80))
     labelled(near / "ct", seed=90, image=ct)
     bundle = make(labeled="ct", unlabeled="pacs", features=4, max_iterations=1)
     run(bundle, "train", near / "out", mlflow=False, ddim_steps=1)
     assert (near / "out/models/model.pt").is_file()
+    run(bundle, "inference", near / "out")  # the configuration names the series
+    assert (near / "out/predictions/a_seg.nii.gz").is_file()

@@ -6,12 +6,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from monai.utils import ImageMetaKey
 
 from ..errors import InputError
 from ..keys import DatalistKeys
+from .dicom import find_series, is_dicom
 
-__all__ = ["find_images", "load_datalist"]
+__all__ = ["PredictionNames", "find_images", "load_datalist", "nifti_files", "section_sizes"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
@@ -57,28 +61,92 @@ def load_datalist(
     ]
 
 
-def find_images(path: str) -> list[dict[str, str]]:
+def section_sizes(datalist: str) -> dict[str, int]:
     """
-    List the NIfTI images at `path`, a file or a folder (its own files, not those of its subfolders), sorted by name.
-
-    Returns:
-        One ``{"image": absolute path}`` per ``.nii`` or ``.nii.gz`` file. The ``._*`` files that macOS leaves on shared
-        disks carry the same endings and are skipped.
+    Number of items by section, for those that have any.
 
     Raises:
-        InputError: if there is no such path or no NIfTI image there.
+        InputError: if the file is missing or is not JSON.
     """
-    path = os.path.abspath(path)
-    if os.path.isdir(path):
-        files = [os.path.join(path, name) for name in sorted(os.listdir(path)) if not name.startswith("._")]
-    elif os.path.isfile(path):
-        files = [path]
+    content = _read_json(datalist, "")
+    lists = {name: items for name, items in content.items() if isinstance(items, list)}
+    # a list of label names is no section
+    return {name: len(items) for name, items in lists.items() if items and isinstance(items[0], Mapping)}
+
+
+def nifti_files(folder: str | Path) -> list[Path]:
+    """
+    The folder's own NIfTI files (``.nii``, ``.nii.gz``), sorted; empty if there is none.
+
+    The ``._*`` files that macOS leaves on shared disks carry the same endings and are skipped.
+    """
+    return sorted(
+        file
+        for file in Path(folder).iterdir()
+        if file.name.endswith(NIFTI_SUFFIXES) and not file.name.startswith("._") and file.is_file()
+    )
+
+
+def find_images(path: str) -> list[dict[str, str]]:
+    """
+    List the scans to segment at `path`: a NIfTI file, or a folder with NIfTI files (its own, not those of its subfolders),
+    DICOM series (in it and below it, at any depth; every folder with DICOM files is one scan), or both.
+
+    Returns:
+        One ``{"image": absolute path}`` per scan, NIfTI files first, each kind sorted by path.
+
+    Raises:
+        InputError: if there is no such path, nothing to segment there, or two scans would have one name
+            (:py:class:`PredictionNames`).
+    """
+    root = Path(os.path.abspath(path))
+    if root.is_file() and is_dicom(root) and not root.name.endswith(NIFTI_SUFFIXES):
+        raise InputError(f"{root}: found a DICOM file, wanted the folder of its series: {root.parent}")
+    if root.is_dir():
+        images = [*nifti_files(root), *find_series(root)]
+    elif root.is_file():
+        images = [root] if root.name.endswith(NIFTI_SUFFIXES) else []
     else:
-        raise InputError(f"{path}: no such file or folder; wanted a NIfTI image or a folder of them.")
-    images = [{str(DatalistKeys.IMAGE): f} for f in files if f.endswith(NIFTI_SUFFIXES) and os.path.isfile(f)]
+        raise InputError(f"{root}: no such file or folder; wanted a NIfTI image, a DICOM series or a folder of them.")
     if not images:
-        raise InputError(f"{path}: no NIfTI image found; wanted files that end in {' or '.join(NIFTI_SUFFIXES)}.")
-    return images
+        raise InputError(
+            f"{root}: no NIfTI image found; wanted files that end in {' or '.join(NIFTI_SUFFIXES)}, or folders with DICOM."
+        )
+    names: dict[str, Path] = {}
+    for image in images:
+        other = names.setdefault(_prediction_name(image, root), image)
+        if other != image:
+            raise InputError(
+                f"{image}: its label map would have the name of that of {other}; give them different names, or segment "
+                "them one by one."
+            )
+    return [{str(DatalistKeys.IMAGE): str(image)} for image in images]
+
+
+class PredictionNames:
+    """
+    For ``SaveImaged(output_name_formatter=)``: name a label map after its scan.
+
+    The name is that of the file or DICOM folder; below `root`, with the folders in between in front, so that series of
+    one name do not overwrite each other: ``patient1/ct/series`` in `root` becomes ``patient1_ct_series``.
+
+    Args:
+        root: what :py:func:`find_images` was given.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def __call__(self, metadict: Mapping[str, Any], saver: Any) -> dict[str, str]:
+        image, root = (Path(os.path.abspath(path)) for path in (metadict[ImageMetaKey.FILENAME_OR_OBJ], self.root))
+        # with an ending, since MONAI cuts off what follows the last dot: in a folder's name that is a part of it
+        return {"subject": f"{_prediction_name(image, root)}.nii.gz"}
+
+
+def _prediction_name(image: Path, root: Path) -> str:
+    parts = image.relative_to(root).parts if root in image.parents else (image.name,)
+    name = "_".join(parts)
+    return name.removesuffix(".gz").removesuffix(".nii") if name.endswith(NIFTI_SUFFIXES) else name
 
 
 def _read_json(path: str, hint: str) -> Any:
@@ -86,7 +154,10 @@ def _read_json(path: str, hint: str) -> Any:
         with open(path, encoding="utf-8-sig") as file:
             return json.load(file)
     except FileNotFoundError:
-        raise InputError(f"datalist not found: {os.path.abspath(path)}.{f' {hint}' if hint else ''}") from None
+        how = f" To prepare it: {hint}" if hint else ""
+        raise InputError(
+            f"datalist not found: {os.path.abspath(path)}. If it is elsewhere: --dataset_dir DIR or --datalist FILE.{how}"
+        ) from None
     except OSError as e:
         raise InputError(f"datalist {os.path.abspath(path)} cannot be read: {e.strerror}.") from None
     except json.JSONDecodeError as e:

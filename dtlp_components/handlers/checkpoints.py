@@ -18,9 +18,26 @@ from ignite.handlers import DiskSaver
 from torch import nn
 
 from ..errors import InputError
-from ..files import model_settings_file, write_text
+from ..files import model_settings_file, run_name_file, write_text
 
-__all__ = ["RandomStates", "TrainingCheckpoint"]
+__all__ = ["RandomStates", "TrainingCheckpoint", "run_name"]
+
+
+def run_name(name: str, output_dir: str, resume: bool) -> str:
+    """
+    Name of a training in MLflow: ``name`` and the time of the start, or, on resume, the one that is on record.
+
+    MONAI's ``MLFlowHandler`` goes on with any unfinished record of the same name, such as a killed training has left.
+
+    Args:
+        name: beginning of the name.
+        output_dir: of the run, whose :py:class:`TrainingCheckpoint` has recorded the name.
+        resume: whether a training is to go on.
+    """
+    file = run_name_file(output_dir)
+    if resume and file.is_file():
+        return file.read_text(encoding="utf-8")
+    return f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 class RandomStates:
@@ -44,6 +61,7 @@ class TrainingCheckpoint:
     - ``best.pt``: the exported model's plain state dict at the best validation so far.
     - ``models/model.pt``: the same kind of file; ``selection`` says whether of the last or the best iteration.
     - ``logs/model_settings.json``: the numbers that evaluation and inference need to be told alike.
+    - ``logs/run_name.txt``: what :py:func:`run_name` returns on resume.
 
     A file is written under another name and moved into place, so it is whole or not there. Attach this handler last: what
     runs after it in the same event is not part of the checkpoint.
@@ -59,6 +77,7 @@ class TrainingCheckpoint:
         selection: ``last`` or ``best``.
         settings: numbers that must not change on resume, by name.
         model_settings: the same, and those that must not change in evaluation and inference.
+        run_name: of this training; not recorded if ``None``.
 
     Raises:
         ValueError: if ``selection`` has another value.
@@ -76,6 +95,7 @@ class TrainingCheckpoint:
         selection: str = "last",
         settings: Mapping[str, Any] | None = None,
         model_settings: Mapping[str, Any] | None = None,
+        run_name: str | None = None,
     ) -> None:
         if selection not in ("last", "best"):
             raise ValueError(f"selection must be 'last' or 'best', got {selection!r}.")
@@ -87,6 +107,7 @@ class TrainingCheckpoint:
         self.model_settings = dict(model_settings or {})
         self.settings = {**(settings or {}), **self.model_settings}
         self.settings_file = model_settings_file(output_dir)
+        self.run_name, self.run_name_file = run_name, run_name_file(output_dir)
         self.logger = logging.getLogger("dtlp")
         self._best_epoch_written = 0
 
@@ -119,6 +140,8 @@ class TrainingCheckpoint:
                 "To go on with a run instead, say `--resume True`."
             )
         write_text(str(self.settings_file), json.dumps(self.model_settings, indent=4))
+        if self.run_name is not None:
+            write_text(str(self.run_name_file), self.run_name)
 
     def save(self, engine: Engine) -> None:
         """Write what is due at the end of this epoch."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+from monai.utils import ImageMetaKey, MetaKeys
 from monai.utils.enums import CommonKeys as Keys
 
 from ..errors import InputError
@@ -22,12 +23,11 @@ class PredictionReport:
     Log one line per written label map and a summary.
 
     Args:
-        prediction_dir: folder that ``SaveImaged`` writes to.
-        postfix: what ``SaveImaged`` appends to a scan's name.
+        prediction_dir: folder that ``SaveImaged(savepath_in_metadict=True)`` writes to.
     """
 
-    def __init__(self, prediction_dir: str, postfix: str = "seg") -> None:
-        self.prediction_dir, self.postfix = Path(prediction_dir), postfix
+    def __init__(self, prediction_dir: str) -> None:
+        self.prediction_dir = Path(prediction_dir)
         self.written: list[Path] = []
         self.started = 0.0
         self.logger = logging.getLogger("dtlp")
@@ -42,15 +42,14 @@ class PredictionReport:
 
     def _collect(self, engine: Engine) -> None:
         total = engine.state.epoch_length
-        batch: Any = engine.state.batch  # decollated by MONAI
-        for item in batch:
-            scan = Path(item[Keys.IMAGE].meta["filename_or_obj"])
-            name = scan.name.removesuffix(".gz").removesuffix(".nii")
-            file = self.prediction_dir / f"{name}_{self.postfix}.nii.gz"
-            if file.is_file():
-                self.written.append(file)
+        output: Any = engine.state.output  # decollated by MONAI
+        for item in output:
+            meta = item[Keys.PRED].meta
+            if MetaKeys.SAVED_TO in meta:
+                self.written.append(Path(meta[MetaKeys.SAVED_TO]))
                 spent = time.monotonic() - self.started
-                self.logger.info(f"{len(self.written)}/{total}  {spent:.1f} s  {scan.name} -> {file}")
+                scan = Path(meta[ImageMetaKey.FILENAME_OR_OBJ])
+                self.logger.info(f"{len(self.written)}/{total}  {spent:.1f} s  {scan.name} -> {self.written[-1]}")
 
     def _finish(self, engine: Engine) -> None:
         if not self.written:

@@ -8,8 +8,10 @@ import json
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -26,7 +28,7 @@ TINY: dict[str, Any] = {
     "device": "cpu",
     "num_classes": 3,
     "spacing_mm": [1.0, 1.0, 1.0],
-    "patch_size": [16, 16, 32],
+    "patch_size": [16, 32, 32],
     "features": 4,
     "ddim_steps": 2,
     "max_iterations": 2,
@@ -110,6 +112,35 @@ def test_resumed_run_has_the_losses_of_an_uninterrupted_one(data: Path, tmp_path
         torch.testing.assert_close(final[1][name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_mlflow_record_of_a_killed_run_is_continued_on_resume_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    now = iter(f"2025010{day}-000000" for day in range(1, 9))
+    clock = SimpleNamespace(
+        localtime=time.localtime, strftime=lambda text, *at: time.strftime(text, *at) if at else next(now)
+    )
+    monkeypatch.setattr("dtlp_components.handlers.checkpoints.time", clock)
+    numbers = {"mlflow": True, "max_iterations": 3, "monitor_cases": 0, "val_interval": 1}
+    output = tmp_path / "out"
+
+    def records() -> dict[str, str]:
+        client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{output}/mlruns.db")
+        ids = [experiment.experiment_id for experiment in client.search_experiments()]
+        return {run.info.run_name: run.info.status for run in client.search_runs(ids)}
+
+    first, second = (f"phantom_10_seed0_2025010{day}-000000" for day in (1, 2))
+    losses_of(workflow(PHANTOM, "train", data, output, **numbers), stop_after=2)
+    assert records() == {first: "RUNNING"}
+    losses_of(workflow(PHANTOM, "train", data, output, **numbers), stop_after=2)
+    assert records() == {first: "RUNNING", second: "RUNNING"}
+    losses_of(workflow(PHANTOM, "train", data, output, resume=True, **numbers))
+    assert records() == {first: "RUNNING", second: "FINISHED"}
+    losses_of(workflow(PHANTOM, "train", data, output, run_name="mine", **numbers), stop_after=1)
+    assert records() == {first: "RUNNING", second: "FINISHED", "mine": "RUNNING"}
+
+
 def test_resume_without_a_checkpoint_starts_from_the_beginning(data: Path, tmp_path: Path) -> None:
     assert list(losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", resume=True))) == [1, 2]
 
@@ -171,7 +202,7 @@ def test_preset_paper_trains(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "switches",
     [
-        {"norm": "batch", "correlation_stage": 1, "correlation_detach": True},
+        {"norm": "batch", "patch_size": [16, 16, 32], "correlation_stage": 1, "correlation_detach": True},
         {"norm": "group", "export_ema": False, "selection": "best", "decoder_aggregation": 0.01},
         {"amp": True, "difficulty_source": "difficulty", "mask_block": 8, "cutmix_labeled_probability": 1.0},
         {"channels_last": False, "weights::u": 1.0, "weights::kd": 0.0, "weights::rec": 0.0, "blur_sigma": 0.0},
@@ -248,6 +279,10 @@ def one_voxel_deep_down(data: Path) -> dict:
     return {"patch_size": [16, 16, 16]}
 
 
+def two_voxels_deep_down(data: Path) -> dict:
+    return {"patch_size": [16, 32, 16]}
+
+
 def text_for_a_flag(data: Path) -> dict:
     return {"amp": "true"}
 
@@ -266,6 +301,7 @@ def text_for_a_flag(data: Path) -> dict:
         (text_for_a_flag, r"amp"),
         (unknown_preset, r"papper.*'paper'"),
         (one_voxel_deep_down, r"one voxel"),
+        (two_voxels_deep_down, r"two voxels .* such as \[32, 32, 32\], or --norm group"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -296,11 +332,42 @@ def test_patch_larger_than_a_volume_is_padded(data: Path, tmp_path: Path) -> Non
     assert (tmp_path / "out" / "models" / "model.pt").is_file()
 
 
+def test_inference_takes_dicom_series_beside_nifti(data: Path, tmp_path: Path, write_series: Any) -> None:
+    losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", max_iterations=1))
+    folder = tmp_path / "in"
+    voxels = np.random.default_rng(0).integers(0, 200, (20, 18, 11))
+    places = [write_series(folder / patient / "1.2.840.7", voxels) for patient in ("p1", "p2")]
+    shutil.copy(data / "testing_0.nii.gz", folder)
+    run(workflow(PHANTOM, "inference", data, tmp_path / "out", input=str(folder)))
+    written = sorted((tmp_path / "out/predictions").iterdir())
+    names = ["p1_1.2.840.7_seg.nii.gz", "p2_1.2.840.7_seg.nii.gz", "testing_0_seg.nii.gz"]
+    assert [file.name for file in written] == names
+    prediction = nib.load(written[0])
+    assert prediction.shape == (20, 18, 11)
+    # LPS in steps of columns, rows and slices
+    np.testing.assert_allclose(prediction.affine, np.diag([-0.75, -0.5, 2.0, 1.0]), atol=1e-5)
+
+    (places[1] / "slice05.dcm").unlink()
+    work = workflow(PHANTOM, "inference", data, tmp_path / "out", input=str(folder))
+    work.initialize()
+    with pytest.raises(InputError, match=r"p2/1\.2\.840\.7: found 4 mm from slice04\.dcm to slice06\.dcm"):
+        work.run()
+
+
 def test_inference_of_an_empty_folder_is_an_error(data: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     work = workflow(PHANTOM, "inference", data, tmp_path / "out", input=str(tmp_path / "empty"))
     work.initialize()
     with pytest.raises(InputError, match="empty"):
+        work.run()
+
+
+def test_evaluation_of_no_section_names_those_that_are_there(data: Path, tmp_path: Path) -> None:
+    work = workflow(PHANTOM, "evaluate", data, tmp_path / "out", eval_section="nosuch")
+    work.initialize()
+    with pytest.raises(
+        InputError, match=r"`nosuch`.* training \(2\), unlabeled \(3\), validation \(1\), testing \(1\)"
+    ):
         work.run()
 
 

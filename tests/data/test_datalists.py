@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dtlp_components.data.datalists import find_images, load_datalist
+from dtlp_components.data.datalists import PredictionNames, find_images, load_datalist
 from dtlp_components.errors import InputError
 
 
@@ -107,7 +107,7 @@ def test_relative_path_may_not_leave_the_folder(tmp_path, path):
 
 def test_missing_file_names_its_place_and_the_hint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=f"not found: {tmp_path}/none.json. Run prepare first."):
+    with pytest.raises(InputError, match=f"not found: {tmp_path}/none.json\\..*To prepare it: Run prepare first."):
         load_datalist("none.json", "training", ".", hint="Run prepare first.")
 
 
@@ -167,3 +167,58 @@ def test_nothing_to_segment_is_an_error(tmp_path, name, message):
     (tmp_path / "a.txt").touch()
     with pytest.raises(InputError, match=f"{name}: {message}"):
         find_images(str(tmp_path / name))
+
+
+DICOM = b"\0" * 128 + b"DICM"
+
+
+def put(file: Path, content: bytes = DICOM) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+def test_every_folder_with_dicom_is_a_scan_beside_the_nifti_files(tmp_path):
+    put(tmp_path / "b.nii.gz", b"")
+    put(tmp_path / "p1/deep/ct/1.DCM", b"")  # by its ending
+    put(tmp_path / "p1/deep/ct/2.DCM", b"")
+    put(tmp_path / "p1/mr/IM0001")  # by its content
+    put(tmp_path / "p2/1.2.840/1.2.840.5")
+    put(tmp_path / "p2/c.nii", b"")  # NIfTI of a subfolder is not looked for
+    put(tmp_path / "p2/note.txt", b"not DICOM")
+    put(tmp_path / "DICOMDIR")  # an index of series, not a slice
+    put(tmp_path / ".hidden")
+    found = [Path(item["image"]).relative_to(tmp_path).as_posix() for item in find_images(str(tmp_path))]
+    assert found == ["b.nii.gz", "p1/deep/ct", "p1/mr", "p2/1.2.840"]
+    assert find_images(str(tmp_path / "p1/mr")) == [{"image": str(tmp_path / "p1/mr")}]
+
+
+def test_one_dicom_file_is_refused_with_its_folder(tmp_path):
+    with pytest.raises(InputError, match=f"IM1: found a DICOM file, wanted the folder of its series: {tmp_path}$"):
+        find_images(str(put(tmp_path / "IM1")))
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("set/a.nii.gz", "a"),
+        ("set/a.b.nii", "a.b"),
+        ("set/p1/ct", "p1_ct"),
+        ("set/p2/ct", "p2_ct"),
+        ("set/1.2.840.5", "1.2.840.5"),
+        ("set", "set"),
+        ("elsewhere/ct", "ct"),
+    ],
+)
+def test_label_map_is_named_after_the_way_from_the_input_to_the_scan(image, name):
+    formatter = PredictionNames("/x/set")
+    # MONAI cuts the ending off
+    assert formatter({"filename_or_obj": f"/x/{image}"}, None) == {"subject": f"{name}.nii.gz"}
+
+
+@pytest.mark.parametrize(("one", "other"), [("a.nii", "a.nii.gz"), ("p_1/ct/1.dcm", "p/1_ct/1.dcm")])
+def test_scans_whose_label_maps_would_overwrite_each_other_are_refused(tmp_path, one, other):
+    put(tmp_path / one, b"")
+    put(tmp_path / other, b"")
+    with pytest.raises(InputError, match="would have the name of that of"):
+        find_images(str(tmp_path))

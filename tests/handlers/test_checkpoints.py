@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from dtlp_components.errors import InputError
-from dtlp_components.handlers.checkpoints import RandomStates, TrainingCheckpoint
+from dtlp_components.handlers.checkpoints import RandomStates, TrainingCheckpoint, run_name
 from dtlp_components.networks.mean_teacher import MeanTeacher
 
 EPOCHS, ITERATIONS = 4, 3
@@ -261,3 +262,11 @@ def test_place_of_the_weights_is_said_once_at_the_end(tmp_path: Path, caplog: py
 def test_unknown_selection_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="selection must be 'last' or 'best', got 'worst'"):
         Run(tmp_path, selection="worst")
+
+
+def test_name_of_a_run_has_its_start_and_is_kept_for_a_resume_alone(tmp_path: Path) -> None:
+    name = run_name("x", str(tmp_path), resume=True)  # nothing is there to resume
+    assert re.fullmatch(r"x_\d{8}-\d{6}", name)
+    Run(tmp_path, run_name="x_20250101-000000").run()
+    assert run_name("x", str(tmp_path), resume=True) == "x_20250101-000000"
+    assert run_name("x", str(tmp_path), resume=False) != "x_20250101-000000"

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read from disk, and what MONAI's readers may say meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.transforms import LoadImage
+
+from dtlp_components.data.dicom import series_problems
+from dtlp_components.data.readers import ScanReader, load_volume
+
+pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")  # pytest replaces the package's filter
+
+SET_UP = "import dtlp_components; from monai.transforms import LoadImage; LoadImage(); LoadImage()"
+
+
+# in a process of its own: pytest replaces filters
+@pytest.mark.slow
+@pytest.mark.parametrize(("asked_for", "said"), [("", False), ("nvimgcodec", True)])
+def test_missing_accelerator_is_named_only_to_who_asked_for_it(asked_for: str, said: bool) -> None:
+    pytest.importorskip("pydicom", reason="DICOM is optional: pip install pydicom")
+    environment = {**os.environ, "MONAI_DICOM_READER": asked_for}
+    result = subprocess.run([sys.executable, "-c", SET_UP], capture_output=True, text=True, env=environment, check=True)
+    assert ("nvImageCodec" in result.stdout + result.stderr) == said
+
+
+def test_only_that_message_is_held_back(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
+    logger.warning("nvImageCodec is not available; skipping pydicom decoder plugin registration.")
+    logger.warning("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
+
+
+def read(path: Path) -> Any:
+    """As a bundle does."""
+    return LoadImage(ScanReader(), image_only=True, ensure_channel_first=True)(str(path))
+
+
+def voxels_of(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(-1000, 1000, shape)
+
+
+# axes of a row, of a column and of the slices in LPS: axial, sagittal, tilted by 30 degrees about x
+C, S = np.cos(np.pi / 6), np.sin(np.pi / 6)
+AXES = {
+    "axial": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "sagittal": [[0, 1, 0], [0, 0, -1], [-1, 0, 0]],
+    "tilted": [[1, 0, 0], [0, C, S], [0, -S, C]],
+}
+
+
+@pytest.mark.parametrize("axes", AXES.values(), ids=AXES)
+def test_series_is_read_with_its_voxels_and_their_places(tmp_path: Path, write_series: Any, axes: Any) -> None:
+    voxels = voxels_of(4, 5, 6)
+    folder = write_series(tmp_path / "scan [1]", voxels, step=1.2345678901234567, axes=axes)
+    # a row goes along the first axis in steps of the columns, 0.75 mm; LPS to RAS turns x and y round
+    expected = np.eye(4)
+    expected[:3, :3] = np.diag([-1, -1, 1]) @ np.transpose(axes) @ np.diag([0.75, 0.5, 1.2345678901234567])
+    for volume in (read(folder), load_volume(str(folder))):
+        np.testing.assert_array_equal(volume.numpy()[0], voxels)
+        np.testing.assert_allclose(volume.affine, expected, atol=1e-5)
+        assert volume.meta["filename_or_obj"] == str(folder)
+
+
+def test_only_the_slices_of_a_folder_are_read(tmp_path: Path, write_series: Any) -> None:
+    voxels = voxels_of(4, 5, 6)
+    folder = write_series(tmp_path / "ct", voxels, ending="")
+    nib.save(nib.Nifti1Image(np.ones((2, 2, 2), np.float32), np.eye(4)), folder / "converted.nii.gz")
+    (folder / "converted.json").write_text("{}")
+    write_series(folder / "below", voxels_of(4, 5, 3))
+    assert series_problems(folder) == []
+    np.testing.assert_array_equal(read(folder).numpy()[0], voxels)
+
+
+def test_slice_that_is_no_longer_recognised_is_not_skipped(tmp_path: Path, write_series: Any) -> None:
+    folder = write_series(tmp_path / "ct", voxels_of(4, 5, 6), ending="")
+    (folder / "slice05").write_bytes(b"")  # the last one: without it there is no gap
+    (problem,) = series_problems(folder)
+    assert problem.startswith(f"{folder / 'slice05'}: damaged or no DICOM file")
+
+
+def test_nifti_file_is_read_as_ever(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(voxels_of(4, 5, 6).astype(np.float32), np.diag([-1.0, 2, 3, 1]))
+    nib.save(image, tmp_path / "a.nii.gz")
+    volume = read(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(volume.numpy()[0], image.get_fdata())
+    np.testing.assert_array_equal(volume.affine, image.affine)
