@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -11,14 +12,23 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import monai
 import torch
 
-from .bench_inference import InferenceVariant
-from .bench_training import Iteration, PlainIteration, TrainingVariant, convolutions, count_flop, read_config
+from .bench_inference import InferenceVariant, read_inference_config, window_slices
+from .bench_training import (
+    RECYCLING,
+    Iteration,
+    PlainIteration,
+    TrainingVariant,
+    convolutions,
+    count_flop,
+    network_settings,
+    read_config,
+)
 from .errors import InputError
 from .files import write_text
 
@@ -80,15 +90,17 @@ def run_bench(
     settings = {"A": first}
     if compare is not None:
         settings["B"] = first | _values("compare", compare)
-    for variant in settings.values():
-        read_config(config_file, variant)
     size = list(INFERENCE_SIZE if inference_size is None else inference_size)
+    for values in settings.values():
+        read_config(config_file, values)
+        if size:
+            read_inference_config(config_file, values, size)
     if threads is not None:
         torch.set_num_threads(threads)
 
     # Before this process has grown: on Linux, a child's peak begins with that of its parent
     peaks = _peaks(config_file, settings, size) if memory else {}
-    variants = {name: TrainingVariant(config_file, variant) for name, variant in settings.items()}
+    variants = {name: TrainingVariant(config_file, values) for name, values in settings.items()}
     report: dict[str, Any] = {
         "config_file": config_file,
         "machine": _machine(),
@@ -100,8 +112,8 @@ def run_bench(
     for name, variant in variants.items():
         result = report["variants"][name]
         result["overrides"] = settings[name]
-        result["patch_size"], result["features"] = variant.patch_size, variant.features
-        result["num_classes"], result["batch_size"] = variant.num_classes, variant.batch_size
+        result.update({key: variant.settings[key] for key in ("patch_size", "features", "num_classes")})
+        result["batch_size"] = variant.batch_size
         result["peak_bytes"] = peaks.get(f"iteration {name}")
         result["loading"] = variant.loading(repeats, warmup) | {"num_workers": variant.num_workers}
         if size:
@@ -155,7 +167,7 @@ def _machine() -> dict[str, Any]:
 
 def _measure_training(variants: Mapping[str, TrainingVariant], repeats: int, warmup: int) -> dict[str, Any]:
     """Variants, plain iteration and convolutions in turn; medians, and operations counted in passes of their own."""
-    unit = PlainIteration(variants["A"])
+    unit = PlainIteration(**variants["A"].settings)
     layers = {name: convolutions(variant) for name, variant in variants.items()}
     flops = {name: variant.count() for name, variant in variants.items()}
     unit_flop = count_flop(unit.iterate)
@@ -171,9 +183,8 @@ def _measure_training(variants: Mapping[str, TrainingVariant], repeats: int, war
 
     one_unit = statistics.median(unit_seconds[warmup:])
     report: dict[str, Any] = {"variants": {}}
-    best = {}
     for name, variant in variants.items():
-        layer_results = [
+        layer_results: list[dict[str, Any]] = [
             {
                 "channels": layer.channels,
                 "grid": layer.grid,
@@ -182,24 +193,18 @@ def _measure_training(variants: Mapping[str, TrainingVariant], repeats: int, war
             }
             for layer, seconds in zip(layers[name], layer_seconds[name])
         ]
-        best[name] = max(layer["flop_per_second"] for layer in layer_results)
+        best: float = max(layer["flop_per_second"] for layer in layer_results)
         kept, flop = iterations[name][warmup:], flops[name]
-
-        def row(pick: Callable[[Iteration], float]) -> dict[str, Any]:
-            seconds = [pick(iteration) for iteration in kept]
-            return _row(seconds, pick(flop), one_unit, best[name])
-
+        rows = functools.partial(_rows, unit=one_unit, attainable=best)
         report["variants"][name] = {
             "dtype": str(variant.autocast_kwargs["dtype"] if variant.autocast_kwargs["enabled"] else torch.float32),
             "recycling": variant.recycling,
-            "iteration": row(lambda iteration: iteration.total),
-            "streams": {
-                key: row(lambda iteration, key=key: iteration.streams.get(key, 0.0)) for key in kept[0].streams
-            },
-            "of_which": {key: row(lambda iteration, key=key: iteration.parts.get(key, 0.0)) for key in kept[0].parts},
+            "iteration": _row([i.total for i in kept], flop.total, one_unit, best),
+            "streams": rows([i.streams for i in kept], flop.streams),
+            "of_which": rows([i.parts for i in kept], flop.parts),
             "losses": [iteration.loss for iteration in iterations[name]],
             "convolutions": layer_results,
-            "attainable_flop_per_second": best[name],
+            "attainable_flop_per_second": best,
         }
     report["unit"] = _row(unit_seconds[warmup:], unit_flop, one_unit, None)
     if "B" in variants:
@@ -211,6 +216,12 @@ def _measure_training(variants: Mapping[str, TrainingVariant], repeats: int, war
             "streams": {key: statistics.median(b.streams[key] / a.streams[key] for a, b in pairs) for key in both},
         }
     return report
+
+
+def _rows(
+    seconds: list[dict[str, float]], flop: Mapping[str, float], unit: float, attainable: float
+) -> dict[str, dict[str, Any]]:
+    return {key: _row([one[key] for one in seconds], flop.get(key, 0.0), unit, attainable) for key in seconds[0]}
 
 
 def _row(seconds: list[float], flop: float, unit: float, attainable: float | None) -> dict[str, Any]:
@@ -228,9 +239,10 @@ def _row(seconds: list[float], flop: float, unit: float, attainable: float | Non
 def _measure_inference(inference: InferenceVariant, repeats: int) -> dict[str, Any]:
     rounds = [inference.round() for _ in range(repeats)]
     inferer, windows, equal = zip(*rounds)
+    size = list(inference.image.shape[2:])
     return {
-        "size": list(inference.image.shape[2:]),
-        "num_windows": inference.num_windows,
+        "size": size,
+        "num_windows": len(window_slices(size, inference.patch_size, inference.overlap)),
         "seconds": statistics.median(inferer),
         "windows_seconds": statistics.median(windows),
         "ratio": statistics.median(a / b for a, b in zip(inferer, windows)),
@@ -268,21 +280,21 @@ def _measure_peak(job: str, config_file: str, overrides: dict[str, Any], size: l
 def _run_job(job: str, config_file: str, overrides: dict[str, Any], size: list[int], threads: int) -> int:
     """What the child process of :py:func:`_measure_peak` does."""
     torch.set_num_threads(threads)
+    parser = read_config(config_file, overrides)
+    device = network_settings(parser)["device"]
     if job in ("inferer", "windows"):
-        parser = read_config(config_file, overrides)
-        device = torch.device(parser.get_parsed_content("device"))
         student = parser.get_parsed_content("network_def").state_dict()
         inference = InferenceVariant(config_file, overrides, student, size)
         logits = inference.by_inferer() if job == "inferer" else inference.by_windows()
         logits.argmax(dim=1)
+    elif job == "plain":
+        unit = PlainIteration(**network_settings(parser))
+        for _ in range(2):  # the second has the optimiser's momentum beside its activations
+            unit.iterate()
     else:
         variant = TrainingVariant(config_file, overrides)
-        device, run = variant.device, lambda: variant.iterate(seed=0)
-        if job == "plain":
-            unit = PlainIteration(variant)
-            run = unit.iterate  # type: ignore[assignment]
-        for _ in range(2):  # the second has the optimiser's momentum beside its activations
-            run()
+        for _ in range(2):
+            variant.iterate(seed=0)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     # kilobytes on Linux, bytes on macOS
@@ -291,72 +303,68 @@ def _run_job(job: str, config_file: str, overrides: dict[str, Any], size: list[i
 
 def _table(report: Mapping[str, Any]) -> str:
     machine, unit = report["machine"], report["unit"]
+    names = [f"{machine['cores']} cores", f"{machine['threads']} threads", *filter(None, [machine["cuda"]])]
     lines = [
-        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
-        + (f", {machine['cuda']}" if machine["cuda"] else "")
-        + f"; torch {machine['torch']}, MONAI {machine['monai']}.",
-        f"Medians of {report['repeats']} after {report['warmup']}. One unit: a plain iteration of the student on two "
-        f"patches, {unit['seconds']:.3f} s{_megabytes(', ', unit['peak_bytes'])}.",
+        f"Machine: {', '.join([machine['processor'], *names])}; torch {machine['torch']}, MONAI {machine['monai']}.",
+        f"Medians of {report['repeats']} after a warm-up of {report['warmup']}.",
+        f"One unit: a plain iteration of the student, {unit['seconds']:.3f} s{_megabytes(unit['peak_bytes'])}.",
     ]
     for name, variant in report["variants"].items():
         lines += ["", *_variant_lines(name, variant)]
     if "ratios" in report:
-        lines += ["", *_cells("B / A", ["ratio"], [])]
         ratios = report["ratios"]
-        for key, ratio in (*ratios["streams"].items(), ("iteration", ratios["iteration"])):
-            lines += _cells(key, [f"{ratio:.3f}"], [])
+        lines += ["", _line("B / A", ["ratio"])]
+        lines += [_line(key, [f"{ratio:.3f}"]) for key, ratio in ratios["streams"].items()]
+        lines.append(_line("iteration", [f"{ratios['iteration']:.3f}"]))
     return "\n".join(lines)
 
 
 def _variant_lines(name: str, variant: Mapping[str, Any]) -> list[str]:
     overrides = ", ".join(f"{key} {value}" for key, value in variant["overrides"].items()) or "the bundle as it is"
-    lines = [
-        f"{name}: {overrides}; patch {variant['patch_size']}, {variant['features']} features, "
-        f"{variant['num_classes']} classes, {variant['batch_size']} labelled patches.",
-        *_cells("", ["seconds", "units", "GFLOP", "GFLOP/s", "attained"], []),
-    ]
-
-    def row(title: str, values: Mapping[str, Any]) -> list[str]:
-        numbers = [f"{values['seconds']:.4f}", f"{values['units']:.3f}", f"{values['flop'] / 1e9:.2f}"]
-        attained = [f"{values['flop_per_second'] / 1e9:.1f}", f"{values['attained']:.1%}"]
-        return _cells(title, numbers, attained if values["flop"] else [])
-
-    for key, values in variant["streams"].items():
-        title = f"{key} (x {variant['recycling']:g})" if key.endswith("recycling") else key
-        lines += row(title, values)
-    lines += row("iteration", variant["iteration"])
-    for key, values in variant["of_which"].items():
-        lines += row(f"  of which {key}", values)
     best = max(variant["convolutions"], key=lambda layer: layer["flop_per_second"])
-    lines += [
-        f"Attainable: {best['flop_per_second'] / 1e9:.1f} GFLOP/s {variant['dtype'].removeprefix('torch.')} (a bare "
-        f"convolution, {best['channels']} channels on {best['grid']}, "
-        f"{'channels last' if best['channels_last'] else 'contiguous'}).",
-    ]
-    if variant["peak_bytes"]:
-        lines += [f"Peak memory of training:{_megabytes(' ', variant['peak_bytes'])}."]
+    memory_format = "channels last" if best["channels_last"] else "contiguous"
     loading = variant["loading"]
+    lines = [
+        f"{name}: {overrides}",
+        f"patch {variant['patch_size']}, {variant['features']} features, {variant['num_classes']} classes, batch size "
+        + f"{variant['batch_size']}{_megabytes(variant['peak_bytes'])}",
+        _line("", ["seconds", "units", "GFLOP", "GFLOP/s", "attained"]),
+    ]
+    for key, values in variant["streams"].items():
+        lines.append(_row_line(f"{key} (x {variant['recycling']:g})" if key == RECYCLING else key, values))
+    lines.append(_row_line("iteration", variant["iteration"]))
+    lines += [_row_line(f"  of which {key}", values) for key, values in variant["of_which"].items()]
     lines += [
-        f"Data loading: {loading['seconds']:.4f} s for an iteration's batches ({loading['num_workers']} workers); the "
-        f"network waits {loading['wait']:.4f} s, {loading['share']:.1%} of an iteration."
+        f"Attainable: {best['flop_per_second'] / 1e9:.1f} GFLOP/s {variant['dtype'].removeprefix('torch.')}, by one "
+        + f"convolution of {best['channels']} channels on {best['grid']}, {memory_format}.",
+        f"Data loading: {loading['seconds']:.4f} s for the batches of an iteration, {loading['num_workers']} workers; "
+        + f"the network waits {loading['wait']:.4f} s, {loading['share']:.1%} of an iteration.",
     ]
     if "inference" in variant:
         inference = variant["inference"]
         lines += [
-            f"Inference of {inference['size']}, {inference['num_windows']} windows: {inference['seconds']:.2f} s"
-            f"{_megabytes(', ', inference['peak_bytes'])}; one window at a time {inference['windows_seconds']:.2f} s"
-            f"{_megabytes(', ', inference['windows_peak_bytes'])}; ratio {inference['ratio']:.3f}; "
-            f"equal labels {inference['equal_labels']:.4%}."
+            f"Inference of {inference['size']}, {inference['num_windows']} windows:",
+            f"  the bundle's way       {inference['seconds']:9.3f} s{_megabytes(inference['peak_bytes'])}",
+            f"  one window at a time   {inference['windows_seconds']:9.3f} s"
+            + _megabytes(inference["windows_peak_bytes"]),
+            f"  ratio {inference['ratio']:.3f}, equal labels {inference['equal_labels']:.4%}",
         ]
     return lines
 
 
-def _cells(title: str, numbers: Sequence[str], more: Sequence[str]) -> list[str]:
-    return [(f"{title:<34}" + "".join(f"{number:>11}" for number in (*numbers, *more))).rstrip()]
+def _row_line(title: str, values: Mapping[str, Any]) -> str:
+    cells = [f"{values['seconds']:.4f}", f"{values['units']:.3f}", f"{values['flop'] / 1e9:.2f}"]
+    if values["flop"]:
+        cells += [f"{values['flop_per_second'] / 1e9:.1f}", f"{values['attained']:.1%}"]
+    return _line(title, cells)
 
 
-def _megabytes(start: str, size: int | None) -> str:
-    return "" if size is None else f"{start}{size / 1e6:.0f} MB"
+def _line(title: str, cells: Sequence[str]) -> str:
+    return f"{title:<34}" + "".join(f"{cell:>11}" for cell in cells)
+
+
+def _megabytes(size: int | None) -> str:
+    return "" if size is None else f", peak memory {size / 1e6:.0f} MB"
 
 
 def main(args: Sequence[str] | None = None) -> None:

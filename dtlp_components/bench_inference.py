@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor, nn
 
-from .bench_training import read_config, seconds_on, synthetic_volume
+from .bench_training import network_settings, read_config, seconds_on, synthetic_volume
 from .errors import InputError
 
-__all__ = ["InferenceVariant", "one_window_at_a_time"]
+__all__ = ["InferenceVariant", "one_window_at_a_time", "read_inference_config", "window_slices"]
+
+
+def window_slices(size: Sequence[int], patch_size: Sequence[int], overlap: float) -> list[tuple[slice, ...]]:
+    """Windows that cover a volume of ``size``, those of MONAI's sliding window."""
+    stride = [max(1, int(side * (1 - overlap))) for side in patch_size]
+    return dense_patch_slices(size, patch_size, stride)
 
 
 def one_window_at_a_time(
@@ -37,20 +43,36 @@ def one_window_at_a_time(
         Weighted mean of the windows' logits ``(1, C, D, H, W)``.
     """
     size = image.shape[2:]
-    stride = [
-        window if window == side else max(1, int(window * (1 - overlap))) for window, side in zip(patch_size, size)
-    ]
     weight = compute_importance_map(tuple(patch_size), mode=mode, device=image.device)
     total: Any = 0.0
     weights = torch.zeros(size, device=image.device)
-    for window in dense_patch_slices(size, patch_size, stride):
-        logits = network(image[(..., *window)])
+    for window in window_slices(size, patch_size, overlap):
+        x, y, z = window
+        logits = network(image[..., x, y, z])
         if isinstance(total, float):
             total = torch.zeros(1, logits.shape[1], *size, device=image.device)
-        total[(..., *window)] += weight * logits
+        total[..., x, y, z] += weight * logits
         weights[window] += weight
     result: Tensor = total / weights
     return result
+
+
+def read_inference_config(config_file: str, overrides: Mapping[str, Any], size: Sequence[int]) -> ConfigParser:
+    """
+    The ``inference.json`` beside a bundle's ``train.json``, with the keys that it knows set.
+
+    Raises:
+        InputError: if there is none or the volume is smaller than a window.
+    """
+    file = str(Path(config_file).with_name("inference.json"))
+    known = read_config(file, {})
+    parser = read_config(file, {key: value for key, value in overrides.items() if key in known})
+    patch_size = network_settings(parser)["patch_size"]
+    if len(size) != 3 or any(side < window for side, window in zip(size, patch_size)):
+        raise InputError(
+            f"--inference_size: found {list(size)}, wanted three sides, none smaller than the patch {patch_size}."
+        )
+    return parser
 
 
 class InferenceVariant:
@@ -67,33 +89,27 @@ class InferenceVariant:
         size: sides of the volume.
 
     Raises:
-        InputError: if there is no ``inference.json`` or the volume is smaller than a window.
+        InputError: see :py:func:`read_inference_config`.
     """
 
     def __init__(
         self, config_file: str, overrides: Mapping[str, Any], student: Mapping[str, Tensor], size: Sequence[int]
     ) -> None:
-        file = str(Path(config_file).with_name("inference.json"))
-        known = read_config(file, {})
-        settings = {key: value for key, value in overrides.items() if key in known}
-        parser, plain_parser = read_config(file, settings), read_config(file, settings)
-        self.patch_size = [int(side) for side in parser.get_parsed_content("patch_size")]
+        parser, plain_parser = (read_inference_config(config_file, overrides, size) for _ in range(2))
+        settings = network_settings(parser)
+        device = settings["device"]
+        self.patch_size = settings["patch_size"]
         self.overlap, self.mode = (parser.get_parsed_content(key) for key in ("window_overlap", "window_mode"))
-        if len(size) != 3 or any(side < window for side, window in zip(size, self.patch_size)):
-            raise InputError(
-                f"--inference_size: found {list(size)}, wanted three sides, none smaller than the patch {self.patch_size}."
-            )
         with tempfile.TemporaryDirectory() as folder:
             parser["model_file"] = os.path.join(folder, "model.pt")
             torch.save(dict(student), parser["model_file"])
             self.network = parser.get_parsed_content("network")
         self.inferer = parser.get_parsed_content("inferer")
-        device = next(self.network.parameters()).device
         self.plain: Any = plain_parser.get_parsed_content("network_def")
         self.plain.load_state_dict(student)
         self.plain.to(device).eval()
-        channels, num_classes = (int(parser.get_parsed_content(key)) for key in ("in_channels", "num_classes"))
-        self.image = synthetic_volume(size, channels, num_classes, seed=3000)[0][None].to(device)
+        image, _ = synthetic_volume(size, settings["in_channels"], settings["num_classes"], seed=3000)
+        self.image = image[None].to(device)
         self.read = seconds_on(device)
 
     @torch.no_grad()
@@ -106,14 +122,6 @@ class InferenceVariant:
     def by_windows(self) -> Tensor:
         """Logits ``(1, C, D, H, W)`` the plain way."""
         return one_window_at_a_time(self.plain, self.image, self.patch_size, self.overlap, self.mode)
-
-    @property
-    def num_windows(self) -> int:
-        """Windows that cover the volume."""
-        return math.prod(
-            1 + math.ceil((side - window) / max(1, int(window * (1 - self.overlap))))
-            for side, window in zip(self.image.shape[2:], self.patch_size)
-        )
 
     def round(self) -> tuple[float, float, float]:
         """Seconds of the bundle's way and of the plain way, and the share of voxels with equal labels."""

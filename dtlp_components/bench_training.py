@@ -26,6 +26,7 @@ from .keys import LossTerms as Terms
 from .networks.vnet import VNet
 
 __all__ = [
+    "RECYCLING",
     "Convolution",
     "Iteration",
     "PlainIteration",
@@ -33,6 +34,7 @@ __all__ = [
     "TrainingVariant",
     "convolutions",
     "count_flop",
+    "network_settings",
     "read_config",
     "seconds_on",
     "synthetic_volume",
@@ -60,7 +62,9 @@ LOSSES, PROPAGATION, AVERAGE = "losses", "propagation", "moving average"
 
 # torch counts the attention kernels of GPUs only; backward is five products of matrices where forward is two
 CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *args, **kwargs: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *args, **kwargs: sdpa_flop_count(
+        q, k, v
+    ),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *args, **kwargs: (
         sdpa_flop_count(q, k, v) * 5 // 2
     ),
@@ -105,7 +109,10 @@ def synthetic_volume(shape: Sequence[int], channels: int, num_classes: int, seed
     return label + 0.5 * torch.randn(channels, *shape, generator=generator), label
 
 
-def synthetic_batch(count: int, shape: Sequence[int], channels: int, num_classes: int, seed: int) -> dict[str, Tensor]:
+def synthetic_batch(
+    count: int, shape: Sequence[int], channels: int, num_classes: int, *, seed: int
+) -> dict[str, Tensor]:
+    """``count`` volumes of :py:func:`synthetic_volume` with seeds from ``seed`` on."""
     volumes = [synthetic_volume(shape, channels, num_classes, seed + i) for i in range(count)]
     images, labels = zip(*volumes)
     return {Keys.IMAGE: torch.stack(images), Keys.LABEL: torch.stack(labels)}
@@ -132,6 +139,13 @@ def read_config(config_file: str, overrides: Mapping[str, Any]) -> ConfigParser:
     except (TypeError, ValueError) as error:
         raise InputError(f"--patch_size: {error}") from error
     return parser
+
+
+def network_settings(parser: ConfigParser) -> dict[str, Any]:
+    """``patch_size``, ``in_channels``, ``num_classes``, ``features`` and ``device`` of a bundle's file."""
+    numbers = {key: int(parser.get_parsed_content(key)) for key in ("in_channels", "num_classes", "features")}
+    patch_size = [int(side) for side in parser.get_parsed_content("patch_size")]
+    return {"patch_size": patch_size, **numbers, "device": torch.device(parser.get_parsed_content("device"))}
 
 
 class StreamClock:
@@ -265,23 +279,19 @@ class TrainingVariant:
         # Each unless it is asked for: ramp-up at its end, no handlers
         defaults = {"ramp_up": 0.0, "burn_in": 0.0, "train::handlers": []}
         parser.update({key: value for key, value in defaults.items() if key not in overrides})
-        self.patch_size = [int(side) for side in parser.get_parsed_content("patch_size")]
-        self.in_channels, self.num_classes, self.features = (
-            int(parser.get_parsed_content(key)) for key in ("in_channels", "num_classes", "features")
-        )
+        self.settings = network_settings(parser)
         self._put_volumes_for_scans(parser)
         parser.get_parsed_content("initialize")
         self.trainer: Any = parser.get_parsed_content("train::trainer")
         self.loaders = [self.trainer.data_loader, self.trainer.unlabeled_data_loader]
         self.num_workers = int(parser.get_parsed_content("num_workers"))
         self.student: VNet = parser.get_parsed_content("network")
-        self.device: torch.device = self.trainer.state.device
         self.autocast_kwargs: dict[str, Any] = self.trainer.autocast_kwargs
         self.recycling = float(self.trainer.recycling)
         if self.recycling > 0:
             self.trainer.recycling = 1.0
 
-        shape = (self.patch_size, self.in_channels, self.num_classes)
+        shape: Any = [self.settings[key] for key in ("patch_size", "in_channels", "num_classes")]
         self.batch_size = int(parser.get_parsed_content("batch_size_labeled"))
         self.batch = synthetic_batch(self.batch_size, *shape, seed=0)
         self._feed: _Feed | None = None
@@ -289,26 +299,27 @@ class TrainingVariant:
             batch = synthetic_batch(int(parser.get_parsed_content("batch_size_unlabeled")), *shape, seed=1000)
             self._feed = self.trainer.unlabeled_data_loader = _Feed({Keys.IMAGE: batch[Keys.IMAGE]})
         self.trainer.fire_event(Events.STARTED)
-        self.clock = StreamClock(seconds_on(self.device))
+        self.clock = StreamClock(seconds_on(self.settings["device"]))
         self._watch()
 
     def _put_volumes_for_scans(self, parser: ConfigParser) -> None:
         """Let the bundle's own data sets and loaders draw from volumes in memory, preprocessed already."""
-        shape = [side + MARGIN for side in self.patch_size]
+        shape = [side + MARGIN for side in self.settings["patch_size"]]
+        channels, num_classes = self.settings["in_channels"], self.settings["num_classes"]
         items = []
         for i in range(NUM_VOLUMES):
-            image, label = synthetic_volume(shape, self.in_channels, self.num_classes, seed=2000 + i)
+            image, label = synthetic_volume(shape, channels, num_classes, seed=2000 + i)
             # with an affine, as a loaded scan: random transforms take longer then
             items.append({Keys.IMAGE: MetaTensor(image), Keys.LABEL: MetaTensor(label)})
         parser.update(
             {
                 "train::preprocessing": {"_target_": "Compose", "transforms": []},
                 "train::dataset::data": items,
-                "train::dataset::progress": False,
                 "unlabeled::items": [{Keys.IMAGE: item[Keys.IMAGE]} for item in items],
-                "unlabeled::dataset::progress": False,
             }
         )
+        progress = ("train::dataset::progress", "unlabeled::dataset::progress")
+        parser.update({key: False for key in progress if key in parser})
 
     def _watch(self) -> None:
         trainer, clock = self.trainer, self.clock
@@ -388,10 +399,8 @@ class TrainingVariant:
         waits, shares = [], []
         for i in range(warmup + repeats):
             batches, wait = draw()
-            began = read()
-            self.iterate(i, *batches)
             waits.append(wait)
-            shares.append(wait / (wait + read() - began))
+            shares.append(wait / (wait + self.iterate(i, *batches).total))
         medians = (statistics.median(values) for values in (seconds, waits[warmup:], shares[warmup:]))
         return dict(zip(("seconds", "wait", "share"), medians))
 
@@ -403,18 +412,23 @@ class PlainIteration:
     Batch norm, Dice and cross-entropy, SGD with momentum, float32, contiguous memory: what one would write first.
 
     Args:
-        variant: names channels, classes, features, patch and device.
+        patch_size: sides in voxels.
+        in_channels: of the image.
+        num_classes: with the background.
+        features: channels at full resolution.
+        device: where.
     """
 
-    def __init__(self, variant: TrainingVariant) -> None:
+    def __init__(
+        self, patch_size: Sequence[int], in_channels: int, num_classes: int, features: int, device: torch.device
+    ) -> None:
         torch.manual_seed(0)
-        shape = (variant.patch_size, variant.in_channels, variant.num_classes)
-        batch = synthetic_batch(2, *shape, seed=0)
-        self.image, self.label = (batch[key].to(variant.device) for key in (Keys.IMAGE, Keys.LABEL))
-        self.network = VNet(variant.in_channels, variant.num_classes, variant.features, "batch").to(variant.device)
+        batch = synthetic_batch(2, patch_size, in_channels, num_classes, seed=0)
+        self.image, self.label = (batch[key].to(device) for key in (Keys.IMAGE, Keys.LABEL))
+        self.network = VNet(in_channels, num_classes, features, "batch").to(device)
         self.loss = DiceCELoss(to_onehot_y=True, softmax=True)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.9)
-        self.read = seconds_on(variant.device)
+        self.read = seconds_on(device)
 
     def iterate(self) -> float:
         """Seconds of one iteration."""
@@ -475,12 +489,12 @@ def convolutions(variant: TrainingVariant) -> list[Convolution]:
     """Convolutions of the shapes of the network's five stages, each in both memory formats."""
     return [
         Convolution(
-            variant.features * 2**stage,
-            [side // 2**stage for side in variant.patch_size],
+            variant.settings["features"] * 2**stage,
+            [side // 2**stage for side in variant.settings["patch_size"]],
             variant.batch_size,
             channels_last,
             variant.autocast_kwargs,
-            variant.device,
+            variant.settings["device"],
         )
         for stage in range(5)
         for channels_last in (True, False)
