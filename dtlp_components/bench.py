@@ -70,7 +70,7 @@ def run_bench(
         overrides: keys of the bundle and their values, such as '{"amp": true, "weights::kd": 0.0}'.
         compare: further ones of a second variant B, which takes turns with the first.
         inference_size: sides in voxels of the volume to segment, "[160,160,128]" if not given; "[]" for no inference.
-        repeats: repetitions; of inference half as many.
+        repeats: repetitions; of inference half as many, rounded up.
         warmup: repetitions before these, which do not count.
         threads: of torch; its own choice if not given.
         memory: measure peak memory, each number in a process of its own.
@@ -82,8 +82,8 @@ def run_bench(
     Raises:
         InputError: if a key does not exist, a size does not fit or a number is not positive.
     """
-    for name, number, least in (("repeats", repeats, 1), ("warmup", warmup, 0), ("threads", threads or 1, 1)):
-        if number < least:
+    for name, number, least in (("repeats", repeats, 1), ("warmup", warmup, 0), ("threads", threads, 1)):
+        if number is not None and number < least:
             raise InputError(f"--{name}: found {number}, wanted an integer from {least} on.")
     flags = {"patch_size": patch_size, "features": features, "num_classes": num_classes}
     first = {key: value for key, value in flags.items() if value is not None} | _values("overrides", overrides)
