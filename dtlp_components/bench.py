@@ -19,16 +19,8 @@ import monai
 import torch
 
 from .bench_inference import InferenceVariant, read_inference_config, window_slices
-from .bench_training import (
-    RECYCLING,
-    Iteration,
-    PlainIteration,
-    TrainingVariant,
-    convolutions,
-    count_flop,
-    network_settings,
-    read_config,
-)
+from .bench_reference import PlainIteration, convolutions, count_flop
+from .bench_training import RECYCLING, Iteration, TrainingVariant, network_settings, read_config
 from .errors import InputError
 from .files import write_text
 
@@ -168,7 +160,10 @@ def _machine() -> dict[str, Any]:
 def _measure_training(variants: Mapping[str, TrainingVariant], repeats: int, warmup: int) -> dict[str, Any]:
     """Variants, plain iteration and convolutions in turn; medians, and operations counted in passes of their own."""
     unit = PlainIteration(**variants["A"].settings)
-    layers = {name: convolutions(variant) for name, variant in variants.items()}
+    layers = {
+        name: convolutions(variant.settings, variant.batch_size, variant.autocast_kwargs)
+        for name, variant in variants.items()
+    }
     flops = {name: variant.count() for name, variant in variants.items()}
     unit_flop = count_flop(unit.iterate)
     iterations: dict[str, list[Iteration]] = {name: [] for name in variants}

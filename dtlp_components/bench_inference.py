@@ -14,7 +14,8 @@ from monai.bundle import ConfigParser
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor, nn
 
-from .bench_training import network_settings, read_config, seconds_on, synthetic_volume
+from .bench_reference import seconds_on, synthetic_volume
+from .bench_training import network_settings, read_config
 from .errors import InputError
 
 __all__ = ["InferenceVariant", "one_window_at_a_time", "read_inference_config", "window_slices"]
