@@ -50,7 +50,7 @@ def run_bench(
     """
     Measure a training iteration and its streams, data loading, inference and memory; print tables.
 
-    Needs no data set: volumes are drawn with fixed seeds. Every number is a median over repetitions, in which the
+    Needs no data set: volumes are drawn with fixed seeds. Every time is a median over repetitions, in which the
     variants, the plain iteration and the bare convolutions take turns, so that a machine that slows down slows all of
     them. On a CUDA device, readings wait for the device; that has not been tried.
 
