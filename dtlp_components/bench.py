@@ -92,6 +92,7 @@ def run_bench(
 
     # Before this process has grown: on Linux, a child's peak begins with that of its parent
     peaks = _peaks(config_file, settings, size) if memory else {}
+    _tell("training")
     variants = {name: TrainingVariant(config_file, values) for name, values in settings.items()}
     report: dict[str, Any] = {
         "config_file": config_file,
@@ -107,9 +108,11 @@ def run_bench(
         result.update({key: variant.settings[key] for key in ("patch_size", "features", "num_classes")})
         result["batch_size"] = variant.batch_size
         result["peak_bytes"] = peaks.get(f"iteration {name}")
+        _tell(f"data loading of {name}")
         result["loading"] = variant.loading(repeats, warmup) | {"num_workers": variant.num_workers}
         if size:
             student = {key: value.detach().cpu() for key, value in variant.student.state_dict().items()}
+            _tell(f"inference of {name}")
             inference = InferenceVariant(config_file, settings[name], student, size)
             result["inference"] = _measure_inference(inference, (repeats + 1) // 2) | {
                 "peak_bytes": peaks.get(f"inferer {name}"),
@@ -119,6 +122,11 @@ def run_bench(
     if output:
         write_text(output, json.dumps(report, indent=4) + "\n")
     return report
+
+
+def _tell(step: str) -> None:
+    # a large volume takes minutes; stdout is for the tables
+    print(f"Measuring {step} ...", file=sys.stderr, flush=True)
 
 
 def _values(flag: str, given: Any) -> dict[str, Any]:
@@ -249,6 +257,7 @@ def _measure_inference(inference: InferenceVariant, repeats: int) -> dict[str, A
 
 def _peaks(config_file: str, settings: Mapping[str, dict[str, Any]], size: list[int]) -> dict[str, int]:
     """Bytes by job and variant."""
+    _tell("peak memory")
     peaks = {"plain": _measure_peak("plain", config_file, settings["A"], size)}
     for name, overrides in settings.items():
         for job in JOBS:
