@@ -15,6 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import fire
 from fire.core import FireExit
 
+from .bench import run_bench
 from .demo import run_demo
 from .errors import InputError
 from .new_bundle import new_bundle
@@ -33,6 +34,7 @@ __all__ = ["COMMANDS", "main"]
 
 # a command is a function whose parameters are its flags, a group of commands a further dictionary
 COMMANDS: dict[str, Any] = {
+    "bench": run_bench,
     "demo": run_demo,
     "new": new_bundle,
     "phantom": write_phantom,
