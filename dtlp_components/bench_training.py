@@ -17,7 +17,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
 from .bench_reference import flop_counter, seconds_on, synthetic_batch, synthetic_volume
-from .checks import _override_problems
+from .checks import override_problems
 from .errors import InputError, raise_if_any
 from .keys import LossTerms as Terms
 from .networks.vnet import VNet
@@ -60,7 +60,7 @@ def read_config(config_file: str, overrides: Mapping[str, Any]) -> ConfigParser:
     except (OSError, ValueError) as error:
         raise InputError(f"--config_file {config_file}: {error}") from error
     words = [word for key in overrides for word in (f"--{key}", "0")]
-    raise_if_any(_override_problems(["", "run", "--config_file", config_file, *words]))
+    raise_if_any(override_problems(["", "run", "--config_file", config_file, *words]))
     parser = ConfigParser(config)
     parser.update(dict(overrides))
     patch_size = parser.get_parsed_content("patch_size")

@@ -136,7 +136,7 @@ class InputChecks:
     def __call__(self) -> None:
         raise_if_any(
             [
-                *_override_problems(self.arguments),
+                *override_problems(self.arguments),
                 *self._setting_problems(),
                 *self._model_setting_problems(),
                 *self._list_problems(),
@@ -337,7 +337,7 @@ def _from_cache(cache: Mapping[str, Any], path: str) -> Volume | None:
         return None
 
 
-def _override_problems(arguments: Sequence[str]) -> list[str]:
+def override_problems(arguments: Sequence[str]) -> list[str]:
     """Keys of a ``monai.bundle run`` command line that its config file does not have."""
     given = _parse_run_command(arguments)
     args_file = given.get("args_file")
