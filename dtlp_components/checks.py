@@ -203,10 +203,6 @@ class InputChecks:
                 for item in items:
                     if DatalistKeys.LABEL not in item:
                         yield f"{item[DatalistKeys.IMAGE]}: has no label, but is in section `{section}`."
-        labeled, unlabeled, validation = (
-            {os.path.realpath(item[DatalistKeys.IMAGE]) for item in items}
-            for items in (self.labeled, self.unlabeled, self.validation)
-        )
         if self.needs_published_box:
             for item in chain(self.labeled, self.unlabeled, self.validation):
                 if DatalistKeys.PUBLISHED_BOX not in item:
@@ -215,6 +211,10 @@ class InputChecks:
                         "--preprocessing_variant published crops to. For a prepared data set, run `prepare` again; a new "
                         "scan cannot have one: --preprocessing_variant native"
                     )
+        labeled, unlabeled, validation = (
+            {os.path.realpath(item[DatalistKeys.IMAGE]) for item in items}
+            for items in (self.labeled, self.unlabeled, self.validation)
+        )
         for path in sorted(labeled & validation):
             yield f"{path}: is in `{self.section}` and in `{DatalistKeys.VALIDATION}`, which would score what was learnt."
         for path in sorted(labeled & unlabeled):
