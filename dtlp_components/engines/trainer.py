@@ -332,7 +332,7 @@ class DTLPTrainer(SupervisedTrainer):
     def _predict_from_noise(self, image: Tensor) -> Tensor:
         """The network's own clean label map, made in one pass from noise, ``(B, C, D, H, W)``."""
         diffusion: Any = self.network.diffusion
-        last = torch.full((len(image),), diffusion.num_train_timesteps - 1, device=image.device)
+        last = torch.full((1,), diffusion.num_train_timesteps - 1, device=image.device)
         with eval_mode(self.network), self._autocast():
             noise = torch.randn(len(image), diffusion.num_classes, *image.shape[2:], device=image.device)
             logits, _ = self.network.denoise(image, self._format(noise), last)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Conv3d", "ConvNormAct", "TimeConditionedStage", "conv_stage", "make_norm", "norm_relu"]
+__all__ = ["Conv3d", "ConvNormAct", "PointwiseConv3d", "TimeConditionedStage", "conv_stage", "make_norm", "norm_relu"]
 
 NORMS = ("instance", "group", "batch")
 
@@ -48,9 +48,21 @@ class InstanceNorm(nn.GroupNorm):
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
+def _instance_norm_relu(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """``relu(scale * (x - mean) * rstd + shift)``, ``mean`` and ``rstd`` ``(B, C)``; one scale and shift for all or each."""
+    batch, channels, voxels = x.shape[0], x.shape[1], x.shape[2:].numel()
+    if len(scale) == 1:
+        # what is the same for the whole batch goes into the norm, which spares a pass over memory
+        y, mean, rstd = torch.native_group_norm(x, scale[0], shift[0], batch, channels, voxels, channels, eps)
+    else:
+        normalised, mean, rstd = torch.native_group_norm(x, None, None, batch, channels, voxels, channels, eps)
+        y = torch.addcmul(_per_channel(shift), normalised, _per_channel(scale))
+    return y.relu_(), mean, rstd
+
+
 class _InstanceNormReLU(torch.autograd.Function):
     """
-    ``y = relu(scale * (x - mean) * rstd + shift)`` with one scale and shift per volume and channel.
+    ``y = relu(scale * (x - mean) * rstd + shift)`` with a scale and shift per channel, or per volume and channel.
 
     Torch's group norm has no fast backward pass for ``channels_last_3d`` on CPU; this one takes a quarter of the time, and
     does the ReLU's and the modulation's in the same go. With ``g`` the gradient before the ReLU and ``n`` voxels::
@@ -61,9 +73,7 @@ class _InstanceNormReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-        batch, channels, voxels = x.shape[0], x.shape[1], x.shape[2:].numel()
-        normalised, mean, rstd = torch.native_group_norm(x, None, None, batch, channels, voxels, channels, eps)
-        y = torch.addcmul(_per_channel(shift), normalised, _per_channel(scale)).relu_()
+        y, mean, rstd = _instance_norm_relu(x, scale, shift, eps)
         ctx.save_for_backward(x, y, scale, mean, rstd)
         return y
 
@@ -81,8 +91,9 @@ class _InstanceNormReLU(torch.autograd.Function):
         a = scale * rstd
         b = -a * rstd * grad_scale / voxels
         c = -a * sum_g / voxels - b * mean
-        grad_x = torch.addcmul(_per_channel(c), g, _per_channel(a)).addcmul_(x, _per_channel(b))
-        return grad_x, grad_scale, sum_g, None
+        # in place of g: memory that is written for the first time costs as much as the sum
+        grad_x = torch.addcmul(_per_channel(c), g, _per_channel(a), out=g).addcmul_(x, _per_channel(b))
+        return grad_x, grad_scale.sum_to_size(scale.shape), sum_g.sum_to_size(scale.shape), None
 
 
 def _per_channel(value: Tensor) -> Tensor:
@@ -96,19 +107,16 @@ def norm_relu(norm: nn.Module, x: Tensor, scale: Tensor | None = None, shift: Te
     Args:
         norm: normalisation of :py:func:`make_norm`.
         x: ``(B, channels, D, H, W)``.
-        scale: per volume and channel ``(B, channels)``, or ``None`` for 1.
-        shift: ``(B, channels)``, given with ``scale``.
+        scale: per volume and channel ``(B, channels)``, for all volumes ``(1, channels)``, or ``None`` for 1.
+        shift: of the same shape, given with ``scale``.
     """
-    if (
-        isinstance(norm, InstanceNorm)
-        and x.dtype == torch.float32
-        and x.device.type == "cpu"
-        and torch.is_grad_enabled()
-    ):
-        weight, bias = norm.weight.expand(len(x), -1), norm.bias.expand(len(x), -1)
+    if isinstance(norm, InstanceNorm) and x.dtype == torch.float32 and x.device.type == "cpu":
+        weight, bias = norm.weight[None], norm.bias[None]
         if scale is not None and shift is not None:
             weight, bias = weight * scale, torch.addcmul(shift, bias, scale)
-        return _InstanceNormReLU.apply(x, weight, bias, norm.eps)
+        if torch.is_grad_enabled():
+            return _InstanceNormReLU.apply(x, weight, bias, norm.eps)
+        return _instance_norm_relu(x, weight, bias, norm.eps)[0]
     x = norm(x)
     if scale is not None and shift is not None:
         x = torch.addcmul(_per_channel(shift), x, _per_channel(scale))
@@ -143,6 +151,27 @@ class Conv3d(nn.Conv3d):
         rows = neighbours.permute(0, 2, 3, 4, 1, 5, 6, 7).reshape(-1, self.weight[0].numel())
         y = F.linear(rows, self.weight.flatten(1), self.bias)
         return y.view(batch, *grid, self.out_channels).movedim(-1, 1)
+
+
+class PointwiseConv3d(nn.Conv3d):
+    """
+    Convolution with a 1x1x1 kernel that stays in the memory format of its input.
+
+    Torch 2.13 takes a volume in ``channels_last_3d`` to contiguous memory for it on CPU, forward and backward; as a product
+    of matrices it is a view there.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in_channels, D, H, W) -> (B, out_channels, D, H, W)``."""
+        if torch.jit.is_scripting():
+            return self._conv_forward(x, self.weight, self.bias)
+        else:
+            if not x.is_contiguous(memory_format=torch.channels_last_3d):
+                return self._conv_forward(x, self.weight, self.bias)
+            return F.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
 
 
 class ConvNormAct(nn.Sequential):

@@ -78,7 +78,7 @@ class LabelDiffusion:
         Draw a label map by DDIM, from noise, in ``ddim_steps`` calls of the network.
 
         Args:
-            denoise: maps ``y_t`` ``(B, C, D, H, W)`` and time steps ``(B,)`` to logits of the clean label.
+            denoise: maps ``y_t`` ``(B, C, D, H, W)`` and a time step ``(1,)`` to logits of the clean label.
             shape: ``(B, C, D, H, W)``.
             device: where to sample.
 
@@ -88,6 +88,6 @@ class LabelDiffusion:
         y_t = torch.randn(tuple(shape), device=device)
         logits = y_t
         for step in self.scheduler.timesteps.tolist():
-            logits = denoise(y_t, torch.full((shape[0],), step, device=device))
+            logits = denoise(y_t, torch.full((1,), step, device=device))
             y_t, _ = self.scheduler.step(self.clean_from_logits(logits), step, y_t)
         return logits

@@ -7,7 +7,7 @@ import torch
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
-from .blocks import ConvNormAct, TimeConditionedStage
+from .blocks import ConvNormAct, PointwiseConv3d, TimeConditionedStage
 from .diffusion import LabelDiffusion
 from .vnet import VNet, VNetDecoder
 
@@ -68,8 +68,8 @@ class DTLPNet(nn.Module):
         self.time_decoder = nn.ModuleList(TimeConditionedStage(s, self.embedding_dim) for s in decoder.stages)
 
         width = features * 2**correlation_stage
-        self.query = nn.Conv3d(width, width, kernel_size=1)
-        self.key = nn.Conv3d(width, width, kernel_size=1)
+        self.query = PointwiseConv3d(width, width)
+        self.key = PointwiseConv3d(width, width)
 
     def use_channels_last(self) -> None:
         """As :py:meth:`VNet.use_channels_last`, for all decoders."""
@@ -95,7 +95,7 @@ class DTLPNet(nn.Module):
         Args:
             image: ``(B, in_channels, D, H, W)``.
             noisy_label: ``y_t`` ``(B, C, D, H, W)``.
-            timesteps: ``(B,)`` int64.
+            timesteps: ``(B,)`` int64, or ``(1,)`` for all volumes, which is faster.
 
         Returns:
             Logits of the clean label ``(B, C, D, H, W)`` and the encoder's features, finest first.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .blocks import ConvNormAct, conv_stage
+from .blocks import ConvNormAct, PointwiseConv3d, conv_stage
 
 __all__ = ["VNet", "VNetDecoder", "VNetEncoder"]
 
@@ -69,7 +69,7 @@ class VNetDecoder(nn.Module):
         self.ups = nn.ModuleList(ups)
         self.stages = nn.ModuleList(stages)
         self.dropout = nn.Dropout3d(dropout)
-        self.head = nn.Conv3d(features, num_classes, kernel_size=1)
+        self.head = PointwiseConv3d(features, num_classes)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Five feature maps, finest first -> logits ``(B, C, D, H, W)``."""

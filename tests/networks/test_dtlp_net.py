@@ -156,6 +156,14 @@ def test_both_volumes_of_a_batch_get_their_own_time() -> None:
     torch.testing.assert_close(both, torch.cat(alone), rtol=1e-3, atol=1e-4)
 
 
+def test_one_time_step_for_all_volumes_is_that_step_for_each() -> None:
+    net, (image, noisy) = make_net(), inputs()
+    let_time_act(net)
+    with torch.no_grad():
+        for_all, for_each = (net.denoise(image, noisy, torch.full((n,), 500))[0] for n in (1, 2))
+    torch.testing.assert_close(for_all, for_each, rtol=1e-3, atol=1e-4)
+
+
 def test_every_parameter_gets_a_gradient_from_the_four_losses() -> None:
     net, (image, noisy) = make_net(), inputs()
     let_time_act(net)

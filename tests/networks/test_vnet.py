@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dtlp_components.networks.blocks import Conv3d, make_norm, norm_relu
+from dtlp_components.networks.blocks import Conv3d, PointwiseConv3d, make_norm, norm_relu
 from dtlp_components.networks.vnet import VNet
 
 pytestmark = pytest.mark.usefixtures("seed")
@@ -112,31 +112,50 @@ def test_scripted_network_gives_the_eager_one_s_logits_and_features() -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d], ids=str)
-@pytest.mark.parametrize("modulated", [False, True])
-def test_fast_backward_pass_of_instance_norm_gives_the_gradients_of_the_plain_one(
-    memory_format: torch.memory_format, modulated: bool
+@pytest.mark.parametrize("volumes", [0, 1, 3], ids=["plain", "one scale for all", "a scale for each"])
+def test_fast_instance_norm_gives_the_values_and_gradients_of_the_plain_one(
+    memory_format: torch.memory_format, volumes: int
 ) -> None:
     norm = make_norm("instance", 5)
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
     # a mean far from zero: what a formula without care would lose digits to
     x = (torch.randn(3, 5, 4, 6, 7) + 10).contiguous(memory_format=memory_format).requires_grad_()
-    scale, shift = torch.randn(3, 5, requires_grad=True), torch.randn(3, 5, requires_grad=True)
-    inputs = [x, norm.weight, norm.bias, *([scale, shift] if modulated else [])]
+    scale, shift = torch.randn(volumes, 5, requires_grad=True), torch.randn(volumes, 5, requires_grad=True)
+    modulation = [scale, shift] if volumes else []
+    inputs = [x, norm.weight, norm.bias, *modulation]
     weight = torch.randn_like(x)
 
-    fast = norm_relu(norm, x, *([scale, shift] if modulated else []))
+    fast = norm_relu(norm, x, *modulation)
     plain = norm(x)
-    if modulated:
+    if volumes:
         plain = plain * scale[:, :, None, None, None] + shift[:, :, None, None, None]
     plain = torch.relu(plain)
     assert "InstanceNormReLU" in type(fast.grad_fn).__name__
     torch.testing.assert_close(fast, plain)
+    with torch.no_grad():
+        torch.testing.assert_close(norm_relu(norm, x, *modulation), fast, rtol=0, atol=0)
     for one, other in zip(
         torch.autograd.grad((fast * weight).sum(), inputs),
         torch.autograd.grad((plain * weight).sum(), inputs),
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_pointwise_convolution_is_torch_s_and_keeps_the_memory_format() -> None:
+    conv, x = PointwiseConv3d(3, 4), torch.randn(2, 3, 4, 5, 6)
+    x_last = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    weight = torch.randn(2, 4, 4, 5, 6)
+    plain, fast = nn.functional.conv3d(x.requires_grad_(), conv.weight, conv.bias), conv(x_last)
+    assert conv(x).is_contiguous() and fast.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(conv(x), plain)
+    torch.testing.assert_close(fast, plain)
+    for one, other in zip(
+        torch.autograd.grad((fast * weight).sum(), [x_last, conv.weight, conv.bias]),
+        torch.autograd.grad((plain * weight).sum(), [x, conv.weight, conv.bias]),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("grid", [(1, 2, 3), (2, 3, 2)], ids=str)
