@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .checks import InputChecks
+from .data.caching import ScanCache
 from .data.datalists import PredictionNames, find_images, load_datalist
 from .data.loaders import EndlessDataLoader, RandomDraws
 from .data.mixing import BlockMask, CrossSetCutMix
@@ -50,6 +51,7 @@ __all__ = [
     "PseudoLabelMonitor",
     "PseudoLabels",
     "RandomDraws",
+    "ScanCache",
     "ScanReader",
     "ScoreTable",
     "SigmoidRampUp",

@@ -78,6 +78,7 @@ class DTLPTrainer(SupervisedTrainer):
         max_grad_norm: gradients are scaled down to this norm.
         amp: autocast to bfloat16 (CPU, and CUDA devices that have it) or float16.
         channels_last: keep weights and volumes in ``channels_last_3d``, which is faster.
+        gradient_checkpointing: compute the inside of every stage once more on the way back instead of keeping it.
         kwargs: see :py:class:`monai.engines.SupervisedTrainer`; ``accumulation_steps`` and ``compile`` are refused.
 
     Raises:
@@ -114,6 +115,7 @@ class DTLPTrainer(SupervisedTrainer):
         max_grad_norm: float = 12.0,
         amp: bool = False,
         channels_last: bool = True,
+        gradient_checkpointing: bool = False,
         **kwargs: Any,
     ) -> None:
         if kwargs.get("accumulation_steps", 1) != 1 or kwargs.get("compile", False):
@@ -153,6 +155,8 @@ class DTLPTrainer(SupervisedTrainer):
         if channels_last:
             self.network.use_channels_last()
             self.mean_teacher.module.use_channels_last()
+        if gradient_checkpointing:
+            self.network.use_gradient_checkpointing()
 
         half = torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
         self.autocast_kwargs: dict[str, Any] = {"device_type": device.type, "dtype": half, "enabled": amp}

@@ -10,8 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Conv3d", "ConvNormAct", "PointwiseConv3d", "TimeConditionedStage", "conv_stage", "make_norm", "norm_relu"]
+__all__ = [
+    "Conv3d",
+    "ConvNormAct",
+    "PointwiseConv3d",
+    "TimeConditionedStage",
+    "conv_stage",
+    "make_norm",
+    "norm_relu",
+    "run_stage",
+]
 
 NORMS = ("instance", "group", "batch")
 
@@ -203,6 +213,16 @@ class ConvNormAct(nn.Sequential):
             return self[2](self[1](x))
         else:
             return norm_relu(self[1], x)
+
+
+def run_stage(stage: Any, *inputs: Any, checkpointing: bool = False) -> Tensor:
+    """
+    ``stage(*inputs)``; with ``checkpointing`` only the inputs are kept for the way back, where the stage runs once more.
+    """
+    if checkpointing and torch.is_grad_enabled():
+        result: Tensor = checkpoint(stage, *inputs, use_reentrant=False)
+        return result
+    return stage(*inputs)
 
 
 def conv_stage(channels: int, num_convs: int, norm: str) -> nn.Sequential:

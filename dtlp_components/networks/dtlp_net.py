@@ -7,7 +7,7 @@ import torch
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
-from .blocks import ConvNormAct, PointwiseConv3d, TimeConditionedStage
+from .blocks import ConvNormAct, PointwiseConv3d, TimeConditionedStage, run_stage
 from .diffusion import LabelDiffusion
 from .vnet import VNet, VNetDecoder
 
@@ -76,6 +76,11 @@ class DTLPNet(nn.Module):
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.student.use_channels_last()
 
+    def use_gradient_checkpointing(self) -> None:
+        """As :py:meth:`VNet.use_gradient_checkpointing`, for all decoders."""
+        self.student.use_gradient_checkpointing()
+        self.difficulty_decoder.checkpointing = self.diffusion_decoder.checkpointing = True
+
     def forward(self, image: Tensor) -> Tensor:
         """The student's logits ``(B, C, D, H, W)``."""
         return self.student(image)
@@ -107,16 +112,16 @@ class DTLPNet(nn.Module):
         features = [x]
         encoder = self.student.encoder
         for i, (time, stage) in enumerate(zip(self.time_encoder, encoder.stages)):
-            if i == len(encoder.stages) - 1:
-                x = encoder.dropout(time(stage, x.contiguous(), embedding))  # see VNet.use_channels_last
-            else:
-                x = time(stage, x, embedding)
-            features.append(x)
+            deepest = i == len(encoder.stages) - 1
+            if deepest:
+                x = x.contiguous()  # see VNet.use_channels_last
+            x = run_stage(time, stage, x, embedding, checkpointing=encoder.checkpointing)
+            features.append(encoder.dropout(x) if deepest else x)
 
         decoder, x = self.diffusion_decoder, features[-1]
         for i, (up, stage) in enumerate(zip(decoder.ups, decoder.stages)):
             x = self.time_ups[i](up, x, embedding) + features[-2 - i]
-            x = self.time_decoder[i](stage, x, embedding)
+            x = run_stage(self.time_decoder[i], stage, x, embedding, checkpointing=decoder.checkpointing)
         return decoder.head(decoder.dropout(x)), features
 
     def sample_labels(self, image: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .blocks import ConvNormAct, PointwiseConv3d, conv_stage
+from .blocks import ConvNormAct, PointwiseConv3d, conv_stage, run_stage
 
 __all__ = ["VNet", "VNetDecoder", "VNetEncoder"]
 
@@ -35,15 +35,21 @@ class VNetEncoder(nn.Module):
             stages.append(nn.Sequential(down, *conv_stage(channels, num_convs, norm)))
         self.stages = nn.ModuleList(stages)
         self.dropout = nn.Dropout3d(dropout)
+        self.checkpointing = False
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """``(B, F, D, H, W)`` from a stem -> five feature maps, finest first."""
         features = [x]
         for i, stage in enumerate(self.stages):
-            if i == len(self.stages) - 1:
-                x = self.dropout(stage(x.contiguous()))  # see VNet.use_channels_last
-            else:
+            deepest = i == len(self.stages) - 1
+            if deepest:
+                x = x.contiguous()  # see VNet.use_channels_last
+            if torch.jit.is_scripting():
                 x = stage(x)
+            else:
+                x = run_stage(stage, x, checkpointing=self.checkpointing)
+            if deepest:
+                x = self.dropout(x)
             features.append(x)
         return features
 
@@ -70,12 +76,17 @@ class VNetDecoder(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.dropout = nn.Dropout3d(dropout)
         self.head = PointwiseConv3d(features, num_classes)
+        self.checkpointing = False
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Five feature maps, finest first -> logits ``(B, C, D, H, W)``."""
         x = features[-1]
         for i, (up, stage) in enumerate(zip(self.ups, self.stages)):
-            x = stage(up(x) + features[-2 - i])
+            x = up(x) + features[-2 - i]
+            if torch.jit.is_scripting():
+                x = stage(x)
+            else:
+                x = run_stage(stage, x, checkpointing=self.checkpointing)
         return self.head(self.dropout(x))
 
 
@@ -137,6 +148,17 @@ class VNet(nn.Module):
         """
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.encoder.stages[-1].to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    def use_gradient_checkpointing(self) -> None:
+        """
+        Keep the inputs of all stages for the way back, and compute what is inside them once more.
+
+        Raises:
+            ValueError: with batch norm, which would count every batch twice.
+        """
+        if self.norm == "batch":
+            raise ValueError("gradient checkpointing would count every batch twice in batch norm: use another norm.")
+        self.encoder.checkpointing = self.decoder.checkpointing = True
 
     @classmethod
     def check_patch_size(cls, patch_size: Sequence[int]) -> None:

@@ -22,8 +22,8 @@ PATCH = (32, 16, 48)
 CLASSES = 3
 
 
-def make_net(norm: str = "instance", features: int = 4, correlation_stage: int = 2) -> DTLPNet:
-    student = VNet(in_channels=1, num_classes=CLASSES, features=features, norm=norm)
+def make_net(norm: str = "instance", features: int = 4, correlation_stage: int = 2, dropout: float = 0.0) -> DTLPNet:
+    student = VNet(in_channels=1, num_classes=CLASSES, features=features, norm=norm, dropout=dropout)
     return DTLPNet(student, LabelDiffusion(CLASSES, ddim_steps=2), correlation_stage)
 
 
@@ -242,3 +242,35 @@ def test_channels_last_changes_no_logit() -> None:
         expected = net.denoise(image, noisy, steps(500))[0], net.difficulty_logits(image)
         logits = other.denoise(image_last, noisy, steps(500))[0], other.difficulty_logits(image_last)
     torch.testing.assert_close(logits, expected, rtol=1e-2, atol=2e-3)  # rounding, in another order
+
+
+def bytes_kept(net: DTLPNet) -> tuple[int, dict[str, Tensor]]:
+    """Of all tensors kept for the way back of the three passes, each once; and the gradients."""
+    kept: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    torch.manual_seed(0)  # of inputs and dropout
+    image, noisy = inputs()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        results = [net(image), net.difficulty_logits(image), net.denoise(image, noisy, torch.tensor([3, 700]))[0]]
+    torch.stack([z.square().mean() for z in results]).sum().backward()
+    return sum(kept.values()), {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+
+
+def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradients() -> None:
+    net = make_net(dropout=0.5)
+    let_time_act(net)
+    other = copy.deepcopy(net)
+    other.use_gradient_checkpointing()
+    (plain, expected), (less, gradients) = bytes_kept(net), bytes_kept(other)
+    assert less < 0.6 * plain
+    assert gradients.keys() == expected.keys()
+    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_gradient_checkpointing_refuses_batch_norm() -> None:
+    with pytest.raises(ValueError, match="batch norm"):
+        make_net(norm="batch").use_gradient_checkpointing()

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Preprocessed scans kept in memory and, if wanted, on disk from one run to the next."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import pickle  # for its error alone
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import CacheDataset, MetaTensor
+from monai.transforms import Compose
+from monai.utils import ImageMetaKey
+
+from ..errors import InputError
+
+__all__ = ["ScanCache", "describe"]
+
+PACKAGES = ("dtlp-bundles", "monai", "torch", "nibabel", "numpy")
+
+
+def describe(thing: Any) -> Any:
+    """
+    What makes a transform do what it does, as JSON can hold it: class and attributes, all the way down.
+
+    Arrays and tensors are named by a hash of their values, functions by their name.
+
+    Raises:
+        ValueError: if a thing contains itself.
+    """
+    return _describe(thing, ())
+
+
+def _describe(thing: Any, around: tuple[int, ...]) -> Any:
+    if id(thing) in around:
+        raise ValueError(f"{type(thing).__name__} contains itself and cannot be described.")
+    inside = functools.partial(_describe, around=(*around, id(thing)))
+    if thing is None or isinstance(thing, (bool, int, float, str)) and not isinstance(thing, enum.Enum):
+        return thing
+    if isinstance(thing, (np.ndarray, torch.Tensor)):
+        values = np.ascontiguousarray(thing)
+        return [str(values.dtype), list(values.shape), hashlib.sha256(values.tobytes()).hexdigest()]
+    if isinstance(thing, functools.partial):
+        return ["partial", inside(thing.func), inside(thing.args), inside(thing.keywords)]
+    if isinstance(thing, Mapping):
+        return ["mapping", *([inside(key), inside(value)] for key, value in thing.items())]
+    if isinstance(thing, (list, tuple, set, frozenset)):
+        items = [inside(item) for item in thing]
+        return sorted(items, key=json.dumps) if isinstance(thing, (set, frozenset)) else items
+    if isinstance(thing, enum.Enum) or not hasattr(thing, "__dict__") or hasattr(thing, "__qualname__"):
+        # numbers of numpy, members of enums, data types; and functions and classes, whose text is not looked at
+        name = getattr(thing, "__qualname__", None) or str(thing)
+        return [type(thing).__qualname__, f"{getattr(thing, '__module__', '')}.{name}"]
+    return [f"{type(thing).__module__}.{type(thing).__qualname__}", inside(vars(thing))]
+
+
+class ScanCache(CacheDataset):
+    """
+    MONAI's cache of preprocessed scans in memory, with a second one on disk that outlives the run.
+
+    MONAI's own cache on disk (``PersistentDataset``) is named by the classes of the transforms, not by what they are set
+    to, and by the names of the files, not by what they hold: another spacing or a corrected label would go unnoticed.
+    Here, a file is named by a hash of the scan's item, of size and time of change of every file that it names, of the
+    transforms with all that they are set to, and of the versions of the packages that do the work. Nothing is ever
+    deleted; the folder may be, at any time.
+
+    A file holds tensors, their affine and the name of the scan, and is loaded with ``weights_only=True``. What a scan
+    went through is not in it, so a cached scan cannot be taken back to its own grid.
+
+    Args:
+        data: items, dictionaries with paths.
+        transform: deterministic transforms; the random ones come after.
+        cache_rate: share of scans to keep in memory.
+        cache_dir: folder for the cache on disk, made if need be; ``None`` or an empty text for none.
+        num_workers: threads that preprocess.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: if the folder cannot be made or written to.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Compose,
+        cache_rate: float = 1.0,
+        cache_dir: str | os.PathLike | None = None,
+        num_workers: int | None = 1,
+        progress: bool = True,
+    ) -> None:
+        self.cache_dir = Path(cache_dir) if cache_dir else None
+        self._pipeline = ""
+        if self.cache_dir is not None:
+            try:
+                self.cache_dir.mkdir(parents=True, exist_ok=True)
+                # in a thread of the pool, the error would come too late
+                tempfile.TemporaryFile(dir=self.cache_dir).close()
+            except OSError as error:
+                raise InputError(f"--cache_dir {self.cache_dir}: found no folder to write to ({error}).") from error
+            versions = {name: _version(name) for name in PACKAGES}
+            self._pipeline = json.dumps([describe(transform.flatten().transforms), versions])
+        super().__init__(
+            data=data, transform=transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress
+        )
+
+    def file_of(self, index: int) -> Path:
+        """
+        Where the preprocessed scan is, or would be.
+
+        Raises:
+            ValueError: if there is no cache on disk.
+        """
+        if self.cache_dir is None:
+            raise ValueError("this data set has no cache on disk.")
+        item = self.data[index]
+        files = []
+        for value in item.values():
+            if isinstance(value, (str, os.PathLike)) and os.path.exists(value):
+                state = os.stat(value)
+                files.append([os.path.abspath(value), state.st_size, state.st_mtime_ns])
+        text = json.dumps([self._pipeline, describe(dict(item)), files])
+        return self.cache_dir / f"{hashlib.sha256(text.encode()).hexdigest()}.pt"
+
+    def _load_cache_item(self, idx: int) -> Any:
+        if self.cache_dir is None:
+            return super()._load_cache_item(idx)
+        file = self.file_of(idx)
+        if file.is_file():
+            try:
+                return _unpack(torch.load(file, weights_only=True))
+            except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+                warnings.warn(f"{file} cannot be read and is made anew ({error}).", stacklevel=2)
+        item = super()._load_cache_item(idx)
+        _save(_pack(item), file)
+        return item
+
+    def _transform(self, index: int) -> Any:
+        # what is not in memory may be on disk
+        if self.cache_dir is not None and index % len(self) >= self.cache_num:
+            return self._load_cache_item(index % len(self))
+        return super()._transform(index)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # as part of a packed bundle, which never changes
+
+
+def _pack(item: Mapping[str, Any]) -> dict[str, Any]:
+    packed: dict[str, Any] = {}
+    for key, value in item.items():
+        if isinstance(value, MetaTensor):
+            name = str(value.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
+            packed[key] = {"tensor": value.as_tensor(), "affine": value.affine, "name": name}
+        else:
+            packed[key] = value
+    return packed
+
+
+def _unpack(packed: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: MetaTensor(value["tensor"], affine=value["affine"], meta={ImageMetaKey.FILENAME_OR_OBJ: value["name"]})
+        if isinstance(value, dict) and "tensor" in value
+        else value
+        for key, value in packed.items()
+    }
+
+
+def _save(packed: Mapping[str, Any], file: Path) -> None:
+    # a name of its own until it is whole: two runs may share the folder
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", suffix=".part", delete=False) as temporary:
+        try:
+            torch.save(packed, temporary)
+        except BaseException:
+            temporary.close()
+            os.unlink(temporary.name)
+            raise
+    os.replace(temporary.name, file)

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Preprocessed scans on disk: the same as computed anew, and never those of another pipeline or another scan."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, LoadImaged, NormalizeIntensityd, ScaleIntensityRanged, Transform
+
+from dtlp_components import InputError, ScanCache
+from dtlp_components.data.caching import describe
+
+
+class Counted(Transform):
+    """Counts the scans that are preprocessed."""
+
+    calls = 0
+
+    def __call__(self, item: Any) -> Any:
+        type(self).calls += 1
+        return item
+
+
+@pytest.fixture(autouse=True)
+def _count_from_zero() -> None:
+    Counted.calls = 0
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[dict[str, Any]]:
+    made = []
+    for i in range(3):
+        path = tmp_path / f"scan{i}.nii.gz"
+        values = np.random.default_rng(i).normal(size=(4, 5, 6)).astype(np.float32)
+        nib.save(nib.Nifti1Image(values, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+        made.append({"image": str(path), "domain": "ct"})
+    return made
+
+
+def pipeline(upper: float = 1.0) -> Compose:
+    scale = ScaleIntensityRanged("image", a_min=-1.0, a_max=upper, b_min=0.0, b_max=1.0)
+    return Compose([LoadImaged("image", ensure_channel_first=True), scale, Counted()])
+
+
+def cache(items: list[dict[str, Any]], folder: Path | None, **kwargs: Any) -> ScanCache:
+    return ScanCache(items, kwargs.pop("transform", pipeline()), cache_dir=folder, progress=False, **kwargs)
+
+
+def test_second_run_reads_what_the_first_one_computed(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    first = cache(items, tmp_path / "cache")
+    assert Counted.calls == 3
+    second = cache(items, tmp_path / "cache")
+    assert Counted.calls == 3
+    for one, other in zip(first, second, strict=True):
+        assert isinstance(other["image"], MetaTensor) and other["domain"] == "ct"
+        torch.testing.assert_close(other["image"].as_tensor(), one["image"].as_tensor(), rtol=0, atol=0)
+        torch.testing.assert_close(other["image"].affine, one["image"].affine)
+        assert other["image"].meta["filename_or_obj"] == one["image"].meta["filename_or_obj"]
+
+
+def test_scans_beyond_memory_come_from_disk(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    dataset = cache(items, tmp_path / "cache", cache_rate=0.4)
+    assert Counted.calls == 1
+    for _ in range(3):
+        values = [dataset[i]["image"] for i in (0, 1, -1)]
+    assert Counted.calls == 3
+    expected = [item["image"] for item in cache(items, None)]
+    for value, other in zip(values, expected, strict=True):
+        torch.testing.assert_close(value.as_tensor(), other.as_tensor(), rtol=0, atol=0)
+
+
+def test_without_a_folder_nothing_is_written(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    dataset = cache(items, None)
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(ValueError, match="no cache on disk"):
+        dataset.file_of(0)
+
+
+def test_other_settings_of_a_transform_are_another_cache(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    cache(items, tmp_path / "cache")
+    changed = cache(items, tmp_path / "cache", transform=pipeline(upper=3.0))
+    assert Counted.calls == 6
+    torch.testing.assert_close(changed[0]["image"], pipeline(upper=3.0)(items[0])["image"])
+
+
+def test_changed_scan_is_preprocessed_again(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    cache(items, tmp_path / "cache")
+    path = items[1]["image"]
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.eye(4)), path)
+    os.utime(path, ns=(1, 1))
+    again = cache(items, tmp_path / "cache")
+    assert Counted.calls == 4
+    assert torch.equal(again[1]["image"].as_tensor(), torch.full((1, 4, 5, 6), 0.5))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a file of torch", None], ids=["empty", "other", "half"])
+def test_broken_file_is_made_anew(items: list[dict[str, Any]], tmp_path: Path, content: bytes | None) -> None:
+    file = cache(items, tmp_path / "cache").file_of(2)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.warns(UserWarning, match=file.name):
+        again = cache(items, tmp_path / "cache")
+    assert Counted.calls == 4
+    torch.testing.assert_close(again[2]["image"], pipeline()(items[2])["image"])
+    assert torch.load(file, weights_only=True)["domain"] == "ct"
+
+
+def test_folder_that_cannot_be_made_is_named(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--cache_dir .*file"):
+        cache(items, tmp_path / "file" / "cache")
+    assert Counted.calls == 0
+
+
+def test_folder_holds_whole_files_only(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    dataset = cache(items, tmp_path / "cache")
+    assert sorted((tmp_path / "cache").iterdir()) == sorted(dataset.file_of(i) for i in range(3))
+
+
+class Nested:
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (NormalizeIntensityd("image"), NormalizeIntensityd("label")),
+        (Nested(np.array([1, 2])), Nested(np.array([1, 3]))),
+        (Nested(torch.ones(2)), Nested(torch.ones(2, dtype=torch.float64))),
+        (Nested({"a": (1, 2)}), Nested({"a": (2, 1)})),
+        (Nested(functools.partial(min, 1)), Nested(functools.partial(min, 2))),
+        (Nested(min), Nested(max)),
+        (Nested(torch.float32), Nested(torch.float16)),
+        (Nested(1), Nested("1")),
+        (Nested({1, 2}), Nested({1, 3})),
+        ({1: "a"}, {"1": "a"}),
+    ],
+    ids=str,
+)
+def test_things_that_differ_are_described_differently(one: Any, other: Any) -> None:
+    assert describe(one) != describe(other)
+
+
+def test_description_is_the_same_for_equal_things() -> None:
+    assert describe(pipeline()) == describe(pipeline())
+    assert describe(Nested({"b", "a"})) == describe(Nested({"a", "b"}))
+    assert describe(Nested(Nested([np.float32(1)]))) == describe(Nested(Nested([np.float32(1)])))
+
+
+def test_thing_that_contains_itself_is_refused() -> None:
+    thing = Nested(None)
+    thing.inner = [thing]
+    with pytest.raises(ValueError, match="contains itself"):
+        describe(thing)
