@@ -102,6 +102,17 @@ def test_what_cannot_be_exported_is_said_first(tiny_dataset: Path, tmp_path: Pat
         export_bundle(**{**arguments, "onnx": False, **flags})
 
 
+def test_scan_that_cannot_be_read_is_named(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "run")
+    monkeypatch.setattr("dtlp_components.export._run", lambda words: None)
+    monkeypatch.setattr("dtlp_components.export.torch.jit.load", lambda file: torch.nn.Identity())
+    scan = tmp_path / "cut.nii.gz"
+    scan.write_bytes((tiny_dataset / "testing_0.nii.gz").read_bytes()[:500])
+    with pytest.raises(InputError, match=r"cut\.nii\.gz: cannot be read"):
+        export_bundle(str(BUNDLE), str(scan), run_dir=str(run), onnx=False)
+    assert [file.name for file in (run / "models").iterdir()] == ["model.pt"]
+
+
 def test_missing_onnx_package_is_named(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dtlp_components.export.find_spec", lambda name: None if name == "onnxscript" else object())
     run = write_run(tmp_path / "run")
