@@ -70,8 +70,8 @@ def pack_bundle(
     trained = find_trained(bundle, run_dir)
     _check_complete(trained.folder)
     metadata = packed_metadata(trained)
-    name = trained.parser()["bundle_name"]
-    target, archive = Path(output, name), Path(output, f"{name}_v{metadata['version']}.zip")
+    name, archive_name = _names(trained, metadata)
+    target, archive = Path(output, name), Path(output, archive_name)
     _check_target(target, archive, overwrite)
     trained.load_student()  # complains if settings and weights do not fit
 
@@ -99,6 +99,8 @@ def pack_bundle(
         packed_zip = Path(shutil.make_archive(str(staging / "packed"), "zip", staging, name))
         _move(folder, target, staging / "replaced")
         packed_zip.replace(archive)
+    except OSError as error:
+        raise InputError(f"{Path(output).absolute()}: packing failed, since {error}.") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     _report(target, archive)
@@ -119,9 +121,11 @@ def packed_config(config: Mapping[str, Any]) -> dict[str, Any]:
     packed.pop("_comment", None)
     if isinstance(packed.get("input"), str) and os.path.isabs(packed["input"]):
         packed["input"] = SCANS
-    if _names_a_path(packed["prepare_hint"]):
-        packed["prepare_hint"] = ""
-    packed["prepare_hint"] = packed["prepare_hint"].replace(f"python -m {NAME}", f"python -m {VENDORED}")
+    hint = packed.get("prepare_hint")
+    if isinstance(hint, str):
+        packed["prepare_hint"] = (
+            "" if _names_a_path(hint) else hint.replace(f"python -m {NAME}", f"python -m {VENDORED}")
+        )
     return packed
 
 
@@ -170,8 +174,8 @@ def packed_readme(text: str, trained: TrainedBundle, pictures: Mapping[str, str]
         trained: the bundle and its weights.
         pictures: new target by old one, of pictures that were copied into the folder.
     """
-    hint = trained.parser("train")["prepare_hint"]
-    if _names_a_path(hint):
+    hint = trained.parser("train").get("prepare_hint")
+    if isinstance(hint, str) and _names_a_path(hint):
         text = text.replace(hint, "(by the command that made the bundle, from folders that are not part of it)")
     text = text.replace(ORIGIN, f"Packed by `pack`; `scripts/{NAME}` is a copy of the project's package.")
     text = text.replace(COMMANDS_FROM, "From this bundle's folder, the one that holds `configs`.")
@@ -257,6 +261,20 @@ def _paths(config: Any, id: str = "") -> Iterator[tuple[str, str]]:
             yield from _paths(value, f"{id}::{i}")
     elif isinstance(config, str) and not config.startswith("$") and _names_a_path(config):
         yield id, config
+
+
+def _names(trained: TrainedBundle, metadata: Mapping[str, Any]) -> tuple[str, str]:
+    """
+    Names of the packed folder and of its zip.
+
+    Raises:
+        InputError: if the bundle has a name or a version that no file can have.
+    """
+    name, number = trained.parser().get("bundle_name"), metadata.get("version")
+    for key, value in (("bundle_name in configs/inference.json", name), ("version in configs/metadata.json", number)):
+        if not isinstance(value, str) or not re.fullmatch(r"\w[\w.+-]*", value):
+            raise InputError(f"{trained.folder}: {key} is {value!r}; wanted letters, digits, '_', '-', '+' and '.'.")
+    return str(name), f"{name}_v{number}.zip"
 
 
 def _check_complete(folder: Path) -> None:

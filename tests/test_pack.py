@@ -7,6 +7,7 @@ import ast
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -181,6 +182,23 @@ def test_bundle_without_weights_says_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"No weights at .*model\.pt\. Train first .*--run_dir"):
         pack_bundle(str(BUNDLE), str(tmp_path / "out"), str(tmp_path))
     assert not (tmp_path / "out").exists()
+
+
+def test_name_that_leads_elsewhere_is_refused(run: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, bundle)
+    config = load(bundle / "configs/inference.json") | {"bundle_name": "../other"}
+    (bundle / "configs/inference.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"bundle_name in configs/inference\.json is '\.\./other'"):
+        pack_bundle(str(bundle), str(tmp_path / "out"), str(run))
+    assert not (tmp_path / "out").exists()
+
+
+def test_incomplete_bundle_is_told_what_is_missing(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(BUNDLE, tmp_path / "bundle")
+    (tmp_path / "bundle/docs/data_license.txt").unlink()
+    with pytest.raises(InputError, match=r"no complete bundle; docs/data_license\.txt not found"):
+        pack_bundle(str(tmp_path / "bundle"), str(tmp_path / "out"), str(run))
 
 
 def test_failing_check_in_the_packed_folder_leaves_nothing(
