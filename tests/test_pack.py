@@ -133,6 +133,7 @@ def test_scans_are_segmented_where_the_project_is_not_installed(
 
 @pytest.mark.slow
 @pytest.mark.real_data
+@pytest.mark.skipif("DTLP_REAL_DATA" not in os.environ, reason="needs the schema, which lies with the real scans")
 def test_metadata_passes_the_official_schema(packed: Path) -> None:
     pytest.importorskip("jsonschema")
     schema = Path(os.environ["DTLP_REAL_DATA"], "meta_schema_20240725.json")
