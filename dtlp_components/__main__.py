@@ -18,7 +18,9 @@ from fire.core import FireExit
 from .bench import run_bench
 from .demo import run_demo
 from .errors import InputError
+from .export import export_bundle
 from .new_bundle import new_bundle
+from .pack import pack_bundle
 from .phantom import write_phantom
 from .picture import write_picture
 from .prepare import (
@@ -36,7 +38,9 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, Any] = {
     "bench": run_bench,
     "demo": run_demo,
+    "export": export_bundle,
     "new": new_bundle,
+    "pack": pack_bundle,
     "phantom": write_phantom,
     "picture": write_picture,
     "prepare": {

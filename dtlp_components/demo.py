@@ -48,7 +48,8 @@ def run_demo(output: str = "demo") -> None:
         f"  label map     {run / 'predictions'}\n"
         f"  weights       {run / 'models' / 'model.pt'}\n"
         f"  curves        {shlex.join([sys.executable, '-m', 'mlflow', 'ui', '--backend-store-uri'])} "
-        f"sqlite:///{(run / 'mlruns.db').absolute()}"
+        f"sqlite:///{(run / 'mlruns.db').absolute()}\n"
+        f"To hand it on: python -m dtlp_components pack {BUNDLE} packed --run_dir {run}"
     )
 
 

@@ -22,6 +22,9 @@ from .errors import InputError
 from .files import write_text
 
 __all__ = [
+    "COMMANDS_FROM",
+    "METADATA_FACTS",
+    "ORIGIN",
     "RECIPES",
     "Layer",
     "Recipe",
@@ -46,8 +49,16 @@ METADATA_FACTS = {
     "network_data_format::outputs::pred::num_channels": "num_classes",
     "network_data_format::outputs::pred::spatial_shape": "patch_size",
 }
+# sentences of a README that do not hold of a packed bundle
+COMMANDS_FROM = "From the root of the repository."
+ORIGIN = "Rendered from `dtlp_components/recipes/`; edit there."
 # README placeholders that most recipes leave alone
-README_DEFAULTS = {"orientation": "orientation to RAS", "published": "There is no other variant."}
+README_DEFAULTS = {
+    "orientation": "orientation to RAS",
+    "published": "There is no other variant.",
+    "commands_from": COMMANDS_FROM,
+    "tags": "Segmentation, Semi-supervised",
+}
 LABEL_NAMES = "network_data_format::outputs::pred::channel_def"
 
 
@@ -271,7 +282,7 @@ def _read_recipe(name: str, recipes: Path) -> Recipe:
         _read(recipes / "datasets" / f"{dataset}.license.txt"),
         comment=f"Generated from dtlp_components/recipes: edit there, then run {COMMAND}",
         texts={
-            "origin": "Rendered from `dtlp_components/recipes/`; edit there.",
+            "origin": ORIGIN,
             "data_page": f"More on the data, its layout and its known defects: [{page}](../../../{page}).",
             "bundle_path": f"bundles/{name}",
             "method_page": "[docs/method.md](../../../docs/method.md)",

@@ -570,6 +570,7 @@ def _readme(
     )
     return {
         "title": name,
+        "tags": f"Segmentation, {choices['modality'].value}, Semi-supervised",
         "summary": f"Segments {', '.join(label_names[1:])} in {choices['modality'].value}.",
         "data": f"The scans that `{COMMAND}` was given.",
         "split": f"Scans: {', '.join(counts)}.",

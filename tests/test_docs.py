@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from monai.bundle import ConfigParser
 
 from dtlp_components.bundle_checks import check_config, check_metadata
 from dtlp_components.data.datalists import load_datalist
+from dtlp_components.export import export_bundle
 from dtlp_components.keys import DatalistKeys
 from dtlp_components.make_bundle import RECIPES, render
 from dtlp_components.memory import POINTS, estimate_bytes
 from dtlp_components.new_bundle import new_bundle
+from dtlp_components.pack import pack_bundle
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -160,6 +163,18 @@ def test_every_flag_of_new_is_documented_with_its_default() -> None:
         else:
             assert name == "name" or f"--{name} DIR" in text
     assert table == {}
+
+
+@pytest.mark.parametrize("command", [export_bundle, pack_bundle], ids=lambda c: c.__name__)
+def test_every_flag_of_export_and_pack_is_documented_with_its_default(command: Callable[..., None]) -> None:
+    title = {"export_bundle": "Export", "pack_bundle": "Pack"}[command.__name__]
+    text = read(DOCS / "deploying.md").split(f"## {title}\n")[1].split("\n## ")[0]
+    table = {code(row[0]): row[1] for row in rows(text) if row[0].startswith("`--")}
+    flags = {n: p.default for n, p in inspect.signature(command).parameters.items() if p.default is not p.empty}
+    assert set(table) == {f"--{name}" for name in flags}
+    for name, default in flags.items():
+        if default != "":  # in words
+            assert table[f"--{name}"] == str(default), name
 
 
 def test_memory_table_holds_every_point_and_its_estimate() -> None:
