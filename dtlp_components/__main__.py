@@ -29,6 +29,7 @@ from .prepare import (
     prepare_mnms,
     prepare_synapse,
 )
+from .segment import segment_scans
 
 __all__ = ["COMMANDS", "main"]
 
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Any] = {
         "mnms": prepare_mnms,
         "synapse": prepare_synapse,
     },
+    "segment": segment_scans,
 }
 
 

@@ -339,7 +339,7 @@ def test_inference_takes_dicom_series_beside_nifti(data: Path, tmp_path: Path, w
     places = [write_series(folder / patient / "1.2.840.7", voxels) for patient in ("p1", "p2")]
     shutil.copy(data / "testing_0.nii.gz", folder)
     run(workflow(PHANTOM, "inference", data, tmp_path / "out", input=str(folder)))
-    written = sorted((tmp_path / "out/predictions").iterdir())
+    written = sorted((tmp_path / "out/predictions").glob("*.nii.gz"))
     names = ["p1_1.2.840.7_seg.nii.gz", "p2_1.2.840.7_seg.nii.gz", "testing_0_seg.nii.gz"]
     assert [file.name for file in written] == names
     prediction = nib.load(written[0])
