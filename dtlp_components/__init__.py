@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .checks import InputChecks, scan_problems
 from .data.datalists import PredictionNames, find_images, load_datalist
+from .data.dicom_seg import WriteDicomSegd
 from .data.label_maps import KeepLargestComponentd, WholeFileWriter
 from .data.loaders import EndlessDataLoader, RandomDraws
 from .data.mixing import BlockMask, CrossSetCutMix
@@ -68,6 +69,7 @@ __all__ = [
     "TrainingProgress",
     "VNet",
     "WholeFileWriter",
+    "WriteDicomSegd",
     "find_images",
     "load_datalist",
     "load_teachers",

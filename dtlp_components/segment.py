@@ -26,6 +26,7 @@ def segment_scans(
     flip_axes: list[int] | None = None,
     keep_largest_component: bool = False,
     uncertainty: bool = False,
+    dicom_seg: bool = False,
     **keys: Any,
 ) -> None:
     """
@@ -45,6 +46,7 @@ def segment_scans(
         flip_axes: average over copies mirrored along these axes, such as "[0]"; 0 is left to right.
         keep_largest_component: keep the largest connected part of each class alone.
         uncertainty: write a map of entropy in bits.
+        dicom_seg: answer a DICOM series with a DICOM Segmentation as well.
 
     Raises:
         InputError: if there is no such bundle or key, or nothing to segment, before anything is done; at the end, if a
@@ -66,6 +68,7 @@ def segment_scans(
         "model_file": str(weights),
         "keep_largest_component": keep_largest_component,
         "uncertainty": uncertainty,
+        "dicom_seg": dicom_seg,
         **({"flip_axes": list(flip_axes)} if flip_axes else {}),
         **({"checkpoint": checkpoint} if checkpoint else {}),
         **({"device": device} if device else {}),

@@ -24,7 +24,7 @@ ALLOWED = {
     "make_bundle": {"errors", "files"},
 }
 NETWORK_PACKAGES = {"torch", "monai", *sys.stdlib_module_names}
-OPTIONAL_PACKAGES = {"h5py", "nrrd", "matplotlib", "pydicom"}
+OPTIONAL_PACKAGES = {"h5py", "highdicom", "nrrd", "matplotlib", "pydicom"}
 
 
 def imported(node: ast.Import | ast.ImportFrom, module: Path) -> list[tuple[str, ...]]:

@@ -93,6 +93,23 @@ def test_label_map_is_on_the_grid_of_the_scan_and_the_table_counts_it(
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a_seg.nii.gz", "segmentations.csv"]
 
 
+PERMUTED = [[0, 0, 2.0, -7], [-1.2, 0, 0, 3], [0, 0.9, 0, 40], [0, 0, 0, 1]]
+OBLIQUE = [[1.2, -0.6, 0, 5], [0.9, 0.8, 0, -9], [0, 0, 2.0, 1], [0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("affine", [PERMUTED, OBLIQUE], ids=["permuted", "oblique"])
+@pytest.mark.parametrize("shape", [SHAPE, (20, 18, 1)], ids=["volume", "one slice"])
+def test_grid_is_that_of_the_scan_whatever_its_axes(
+    tmp_path: Path, weights: Path, affine: list[list[float]], shape: tuple[int, ...]
+) -> None:
+    scan = write(tmp_path / "a.nii.gz", random_voxels(*shape), np.array(affine))
+    segment(scan, tmp_path / "out", weights, uncertainty=True)
+    for kind in ("seg", "entropy"):
+        written = nib.load(tmp_path / "out" / f"a_{kind}.nii.gz")
+        assert written.shape == shape
+        np.testing.assert_allclose(written.affine, affine, atol=1e-5)
+
+
 def not_a_nifti(folder: Path) -> None:
     (folder / "m.nii.gz").write_text("hello")
 

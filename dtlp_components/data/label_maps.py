@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection, PathLike
+from monai.config import KeysCollection, NdarrayOrTensor, PathLike
 from monai.data import NibabelWriter
 from monai.transforms import KeepLargestConnectedComponent, MapTransform, generate_spatial_bounding_box
+from monai.utils import convert_to_numpy
 
 from ..errors import InputError, first_line
 
@@ -49,11 +50,20 @@ class KeepLargestComponentd(MapTransform):
 
 class WholeFileWriter(NibabelWriter):
     """
-    For ``SaveImaged(writer=)``: the file is written under another name in its folder and moved into place.
+    For ``SaveImaged(writer=, resample=False)``: the file is written under another name in its folder and moved into place.
+
+    The volume ``(1, x, y, z)`` is written as it is: MONAI's writer drops a last axis of one slice, and then takes the
+    affine for that of a plane, which is singular if the slices do not lie along the patient's z.
 
     Raises:
         InputError: from ``write``, if that fails; of anything else MONAI says that a package is missing.
     """
+
+    def set_data_array(self, data_array: NdarrayOrTensor, *args: Any, **kwargs: Any) -> None:
+        self.data_obj = convert_to_numpy(data_array)[0]
+
+    def set_metadata(self, meta_dict: Mapping | None, *args: Any, **kwargs: Any) -> None:
+        _, self.affine, _ = self.get_meta_info(meta_dict)
 
     def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
         target = Path(filename)

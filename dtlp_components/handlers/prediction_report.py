@@ -92,7 +92,7 @@ class PredictionReport:
         if ScanKeys.PROBLEM in output:
             row["problem"] = output[ScanKeys.PROBLEM]
             self.problems.append(row["problem"])
-            self.logger.error(f"{count}  skipped: {row['problem']}")
+            self.logger.error(f"{count}  failed: {row['problem']}")
         else:
             labels = output[ScanKeys.PRED]
             row["label_map"] = str(labels.meta[MetaKeys.SAVED_TO])
@@ -135,7 +135,9 @@ class PredictionReport:
         place = os.path.abspath(self.prediction_dir)
         self.logger.info(f"Wrote {written} label maps and {TABLE} to {place}")
         if self.problems:
-            raise_if_any(self.problems, f"Segmented {written} of {len(self.rows)} scans; the rest was skipped")
+            raise_if_any(
+                self.problems, f"Segmented {written} of {len(self.rows)} scans; the rest was skipped or is not whole"
+            )
 
     def _close_bar(self) -> None:
         if self.bar is not None:

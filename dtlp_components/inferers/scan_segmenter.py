@@ -177,11 +177,8 @@ class _AlignedGrid:
         """A volume on this grid -> ``(1, x, y, z)`` on the scan's, with its affine and file name."""
         volume = volume.permute(*(int(axis) for axis in self.ornt[:, 0]))
         flipped = [axis for axis, way in enumerate(self.ornt[:, 1]) if way < 0]
-        meta = {
-            name: image.meta[name]
-            for name in (MetaKeys.SPATIAL_SHAPE, MetaKeys.ORIGINAL_AFFINE, "filename_or_obj", MetaKeys.SPACE)
-            if name in image.meta
-        }
+        # all of it, as Invertd does: writers look for more than the grid
+        meta = {name: value for name, value in image.meta.items() if name != MetaKeys.AFFINE}
         affine = torch.as_tensor(np.asarray(image.meta[MetaKeys.ORIGINAL_AFFINE]), dtype=torch.float64)
         return MetaTensor(volume.flip(flipped)[None].contiguous(), affine=affine, meta=meta)
 
