@@ -209,6 +209,16 @@ def test_series_with_a_missing_slice_is_named_and_the_others_are_written(
     assert label_maps(tmp_path / "out") == ["p2_ct_seg.nii.gz"]
 
 
+def test_series_without_a_patient_is_segmented_and_its_segmentation_is_named(
+    tmp_path: Path, weights: Path, write_series: Any
+) -> None:
+    pytest.importorskip("highdicom", reason="DICOM is optional: pip install highdicom")
+    write_series(tmp_path / "in" / "ct", random_voxels(20, 18, 11).astype(int))
+    with pytest.raises(InputError, match=r"ct_seg\.nii\.gz is written, ct_seg\.dcm is not .*StudyInstanceUID"):
+        segment(tmp_path / "in", tmp_path / "out", weights, dicom_seg=True)
+    assert label_maps(tmp_path / "out") == ["ct_seg.nii.gz"]
+
+
 def test_empty_folder_is_an_error_before_anything_is_written(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: no NIfTI image found"):
