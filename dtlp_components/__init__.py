@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-from .checks import InputChecks
+from .checks import InputChecks, scan_problems
 from .data.caching import ScanCache
 from .data.datalists import PredictionNames, find_images, load_datalist
+from .data.dicom_seg import WriteDicomSegd
+from .data.label_maps import KeepLargestComponentd, WholeFileWriter
 from .data.loaders import EndlessDataLoader, RandomDraws
 from .data.mixing import BlockMask, CrossSetCutMix
 from .data.readers import ScanReader
+from .data.scans import ScanDataset
 from .data.transforms import AntiAliasd, CropToBoxd, CTOrMRIntensityd
+from .engines.scan_evaluator import ScanEvaluator
 from .engines.trainer import DTLPTrainer, loss_terms
 from .errors import InputError, NonFiniteError
 from .handlers.checkpoints import TrainingCheckpoint, run_name
@@ -18,15 +22,18 @@ from .handlers.progress import TrainingProgress
 from .handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
 from .handlers.ramp_up import SigmoidRampUp
 from .handlers.score_table import ScoreTable
+from .inferers.scan_segmenter import ScanSegmenter
 from .losses.consistency import DistillationLoss, MaskedReconstructionLoss
 from .losses.difficulty import DifficultyAwareLoss
 from .networks.diffusion import LabelDiffusion
 from .networks.dtlp_net import DTLPNet
+from .networks.flips import FlipAverage
 from .networks.mean_teacher import MeanTeacher
 from .networks.vnet import VNet
 from .networks.weights import load_weights
 from .pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
 from .pseudo_labels.propagation import propagate_logits
+from .trained_networks import load_teachers
 
 __all__ = [
     "AntiAliasd",
@@ -40,8 +47,10 @@ __all__ = [
     "DistillationLoss",
     "DualTeacher",
     "EndlessDataLoader",
+    "FlipAverage",
     "InputChecks",
     "InputError",
+    "KeepLargestComponentd",
     "LabelDiffusion",
     "MaskedReconstructionLoss",
     "MeanTeacher",
@@ -52,17 +61,24 @@ __all__ = [
     "PseudoLabels",
     "RandomDraws",
     "ScanCache",
+    "ScanDataset",
+    "ScanEvaluator",
     "ScanReader",
+    "ScanSegmenter",
     "ScoreTable",
     "SigmoidRampUp",
     "TrainingCheckpoint",
     "TrainingProgress",
     "VNet",
+    "WholeFileWriter",
+    "WriteDicomSegd",
     "find_images",
     "load_datalist",
+    "load_teachers",
     "load_weights",
     "loss_terms",
     "predict_sources",
     "propagate_logits",
     "run_name",
+    "scan_problems",
 ]

@@ -31,6 +31,7 @@ from .prepare import (
     prepare_mnms,
     prepare_synapse,
 )
+from .segment import segment_scans
 
 __all__ = ["COMMANDS", "main"]
 
@@ -51,6 +52,7 @@ COMMANDS: dict[str, Any] = {
         "mnms": prepare_mnms,
         "synapse": prepare_synapse,
     },
+    "segment": segment_scans,
 }
 
 

@@ -18,11 +18,12 @@ from typing import Any
 import monai
 import torch
 
-from .bench_inference import InferenceVariant, read_inference_config, window_slices
+from .bench_inference import InferenceVariant, read_inference_config
 from .bench_reference import PlainIteration, convolutions, count_flop
 from .bench_training import RECYCLING, Iteration, TrainingVariant, network_settings, read_config
 from .errors import InputError
 from .files import write_text
+from .inferers.windows import window_slices
 
 __all__ = ["main", "run_bench"]
 

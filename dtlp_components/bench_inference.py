@@ -11,20 +11,15 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.data.utils import compute_importance_map
 from torch import Tensor, nn
 
 from .bench_reference import seconds_on, synthetic_volume
 from .bench_training import network_settings, read_config
 from .errors import InputError
+from .inferers.windows import window_slices
 
-__all__ = ["InferenceVariant", "one_window_at_a_time", "read_inference_config", "window_slices"]
-
-
-def window_slices(size: Sequence[int], patch_size: Sequence[int], overlap: float) -> list[tuple[slice, ...]]:
-    """Windows that cover a volume of ``size``, those of MONAI's sliding window."""
-    stride = [max(1, int(side * (1 - overlap))) for side in patch_size]
-    return dense_patch_slices(size, patch_size, stride)
+__all__ = ["InferenceVariant", "one_window_at_a_time", "read_inference_config"]
 
 
 def one_window_at_a_time(

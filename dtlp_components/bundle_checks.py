@@ -16,7 +16,7 @@ from monai.bundle.utils import MACRO_KEY
 from monai.utils import CommonKeys, CompInitMode
 from torch import nn
 
-from .keys import DatalistKeys, LossTerms, PseudoLabelSources
+from .keys import DatalistKeys, LossTerms, PseudoLabelSources, ScanKeys
 
 __all__ = [
     "check_config",
@@ -31,7 +31,7 @@ __all__ = [
 METRIC_DICTS = ("key_metric", "key_train_metric", "key_val_metric", "additional_metrics")
 # arguments of transforms that name batch keys which exist only after the transform
 NEW_KEYS = ("name", "names", "new_key", "new_keys")
-KNOWN_KEYS = {str(key) for keys in (CommonKeys, DatalistKeys, LossTerms, PseudoLabelSources) for key in keys}
+KNOWN_KEYS = {str(key) for keys in (CommonKeys, DatalistKeys, LossTerms, PseudoLabelSources, ScanKeys) for key in keys}
 
 # what the official schema (meta_schema_20240725.json) requires
 METADATA_REQUIRED = (

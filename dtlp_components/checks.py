@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -28,15 +29,17 @@ from tqdm import tqdm
 
 from .data.datalists import section_sizes
 from .data.dicom import series_problems
-from .data.readers import load_volume
+from .data.readers import load_volume, nifti_geometry
 from .errors import first_line, raise_if_any
 from .files import model_settings_file, write_text
 from .keys import DatalistKeys
 
-__all__ = ["InputChecks", "Volume", "describe_volume", "has_two_voxels", "pair_problems"]
+__all__ = ["InputChecks", "Volume", "describe_volume", "has_two_voxels", "pair_problems", "scan_problems"]
 
 TWO_VOXELS = "leaves two voxels at the deepest stage, of which instance norm makes +1 and -1 whatever they are"
 AFFINE_TOLERANCE = 1e-3  # mm; headers keep affines as float32
+SMALLEST_SIDE = 1e-6  # mm
+SMALLEST_DETERMINANT = 1e-3  # of the directions of the axes: 1 if they are at right angles
 PROGRESS_FROM = 20  # files; fewer are read before a bar is worth it
 
 
@@ -63,7 +66,7 @@ class InputChecks:
 
     Checked of volumes: 3-D (a trailing axis of length 1 is allowed) and finite; a label has its image's shape and
     affine (to 0.001 mm), whole numbers in ``[0, num_classes)``, and not all labels are empty. A folder is a DICOM series:
-    of its slices none is missing or twice, and all are of one series and one grid.
+    of its slices none is missing or twice, and all are of one series and one grid. Voxels have three sides above 0 mm.
 
     Args:
         labeled: items ``{"image": path, "label": path}`` to train on, or to evaluate; must not be empty.
@@ -87,6 +90,9 @@ class InputChecks:
         needs_published_box: whether preprocessing crops every scan to its item's ``published_box``.
         model_file: weights in a training run's ``models/``, whose ``logs/`` tell what the settings were; without such a
             record (a deployed bundle) they are not compared.
+        read_volumes: whether to look for the files and read them here; without, whoever uses them has to
+            (:py:func:`scan_problems`).
+        prediction_dir: folder that has to take files; it is made.
 
     Raises:
         InputError: when called, if anything is wrong, with up to 20 problems.
@@ -113,6 +119,8 @@ class InputChecks:
         model_settings: Mapping[str, Any] | None = None,
         model_file: str | None = None,
         needs_published_box: bool = False,
+        read_volumes: bool = True,
+        prediction_dir: str | None = None,
     ) -> None:
         self.labeled = labeled
         self.unlabeled = unlabeled
@@ -132,6 +140,8 @@ class InputChecks:
         self.model_settings = model_settings or {}
         self.model_file = model_file
         self.needs_published_box = needs_published_box
+        self.read_volumes = read_volumes
+        self.prediction_dir = prediction_dir
 
     def __call__(self) -> None:
         raise_if_any(
@@ -140,9 +150,12 @@ class InputChecks:
                 *self._setting_problems(),
                 *self._model_setting_problems(),
                 *self._list_problems(),
-                *(f"{path}: no such file." for path in self._paths() if not os.path.exists(path)),
+                *self._output_problems(),
+                *(f"{path}: no such file." for path in self._paths() if self.read_volumes and not os.path.exists(path)),
             ]
         )
+        if not self.read_volumes:
+            return
         volumes, problems = self._read_volumes()
         raise_if_any(problems + self._volume_problems(volumes))
 
@@ -220,6 +233,20 @@ class InputChecks:
         for path in sorted(labeled & unlabeled):
             yield f"{path}: is in `{self.section}` and in `{DatalistKeys.UNLABELED}`."
 
+    def _output_problems(self) -> Iterator[str]:
+        if self.prediction_dir is None:
+            return
+        place = os.path.abspath(self.prediction_dir)
+        try:
+            os.makedirs(place, exist_ok=True)
+            # also where the permissions do not tell: a full or read-only disk
+            with tempfile.TemporaryFile(dir=place) as file:
+                file.write(b"0")
+        except OSError as error:
+            yield f"{place}: cannot be written to ({error.strerror}); wanted a folder for the label maps."
+        if any(os.path.dirname(item[DatalistKeys.IMAGE]) == place for item in self.labeled):
+            yield f"{place}: is where the scans are, wanted another folder: the next run would take label maps for scans."
+
     def _paths(self) -> list[str]:
         """Every file to read, once, in the order of the lists."""
         with_label = chain.from_iterable(
@@ -241,15 +268,12 @@ class InputChecks:
         for path in tqdm(unread, desc="checking the data", unit="file", disable=len(unread) <= PROGRESS_FROM):
             # before reading: a file that changes meanwhile is read again next time
             stamp = _stamp(path)
-            if os.path.isdir(path) and (found := series_problems(Path(path))):
+            volume, found = _read(path)
+            if volume is None:
                 problems += found
-                continue
-            try:
-                volumes[path] = describe_volume(load_volume(path))
-            except Exception as e:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
-                problems.append(f"{path}: truncated, damaged or no image ({type(e).__name__}: {first_line(e)}).")
             else:
-                cache[path] = {**stamp, "volume": asdict(volumes[path])}
+                volumes[path] = volume
+                cache[path] = {**stamp, "volume": asdict(volume)}
         if self.cache_file and unread:
             with contextlib.suppress(OSError):  # only a convenience; whoever needs the folder will complain
                 write_text(self.cache_file, json.dumps(cache))
@@ -260,11 +284,7 @@ class InputChecks:
         items = [*self.labeled, *self.validation]
         labels = list(dict.fromkeys(item[DatalistKeys.LABEL] for item in items if DatalistKeys.LABEL in item))
         for path, volume in volumes.items():
-            if len(volume.shape) != 4 or volume.shape[0] != 1:
-                found = [n for n in (*volume.shape[1:], volume.shape[0]) if n > 1]
-                problems.append(f"{path}: wanted one 3-D volume, found {found} voxels by axis.")
-            if not volume.finite:
-                problems.append(f"{path}: holds NaN or infinite values.")
+            problems += volume_problems(path, volume)
         for path in labels:
             if path in volumes:
                 problems += self._label_problems(path, volumes[path])
@@ -285,6 +305,50 @@ class InputChecks:
                 f"{path}: holds labels from {label.minimum:g} to {label.maximum:g}; "
                 f"with --num_classes {self.num_classes} they must be 0 to {self.num_classes - 1}."
             )
+
+
+def scan_problems(path: str) -> list[str]:
+    """
+    What is wrong with one scan, a file or a folder with a DICOM series, which is read to its last byte; none if it can be
+    segmented.
+    """
+    if not os.path.exists(path):
+        return [f"{path}: no such file."]
+    volume, problems = _read(path)
+    return problems if volume is None else list(volume_problems(path, volume))
+
+
+def _read(path: str) -> tuple[Volume | None, list[str]]:
+    """What is in a file or a series, or why that cannot be said."""
+    if os.path.isdir(path) and (found := series_problems(Path(path))):
+        return None, found
+    try:
+        volume = load_volume(path)
+        problems = [] if os.path.isdir(path) else list(geometry_problems(path, *nifti_geometry(path)))
+        return (None, problems) if problems else (describe_volume(volume), [])
+    except Exception as error:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
+        return None, [f"{path}: truncated, damaged or no image ({type(error).__name__}: {first_line(error)})."]
+
+
+def geometry_problems(path: str, sides: np.ndarray, affine: np.ndarray) -> Iterator[str]:
+    """What is wrong with the header of a NIfTI file: sides of the voxels in mm ``(3,)`` and affine ``(4, 4)``."""
+    columns = np.linalg.norm(affine[:3, :3], axis=0)
+    for found in (np.abs(sides), columns):
+        if not np.isfinite(found).all() or (found < SMALLEST_SIDE).any():
+            text = " x ".join(f"{side:.3g}" for side in found)
+            yield f"{path}: found voxels of {text} mm, wanted three sides above 0; the header is damaged."
+            return
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3] / columns)) < SMALLEST_DETERMINANT:
+        yield f"{path}: found a singular affine, two axes of which point the same way; the header is damaged."
+
+
+def volume_problems(path: str, volume: Volume) -> Iterator[str]:
+    """What is wrong with a volume whatever it is for, one sentence each."""
+    if len(volume.shape) != 4 or volume.shape[0] != 1:
+        found = [n for n in (*volume.shape[1:], volume.shape[0]) if n > 1]
+        yield f"{path}: wanted one 3-D volume, found {found} voxels by axis."
+    if not volume.finite:
+        yield f"{path}: holds NaN or infinite values."
 
 
 def has_two_voxels(patch_size: Sequence[int], divisor: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["InputError", "NonFiniteError", "first_line", "raise_if_any"]
+__all__ = ["InputError", "NonFiniteError", "cause_of", "first_line", "raise_if_any"]
 
 MAX_PROBLEMS = 20
 
@@ -46,3 +46,12 @@ def raise_if_any(problems: Sequence[str], start: str = "Cannot start") -> None:
 def first_line(error: Exception) -> str:
     """First line of an error's text, without its full stop."""
     return (str(error).strip().splitlines() or [""])[0].rstrip(".")
+
+
+def cause_of(error: BaseException) -> str:
+    """What is behind an error that others wrapped, in one line: MONAI wraps what a transform raises."""
+    while error.__cause__ is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    if isinstance(error, Exception):
+        return f"{type(error).__name__}: {first_line(error)}"
+    return str(error)

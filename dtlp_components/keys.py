@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that cross a module boundary: batch keys, pseudo-label sources, loss terms and datalist sections."""
+"""Names that cross a module boundary: batch keys, pseudo-label sources, loss terms, datalist sections, scan results."""
 
 from __future__ import annotations
 
 from monai.utils.enums import StrEnum
 
-__all__ = ["DatalistKeys", "LossTerms", "PseudoLabelSources"]
+__all__ = ["DatalistKeys", "LossTerms", "PseudoLabelSources", "ScanEvents", "ScanKeys"]
 
 
 class DatalistKeys(StrEnum):
@@ -47,3 +47,20 @@ class PseudoLabelSources(StrEnum):
     MEAN_TEACHER = "mean_teacher"
     ENSEMBLE = "ensemble"
     STUDENT = "student"
+
+
+class ScanKeys(StrEnum):
+    """What there is of a scan that was segmented, or was not."""
+
+    IMAGE = "image"  # the preprocessed volume; of a scan that cannot be read, its path
+    PRED = "pred"  # labels on the scan's grid
+    ENTROPY = "entropy"  # of the student, bits
+    DISAGREEMENT = "disagreement"  # of student and teachers, bits
+    QUALITY = "quality"  # scores by name
+    PROBLEM = "problem"  # why there are no labels
+
+
+class ScanEvents(StrEnum):
+    """Events of an engine whose iteration is a scan."""
+
+    WINDOWS_COMPLETED = "windows_completed"  # `state.windows` has those done and their total

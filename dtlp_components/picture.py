@@ -20,6 +20,7 @@ from .errors import InputError
 from .files import model_settings_file
 from .handlers.pseudo_label_monitor import predict_sources
 from .losses.difficulty import batch_dice
+from .trained_networks import load_training_networks
 
 __all__ = ["draw_panels", "write_picture"]
 
@@ -55,7 +56,7 @@ def write_picture(
         InputError: if there is no checkpoint or no such scan.
     """
     checkpoint = Path(output_dir, "checkpoints", "last.pt")
-    if not checkpoint.is_file():
+    if not checkpoint.is_file():  # before anything that takes time
         raise InputError(f"No checkpoint at {checkpoint.absolute()}: train first, or give the run's output_dir.")
     parser = ConfigParser()
     parser.read_config(str(Path(bundle, "configs", "train.json")))
@@ -71,10 +72,7 @@ def write_picture(
         raise InputError(f"Section `{section}` has {len(items)} scans; found no labelled scan number {case} in it.")
     scan = Compose(parser.get_parsed_content("deterministic_transforms"))(items[case])
 
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    network, teacher = parser.get_parsed_content("training_network"), parser.get_parsed_content("mean_teacher")
-    network.load_state_dict(content["network"])
-    teacher.load_state_dict(content["mean_teacher"])
+    network, teacher = load_training_networks(parser, checkpoint)
     device = next(network.parameters()).device
     student = parser.get_parsed_content("exported_model")
     with eval_mode(network, teacher), torch.random.fork_rng(devices=[]):

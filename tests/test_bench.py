@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from dtlp_components import bench
 from dtlp_components.__main__ import main
 from dtlp_components.bench import run_bench
-from dtlp_components.bench_inference import one_window_at_a_time, window_slices
+from dtlp_components.bench_inference import one_window_at_a_time
 from dtlp_components.bench_reference import Convolution, count_flop, synthetic_volume
 from dtlp_components.bench_training import RECYCLING, StreamClock, TrainingVariant
 from dtlp_components.errors import InputError
+from dtlp_components.inferers.windows import window_slices
 
 CONFIG = "bundles/hippocampus_5/configs/train.json"
 TINY = {"patch_size": [16, 16, 32], "features": 4, "ddim_steps": 2}

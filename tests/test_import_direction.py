@@ -19,11 +19,12 @@ ALLOWED = {
     **{leaf: set[str]() for leaf in LEAVES},
     **{part: LEAVES for part in ("data", "losses", "pseudo_labels", "metrics", "engines", "bundle_checks")},
     "handlers": LEAVES | {"losses", "metrics", "pseudo_labels"},  # they report what those compute
+    "inferers": LEAVES | {"pseudo_labels"},  # for the entropy
     "networks": {"errors"},
     "make_bundle": {"errors", "files"},
 }
 NETWORK_PACKAGES = {"torch", "monai", *sys.stdlib_module_names}
-OPTIONAL_PACKAGES = {"h5py", "nrrd", "matplotlib", "onnxruntime", "pydicom"}
+OPTIONAL_PACKAGES = {"h5py", "highdicom", "matplotlib", "nrrd", "onnxruntime", "pydicom"}
 
 
 def imported(node: ast.Import | ast.ImportFrom, module: Path) -> list[tuple[str, ...]]:

@@ -78,12 +78,15 @@ def nifti_files(folder: str | Path) -> list[Path]:
     """
     The folder's own NIfTI files (``.nii``, ``.nii.gz``), sorted; empty if there is none.
 
-    The ``._*`` files that macOS leaves on shared disks carry the same endings and are skipped.
+    The ``._*`` files that macOS leaves on shared disks carry the same endings and are skipped. A link to nothing is
+    listed, so that whoever reads it says so.
     """
     return sorted(
         file
         for file in Path(folder).iterdir()
-        if file.name.endswith(NIFTI_SUFFIXES) and not file.name.startswith("._") and file.is_file()
+        if file.name.endswith(NIFTI_SUFFIXES)
+        and not file.name.startswith("._")
+        and (file.is_file() or (file.is_symlink() and not file.exists()))
     )
 
 

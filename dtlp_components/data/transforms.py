@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ from monai.transforms import (
     ScaleIntensityRange,
     ScaleIntensityRangePercentiles,
 )
-from monai.utils import ImageMetaKey, convert_to_numpy, convert_to_tensor
+from monai.utils import ImageMetaKey, convert_to_dst_type, convert_to_numpy, convert_to_tensor
 from torch.utils.data import get_worker_info
 
 from ..errors import InputError
@@ -29,6 +30,7 @@ __all__ = ["AIR_HU", "LOWEST_CT", "AntiAliasd", "CTOrMRIntensityd", "CropToBoxd"
 
 LOWEST_CT = -3100  # scanners pad with down to -3024; phase images in MR go to -4096
 AIR_HU = (-1100, -900)
+SLAB_VOXELS = 2**23  # in one go, when a volume is smoothed
 
 
 def border_median(voxels: np.ndarray) -> float:
@@ -100,6 +102,9 @@ class AntiAliasd(MapTransform):
     deviation of ``(f - 1) / 2`` old voxels, the rule of ``skimage.transform.resize``; along the others nothing. MONAI's
     ``Spacingd``, which should follow directly, only interpolates.
 
+    Large volumes are smoothed a slab at a time, with the same result: torch's convolution takes 90 bytes per voxel, 13 GB
+    for 560 slices of 512 x 512 (measured).
+
     Args:
         keys: images ``(1, x, y, z)`` with their affine (``MetaTensor``).
         pixdim: sides of the new voxels along the image's axes, mm.
@@ -117,8 +122,25 @@ class AntiAliasd(MapTransform):
             sigma = [max(0.0, (new / was - 1) / 2) for new, was in zip(self.pixdim, old, strict=True)]
             # a Gaussian this narrow changes nothing, and spacings that are meant to be equal differ in the last digits
             if max(sigma) > 0.01:
-                d[key] = GaussianSmooth(sigma)(d[key])
+                d[key] = _smooth(d[key], sigma)
         return d
+
+
+def _smooth(image: Any, sigma: Sequence[float]) -> Any:
+    """``GaussianSmooth``, in slabs along the first axis that are as thick as :py:data:`SLAB_VOXELS` allows."""
+    smooth = GaussianSmooth(sigma)
+    length = image.shape[1]
+    thickness = max(1, SLAB_VOXELS // math.prod(image.shape[2:]))
+    if thickness >= length:
+        return smooth(image)
+    reach = math.ceil(4 * sigma[0]) + 1  # MONAI cuts the Gaussian off at four standard deviations
+    voxels = torch.as_tensor(image).as_subclass(torch.Tensor)
+    result = torch.empty_like(voxels, dtype=torch.float32)
+    for start in range(0, length, thickness):
+        stop, first = min(length, start + thickness), max(0, start - reach)
+        slab = smooth(voxels[:, first : stop + reach])
+        result[:, start:stop] = slab[:, start - first : stop - first]
+    return convert_to_dst_type(result, image)[0]
 
 
 class CTOrMRIntensityd(MapTransform):

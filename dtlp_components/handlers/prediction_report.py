@@ -1,57 +1,157 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says which label maps an inference run wrote, and where; a run that wrote none is an error."""
+"""Says how far an inference run is, what is in each label map, and which scans have none and why."""
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import os
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from ignite.engine import Engine, Events
-from monai.utils import ImageMetaKey, MetaKeys
-from monai.utils.enums import CommonKeys as Keys
+from monai.utils import MetaKeys
+from tqdm.auto import tqdm
 
-from ..errors import InputError
+from ..errors import raise_if_any
+from ..files import write_text
+from ..keys import ScanEvents, ScanKeys
 
 __all__ = ["PredictionReport"]
+
+TABLE = "segmentations.csv"
+SECONDS_BETWEEN_LINES = 30.0
 
 
 class PredictionReport:
     """
-    Log one line per written label map and a summary.
+    Progress within each scan, a line per label map with the volume of every class, and a table of all of them.
+
+    On a terminal each scan has a bar of its windows with the time left; elsewhere a line every half minute. After every
+    scan ``segmentations.csv`` is written to ``prediction_dir``: scan, label map, seconds, scores of quality, voxels and
+    ml by class, and what was wrong.
 
     Args:
         prediction_dir: folder that ``SaveImaged(savepath_in_metadict=True)`` writes to.
+        label_names: names of all classes, the background first; a class without one goes by its number.
+
+    Raises:
+        InputError: at the end of the run, if a scan has no label map, with the reason for each; the others have one.
     """
 
-    def __init__(self, prediction_dir: str) -> None:
-        self.prediction_dir = Path(prediction_dir)
-        self.written: list[Path] = []
-        self.started = 0.0
+    def __init__(self, prediction_dir: str, label_names: Sequence[str] = ()) -> None:
+        self.prediction_dir, self.label_names = Path(prediction_dir), list(label_names)
+        self.rows: list[dict[str, Any]] = []
+        self.problems: list[str] = []
         self.logger = logging.getLogger("dtlp")
+        self.bar: tqdm | None = None
+        self.started = self.scan_started = self.predicting_since = self.last_line = 0.0
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._start_scan)
+        engine.add_event_handler(ScanEvents.WINDOWS_COMPLETED, self._progress)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._finish)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _start(self, engine: Engine) -> None:
-        self.written, self.started = [], time.monotonic()
+        self.rows, self.problems, self.started = [], [], time.monotonic()
 
-    def _collect(self, engine: Engine) -> None:
-        total = engine.state.epoch_length
-        output: Any = engine.state.output  # decollated by MONAI
-        for item in output:
-            meta = item[Keys.PRED].meta
-            if MetaKeys.SAVED_TO in meta:
-                self.written.append(Path(meta[MetaKeys.SAVED_TO]))
-                spent = time.monotonic() - self.started
-                scan = Path(meta[ImageMetaKey.FILENAME_OR_OBJ])
-                self.logger.info(f"{len(self.written)}/{total}  {spent:.1f} s  {scan.name} -> {self.written[-1]}")
+    def _start_scan(self, engine: Engine) -> None:
+        self.scan_started = self.predicting_since = self.last_line = time.monotonic()
+
+    def _progress(self, engine: Any) -> None:
+        done, total = engine.state.windows
+        if done == 0:
+            self.predicting_since = self.last_line = time.monotonic()
+        count = f"{engine.state.iteration}/{engine.state.epoch_length}"
+        if sys.stderr.isatty():
+            if self.bar is None:
+                self.bar = tqdm(total=total, desc=f"scan {count}", unit="window", dynamic_ncols=True, leave=False)
+            self.bar.update(done - self.bar.n)
+            return
+        now = time.monotonic()
+        if done < total and now - self.last_line >= SECONDS_BETWEEN_LINES:
+            self.last_line = now
+            # reading and preprocessing are over, and none of what is left
+            left = tqdm.format_interval((now - self.predicting_since) / done * (total - done))
+            self.logger.info(f"scan {count}: {done} of {total} windows, {left} left")
+
+    def _collect(self, engine: Any) -> None:
+        self._close_bar()
+        now = time.monotonic()
+        count, (output,) = f"{engine.state.iteration}/{engine.state.epoch_length}", engine.state.output
+        row: dict[str, Any] = {"scan": output[ScanKeys.IMAGE], "seconds": round(now - self.scan_started, 1)}
+        if ScanKeys.PROBLEM in output:
+            row["problem"] = output[ScanKeys.PROBLEM]
+            self.problems.append(row["problem"])
+            self.logger.error(f"{count}  failed: {row['problem']}")
+        else:
+            labels = output[ScanKeys.PRED]
+            row["label_map"] = str(labels.meta[MetaKeys.SAVED_TO])
+            row.update({name: round(score, 4) for name, score in output[ScanKeys.QUALITY].items()})
+            ml_per_voxel = abs(float(torch.linalg.det(labels.affine[:3, :3]))) / 1000
+            volumes = []
+            counts = count_voxels(labels)
+            for label in range(max(len(counts), len(self.label_names))):
+                voxels = counts[label] if label < len(counts) else 0
+                name = self.label_names[label] if label < len(self.label_names) else str(label)
+                row[f"{name} voxels"], row[f"{name} ml"] = voxels, round(voxels * ml_per_voxel, 3)
+                if label and voxels:
+                    volumes.append(f"{name} {voxels * ml_per_voxel:.4g} ml ({voxels})")
+            left = tqdm.format_interval((now - self.started) / engine.state.iteration * self._to_go(engine))
+            self.logger.info(
+                f"{count}  {row['seconds']} s, {left} left  {Path(row['scan']).name} -> {row['label_map']}: "
+                f"{', '.join(volumes) or 'nothing but background'}"
+            )
+        self.rows.append(row)
+        self._write()
+        engine.state.output = []  # the volumes are written
+
+    @staticmethod
+    def _to_go(engine: Any) -> int:
+        return int(engine.state.epoch_length or 0) - int(engine.state.iteration)
+
+    def _write(self) -> None:
+        # columns in the order of the scan that has most
+        columns = dict.fromkeys(["scan", "label_map", "seconds"])
+        for row in sorted(self.rows, key=len, reverse=True):
+            columns.update(dict.fromkeys(name for name in row if name != "problem"))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, [*columns, "problem"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(str(self.prediction_dir / TABLE), text.getvalue())
 
     def _finish(self, engine: Engine) -> None:
-        if not self.written:
-            raise InputError(f"No label map was written to {os.path.abspath(self.prediction_dir)}.")
-        self.logger.info(f"Wrote {len(self.written)} label maps to {os.path.abspath(self.prediction_dir)}")
+        written = len(self.rows) - len(self.problems)
+        place = os.path.abspath(self.prediction_dir)
+        self.logger.info(f"Wrote {written} label maps and {TABLE} to {place}")
+        if self.problems:
+            raise_if_any(
+                self.problems, f"Segmented {written} of {len(self.rows)} scans; the rest was skipped or is not whole"
+            )
+
+    def _close_bar(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def _fail(self, engine: Engine, error: BaseException) -> None:
+        self._close_bar()
+        raise error
+
+
+def count_voxels(labels: torch.Tensor) -> list[int]:
+    """Voxels of each label from 0 to the highest, of a label map of whole numbers, plane by plane: counting makes them int64."""
+    planes = labels.as_subclass(torch.Tensor)[0]
+    num_labels = int(planes.max()) + 1
+    counts = sum(np.bincount(plane.flatten().cpu().numpy(), minlength=num_labels) for plane in planes)
+    return [int(count) for count in np.asarray(counts)]

@@ -22,6 +22,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
 from dtlp_components.errors import InputError
+from dtlp_components.segment import segment_scans
 
 # small enough for a second per iteration; the phantom's seven classes become the three of tiny_dataset
 TINY: dict[str, Any] = {
@@ -339,7 +340,7 @@ def test_inference_takes_dicom_series_beside_nifti(data: Path, tmp_path: Path, w
     places = [write_series(folder / patient / "1.2.840.7", voxels) for patient in ("p1", "p2")]
     shutil.copy(data / "testing_0.nii.gz", folder)
     run(workflow(PHANTOM, "inference", data, tmp_path / "out", input=str(folder)))
-    written = sorted((tmp_path / "out/predictions").iterdir())
+    written = sorted((tmp_path / "out/predictions").glob("*.nii.gz"))
     names = ["p1_1.2.840.7_seg.nii.gz", "p2_1.2.840.7_seg.nii.gz", "testing_0_seg.nii.gz"]
     assert [file.name for file in written] == names
     prediction = nib.load(written[0])
@@ -352,6 +353,26 @@ def test_inference_takes_dicom_series_beside_nifti(data: Path, tmp_path: Path, w
     work.initialize()
     with pytest.raises(InputError, match=r"p2/1\.2\.840\.7: found 4 mm from slice04\.dcm to slice06\.dcm"):
         work.run()
+
+
+def test_segment_maps_the_disagreement_of_the_teachers_of_a_checkpoint(data: Path, tmp_path: Path) -> None:
+    losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", max_iterations=1))
+    scan, weights = data / "testing_0.nii.gz", str(tmp_path / "out/models/model.pt")
+
+    def segment(output: Path, checkpoint: str) -> None:
+        segment_scans(str(PHANTOM), str(scan), str(output), weights, checkpoint, device="cpu", label_names=NAMES)
+
+    for output in (tmp_path / "first", tmp_path / "second"):
+        segment(output, str(tmp_path / "out/checkpoints/last.pt"))
+    first, second = (nib.load(tmp_path / name / "testing_0_disagreement.nii.gz") for name in ("first", "second"))
+    assert first.shape == nib.load(scan).shape
+    values = np.asarray(first.dataobj)
+    assert 0 <= values.min() < values.max() <= np.log2(3)  # four opinions, three classes
+    np.testing.assert_array_equal(values, np.asarray(second.dataobj))  # the diffusion teacher's noise has a seed
+    with pytest.raises(InputError, match=r"model\.pt: wanted the last\.pt of a training with these settings"):
+        segment(tmp_path / "third", weights)
+    with pytest.raises(InputError, match=r"No checkpoint at .*nowhere\.pt"):
+        segment(tmp_path / "third", "nowhere.pt")
 
 
 def test_inference_of_an_empty_folder_is_an_error(data: Path, tmp_path: Path) -> None:

@@ -264,3 +264,19 @@ def test_anti_aliasing_smooths_only_along_the_axes_that_get_coarser() -> None:
     along_z = GaussianSmooth([0.0, 0.0, 1.0])(image)
     torch.testing.assert_close(smoothed.as_tensor(), along_z.as_tensor())
     assert not torch.allclose(smoothed.as_tensor(), image.as_tensor())
+
+
+@pytest.mark.parametrize("slab_voxels", [1, 7 * 8 * 9, 2000], ids=["one row", "nine rows", "most"])
+def test_large_volume_is_smoothed_in_slabs_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, slab_voxels: int, seed: int
+) -> None:
+    affine = torch.diag(torch.tensor([1.0, 2.0, 1.5, 1.0]))
+    image = MetaTensor(torch.randn(1, 30, 8, 7), affine=affine, meta={"filename_or_obj": "a.nii.gz"})
+    image.push_applied_operation({"class": "Orientation"})
+    transform = AntiAliasd("image", [3.0, 4.5, 1.5])
+    whole = transform({"image": image})["image"]
+    monkeypatch.setattr("dtlp_components.data.transforms.SLAB_VOXELS", slab_voxels)
+    slabs = transform({"image": image})["image"]
+    torch.testing.assert_close(slabs.as_tensor(), whole.as_tensor(), rtol=0, atol=1e-6)
+    assert slabs.meta["filename_or_obj"] == "a.nii.gz"
+    assert slabs.applied_operations == whole.applied_operations == [{"class": "Orientation"}]
