@@ -8,7 +8,9 @@ import functools
 import json
 import os
 import platform
+import re
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -272,13 +274,18 @@ def _measure_peak(job: str, config_file: str, overrides: dict[str, Any], size: l
     Bytes that a process of its own takes at most: its largest resident set, or what torch had allocated on a GPU.
 
     Raises:
-        RuntimeError: if the process fails.
+        InputError: if the process fails, as it does first where a key has a value that its component refuses.
     """
     text = json.dumps([job, config_file, overrides, size, torch.get_num_threads()])
     command = [sys.executable, "-m", "dtlp_components.bench", "--job", text]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with exit code {result.returncode}:\n{result.stderr}")
+        # the first of the errors that led to each other names the cause
+        errors = re.findall(r"^[\w.]*Error: .+", result.stderr, flags=re.MULTILINE)
+        reason = errors[0] if errors else result.stderr.strip()[-500:] or f"exit code {result.returncode}"
+        raise InputError(
+            f"{config_file} with {overrides} cannot be measured: {reason}\nThe whole story: {shlex.join(command)}"
+        )
     return int(result.stdout.split()[-1])
 
 

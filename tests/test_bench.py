@@ -227,6 +227,12 @@ def test_bad_input_is_told_before_anything_is_measured(
 
 
 @pytest.mark.slow
+def test_value_that_a_component_refuses_is_told_with_its_reason() -> None:
+    with pytest.raises(InputError, match="cannot be measured: ValueError: ddim_steps must be within 1 and 1000, got 0"):
+        bench._measure_peak("iteration", str(Path(CONFIG).absolute()), {**TINY, "ddim_steps": 0}, [])
+
+
+@pytest.mark.slow
 def test_peak_memory_is_that_of_a_process_in_bytes() -> None:
     peak = bench._measure_peak("iteration", str(Path(CONFIG).absolute()), TINY, [])
     assert 200e6 < peak < 3e9  # interpreter and libraries are most of it
