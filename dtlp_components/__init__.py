@@ -8,7 +8,8 @@ from .data.datalists import PredictionNames, find_images, load_datalist
 from .data.loaders import EndlessDataLoader, RandomDraws
 from .data.mixing import BlockMask, CrossSetCutMix
 from .data.readers import ScanReader
-from .data.transforms import AntiAliasd, CropToBoxd, CTOrMRIntensityd
+from .data.studies import unlabeled_studies
+from .data.transforms import AntiAliasd, CropToBoxd, CTOrMRIntensityd, ResampleToSpacingd
 from .engines.trainer import DTLPTrainer, loss_terms
 from .errors import InputError, NonFiniteError
 from .handlers.checkpoints import TrainingCheckpoint, run_name
@@ -17,6 +18,7 @@ from .handlers.progress import TrainingProgress
 from .handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
 from .handlers.ramp_up import SigmoidRampUp
 from .handlers.score_table import ScoreTable
+from .handlers.warm_start import WarmStart
 from .losses.consistency import DistillationLoss, MaskedReconstructionLoss
 from .losses.difficulty import DifficultyAwareLoss
 from .networks.diffusion import LabelDiffusion
@@ -50,12 +52,14 @@ __all__ = [
     "PseudoLabelMonitor",
     "PseudoLabels",
     "RandomDraws",
+    "ResampleToSpacingd",
     "ScanReader",
     "ScoreTable",
     "SigmoidRampUp",
     "TrainingCheckpoint",
     "TrainingProgress",
     "VNet",
+    "WarmStart",
     "find_images",
     "load_datalist",
     "load_weights",
@@ -63,4 +67,5 @@ __all__ = [
     "predict_sources",
     "propagate_logits",
     "run_name",
+    "unlabeled_studies",
 ]
