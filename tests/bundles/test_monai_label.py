@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +23,12 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Invertd, LoadImaged
 
+from dtlp_components import load_weights
 from dtlp_components.errors import InputError
 
-BUNDLES = Path(__file__).parents[2] / "bundles"
+ROOT = Path(__file__).parents[2]
+BUNDLES = ROOT / "bundles"
+DOC = ROOT / "docs" / "monailabel.md"
 INFERENCE = sorted(BUNDLES.glob("*/configs/inference.json"))
 # a bundle's own numbers, edited in its copy: the server overrides other keys
 TINY: dict[str, Any] = {
@@ -194,6 +201,17 @@ def test_without_a_server_the_datalist_names_the_unlabelled_scans() -> None:
     assert parser.get_parsed_content("studies_dir") is None
     with pytest.raises(InputError, match="datalist not found: /nowhere"):
         parser.get_parsed_content("unlabeled::items")
+
+
+def test_random_weights_of_the_docs_are_those_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (snippet,) = re.findall(r"^python - <<'END'\n(.+?)^END$", DOC.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    shutil.copytree(BUNDLES / "hippocampus_5", tmp_path / "apps/monaibundle/model/hippocampus_5")
+    subprocess.run(
+        [sys.executable, "-c", snippet], check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    config = json.loads((BUNDLES / "hippocampus_5/configs/inference.json").read_text())
+    network = ConfigParser(config).get_parsed_content("network_def")
+    load_weights(network, str(tmp_path / "apps/monaibundle/model/hippocampus_5/models/model.pt"))
 
 
 @pytest.mark.parametrize("config", INFERENCE, ids=lambda path: path.parents[1].name)
