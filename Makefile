@@ -1,8 +1,10 @@
 # `make demo` trains, evaluates and segments on drawn volumes; `make test` runs the tests. Both first make a virtual
-# environment, which needs Python 3.10 or later and a connection to a package index.
+# environment, which needs Python 3.10 or later and a connection to a package index. `make test-monailabel` makes one of
+# its own, with a MONAI Label server (Python 3.10 or 3.11, 1.1 GB more), and tests the bundles in it.
 
 PYTHON ?= python3
 VENV ?= .venv
+MONAILABEL_VENV ?= .venv-monailabel
 
 # The version the tests ran with. Another one, with pip's options, for example for a certain CUDA:
 #   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
@@ -15,15 +17,19 @@ PINS ?=
 
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+MONAILABEL_STAMP := $(MONAILABEL_VENV)/.installed
 SOURCES := dtlp_components tests
 
-.PHONY: demo test lint check bundles clean
+.PHONY: demo test test-monailabel lint check bundles clean
 
 demo: $(STAMP)
 	$(RUN) -m dtlp_components demo
 
 test: $(STAMP)
 	$(RUN) -m pytest
+
+test-monailabel: $(MONAILABEL_STAMP)
+	$(MONAILABEL_VENV)/bin/python -m pytest tests/monailabel
 
 lint: $(STAMP)
 	$(RUN) -m ruff check --line-length 120 $(SOURCES)
@@ -43,7 +49,16 @@ $(STAMP): setup.cfg pyproject.toml
 	$(RUN) -m pip install $(if $(PINS),--constraint $(PINS)) --editable '.[dev]'
 	touch $@
 
+# the pins bind the project's own packages too, so that the server's, which come without a check, fit to them
+$(MONAILABEL_STAMP): requirements-monailabel.txt requirements-dev.txt setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(MONAILABEL_VENV)
+	$(MONAILABEL_VENV)/bin/python -m pip install $(TORCH)
+	$(MONAILABEL_VENV)/bin/python -m pip install --constraint requirements-dev.txt \
+		--constraint requirements-monailabel.txt --editable . pytest
+	$(MONAILABEL_VENV)/bin/python -m pip install --no-deps --requirement requirements-monailabel.txt
+	touch $@
+
 # weights, checkpoints and data stay
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist
+	rm -rf $(VENV) $(MONAILABEL_VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

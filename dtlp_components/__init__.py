@@ -12,7 +12,8 @@ from .data.loaders import EndlessDataLoader, RandomDraws
 from .data.mixing import BlockMask, CrossSetCutMix
 from .data.readers import ScanReader
 from .data.scans import ScanDataset
-from .data.transforms import AntiAliasd, CropToBoxd, CTOrMRIntensityd
+from .data.studies import unlabeled_studies
+from .data.transforms import AntiAliasd, CropToBoxd, CTOrMRIntensityd, ResampleToSpacingd
 from .engines.scan_evaluator import ScanEvaluator
 from .engines.trainer import DTLPTrainer, loss_terms
 from .errors import InputError, NonFiniteError
@@ -22,6 +23,7 @@ from .handlers.progress import TrainingProgress
 from .handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
 from .handlers.ramp_up import SigmoidRampUp
 from .handlers.score_table import ScoreTable
+from .handlers.warm_start import WarmStart
 from .inferers.scan_segmenter import ScanSegmenter
 from .losses.consistency import DistillationLoss, MaskedReconstructionLoss
 from .losses.difficulty import DifficultyAwareLoss
@@ -60,6 +62,7 @@ __all__ = [
     "PseudoLabelMonitor",
     "PseudoLabels",
     "RandomDraws",
+    "ResampleToSpacingd",
     "ScanCache",
     "ScanDataset",
     "ScanEvaluator",
@@ -70,6 +73,7 @@ __all__ = [
     "TrainingCheckpoint",
     "TrainingProgress",
     "VNet",
+    "WarmStart",
     "WholeFileWriter",
     "WriteDicomSegd",
     "find_images",
@@ -81,4 +85,5 @@ __all__ = [
     "propagate_logits",
     "run_name",
     "scan_problems",
+    "unlabeled_studies",
 ]

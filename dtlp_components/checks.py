@@ -86,6 +86,7 @@ class InputChecks:
             is instant; none if None.
         section: section of the datalist that `labeled` comes from, named in messages.
         datalist: the file, whose sections are told if that one is empty.
+        studies_dir: the studies of a MONAI Label server, which then gives the lists instead of `datalist`.
         model_settings: names of command line keys that must be what they were in training, and their values.
         needs_published_box: whether preprocessing crops every scan to its item's ``published_box``.
         model_file: weights in a training run's ``models/``, whose ``logs/`` tell what the settings were; without such a
@@ -121,6 +122,7 @@ class InputChecks:
         needs_published_box: bool = False,
         read_volumes: bool = True,
         prediction_dir: str | None = None,
+        studies_dir: str | None = None,
     ) -> None:
         self.labeled = labeled
         self.unlabeled = unlabeled
@@ -142,6 +144,7 @@ class InputChecks:
         self.needs_published_box = needs_published_box
         self.read_volumes = read_volumes
         self.prediction_dir = prediction_dir
+        self.studies_dir = studies_dir
 
     def __call__(self) -> None:
         raise_if_any(
@@ -206,7 +209,12 @@ class InputChecks:
                 )
 
     def _list_problems(self) -> Iterator[str]:
-        if not self.labeled:
+        if not self.labeled and self.studies_dir is not None:
+            yield (
+                f"MONAI Label has no study to train on in {self.studies_dir}; wanted at least one with a submitted (final) "
+                "label that is not set aside for validation."
+            )
+        elif not self.labeled:
             sizes = {} if self.datalist is None else section_sizes(self.datalist)
             there = ", ".join(f"{name} ({count})" for name, count in sizes.items())
             found = "" if self.datalist is None else f" {self.datalist} has items in: {there or 'no section'}."

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transforms that MONAI lacks: the published crop, smoothing before a coarser grid, one intensity range for CT and MR."""
+"""Transforms that MONAI lacks or has with a fault: crop, smoothing, resampling, one intensity range for CT and MR."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,6 +20,7 @@ from monai.transforms import (
     MapTransform,
     ScaleIntensityRange,
     ScaleIntensityRangePercentiles,
+    Spacingd,
 )
 from monai.utils import ImageMetaKey, convert_to_dst_type, convert_to_numpy, convert_to_tensor
 from torch.utils.data import get_worker_info
@@ -26,7 +28,16 @@ from torch.utils.data import get_worker_info
 from ..errors import InputError
 from ..keys import DatalistKeys
 
-__all__ = ["AIR_HU", "LOWEST_CT", "AntiAliasd", "CTOrMRIntensityd", "CropToBoxd", "border_median", "looks_like_hu"]
+__all__ = [
+    "AIR_HU",
+    "LOWEST_CT",
+    "AntiAliasd",
+    "CTOrMRIntensityd",
+    "CropToBoxd",
+    "ResampleToSpacingd",
+    "border_median",
+    "looks_like_hu",
+]
 
 LOWEST_CT = -3100  # scanners pad with down to -3024; phase images in MR go to -4096
 AIR_HU = (-1100, -900)
@@ -66,7 +77,7 @@ class CropToBoxd(Cropd):
 
     Raises:
         InputError: when called, if an item has no box or one that leaves the volume; a ``RuntimeError`` of the same text
-            where a pool's thread or a worker process would not get it through.
+            where a pool's thread or a worker process would not get it through, and where it would end a server.
     """
 
     def __init__(
@@ -143,6 +154,26 @@ def _smooth(image: Any, sigma: Sequence[float]) -> Any:
     return convert_to_dst_type(result, image)[0]
 
 
+class ResampleToSpacingd(Spacingd):
+    """
+    MONAI's ``Spacingd``, in items that hold anything at all.
+
+    From 1.6.0 on, MONAI takes every entry named ``image_…`` for the metadata of ``image`` and calls its ``update``. MONAI
+    Label puts a text there, ``image_path``, on which every inference would end. Entries that are no dictionary are kept
+    from it, and are in the result as they were. Arguments and errors are MONAI's.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        prefixes = tuple(f"{key}_" for key in self.keys)
+        hidden = {
+            name: value
+            for name, value in data.items()
+            if str(name).startswith(prefixes) and name not in self.keys and not isinstance(value, MutableMapping)
+        }
+        shown = {name: value for name, value in data.items() if name not in hidden}
+        return {**super().__call__(shown, lazy), **hidden}
+
+
 class CTOrMRIntensityd(MapTransform):
     """
     Intensities to 0..1, float32, in data sets that mix CT and MR, which share no unit: a volume that looks like HU is
@@ -214,6 +245,16 @@ def _file(volume: Any) -> str:
 def _refuse(message: str) -> NoReturn:
     """Raise :py:class:`InputError`, which passes MONAI's wrapping, where it reaches the user."""
     # SystemExit ends a thread of CacheDataset's pool, which then waits for ever, and a DataLoader's worker without its text
-    if threading.current_thread() is not threading.main_thread() or get_worker_info() is not None:
-        raise RuntimeError(message)
-    raise InputError(message)
+    in_main_process = threading.current_thread() is threading.main_thread() and get_worker_info() is None
+    if in_main_process and not _is_in_event_loop():
+        raise InputError(message)
+    raise RuntimeError(message)
+
+
+def _is_in_event_loop() -> bool:
+    """Whether a server is running in this thread, such as MONAI Label's: a SystemExit would end it for everybody."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

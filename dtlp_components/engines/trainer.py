@@ -167,6 +167,9 @@ class DTLPTrainer(SupervisedTrainer):
 
     def _start(self, engine: Engine) -> None:
         logger = logging.getLogger("dtlp")
+        counts = [_count_cases(loader) for loader in (self.data_loader, self.unlabeled_data_loader)]
+        if None not in counts:
+            logger.info(f"Training on {counts[0]} labelled and {counts[1]} unlabelled scans.")
         if self.unlabeled_data_loader is None:
             logger.warning(
                 "No unlabelled scans: the student trains on true labels alone (labelled-only baseline); "
@@ -360,3 +363,10 @@ class DTLPTrainer(SupervisedTrainer):
 
     def _format(self, volume: Tensor) -> Tensor:
         return volume.contiguous(memory_format=self.memory_format)
+
+
+def _count_cases(loader: Any) -> int | None:
+    """Cases that a loader draws from, 0 without a loader; None if it does not tell."""
+    if loader is None:
+        return 0
+    return len(loader.dataset) if hasattr(loader, "dataset") else None

@@ -73,11 +73,13 @@ class TrainingCheckpoint:
         trainer_loaders: endless loaders, told where to begin on resume; ``None`` entries are ignored.
         validator: evaluator whose ``best_metric`` decides on ``best.pt``, or ``None``.
         interval: epochs from one checkpoint to the next; the last epoch always writes one.
-        resume: go on from ``last.pt`` if there is one; else an existing one is kept under another name.
+        resume: go on from ``last.pt`` if there is one; else an earlier run's files are kept under another name.
         selection: ``last`` or ``best``.
         settings: numbers that must not change on resume, by name.
         model_settings: the same, and those that must not change in evaluation and inference.
         run_name: of this training; not recorded if ``None``.
+        in_use: somebody segments with ``models/model.pt`` meanwhile (MONAI Label): an earlier one stays in its place, beside
+            the copy that is kept, until there is a newer one.
 
     Raises:
         ValueError: if ``selection`` has another value.
@@ -96,6 +98,7 @@ class TrainingCheckpoint:
         settings: Mapping[str, Any] | None = None,
         model_settings: Mapping[str, Any] | None = None,
         run_name: str | None = None,
+        in_use: bool = False,
     ) -> None:
         if selection not in ("last", "best"):
             raise ValueError(f"selection must be 'last' or 'best', got {selection!r}.")
@@ -108,6 +111,7 @@ class TrainingCheckpoint:
         self.settings = {**(settings or {}), **self.model_settings}
         self.settings_file = model_settings_file(output_dir)
         self.run_name, self.run_name_file = run_name, run_name_file(output_dir)
+        self.in_use = in_use
         self.logger = logging.getLogger("dtlp")
         self._best_epoch_written = 0
 
@@ -130,18 +134,33 @@ class TrainingCheckpoint:
             self.logger.warning(
                 f"Nothing to resume: {self.last_file} does not exist. Training starts from the beginning."
             )
-        elif self.last_file.is_file():
-            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.last_file.stat().st_mtime))
-            for file in (self.last_file, self.checkpoint_dir / "best.pt", self.model_dir / "model.pt"):
-                if file.is_file():
-                    shutil.move(file, self.checkpoint_dir / f"{file.stem}-{stamp}.pt")
-            self.logger.warning(
-                f"{self.checkpoint_dir} held an earlier run: its files now end in -{stamp}.pt. "
-                "To go on with a run instead, say `--resume True`."
-            )
+        else:
+            self._keep_earlier()
         write_text(str(self.settings_file), json.dumps(self.model_settings, indent=4))
         if self.run_name is not None:
             write_text(str(self.run_name_file), self.run_name)
+
+    def _keep_earlier(self) -> None:
+        """Give the files of an earlier run, if there are any, names of their own in ``checkpoints/``."""
+        model_file = self.model_dir / "model.pt"
+        files = [f for f in (self.last_file, self.checkpoint_dir / "best.pt", model_file) if f.is_file()]
+        if not files:
+            return
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(files[0].stat().st_mtime))
+        self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            kept = self.checkpoint_dir / f"{file.stem}-{stamp}.pt"
+            if self.in_use and file == model_file:
+                copy = kept.with_suffix(".copying")
+                shutil.copy2(file, copy)
+                os.replace(copy, kept)
+            else:
+                shutil.move(file, kept)
+        advice = "" if self.in_use else " To go on with a run instead, say `--resume True`."
+        names = " and ".join(f"{file.stem}-{stamp}.pt" for file in files)
+        self.logger.warning(
+            f"{self.model_dir.parent} held an earlier run: it is kept in {self.checkpoint_dir} as {names}.{advice}"
+        )
 
     def save(self, engine: Engine) -> None:
         """Write what is due at the end of this epoch."""
@@ -150,7 +169,8 @@ class TrainingCheckpoint:
         self._save_best(state.epoch)
         if state.epoch % self.interval and not is_last:
             return
-        if self.selection == "last" or self.validator is None:
+        never_validated = is_last and self._best_epoch_written < 1
+        if self.selection == "last" or self.validator is None or never_validated:
             self._write(self._exported_state(), self.model_dir, "model.pt")
         content = {name: item.state_dict() for name, item in self.objects.items()}
         content["progress"] = {

@@ -196,6 +196,28 @@ def test_earlier_run_is_put_aside_on_a_fresh_start(tmp_path: Path, caplog: pytes
     assert "held an earlier run" in caplog.text and "--resume True" in caplog.text
 
 
+def test_weights_without_a_checkpoint_are_kept_as_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/model.pt").write_bytes(b"downloaded")
+    Run(tmp_path, epochs=1).run()
+    (kept,) = (tmp_path / "checkpoints").glob("model-*.pt")
+    assert kept.read_bytes() == b"downloaded"
+    assert kept.name in caplog.text
+
+
+def test_model_in_use_stays_until_there_is_a_newer_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = tmp_path / "models/model.pt"
+    Run(tmp_path, epochs=1).run()
+    old = model.read_bytes()
+    Run(tmp_path, stop_after=1, init=99, in_use=True).run()
+    (kept,) = (tmp_path / "checkpoints").glob("model-*.pt")
+    assert model.read_bytes() == kept.read_bytes() == old
+    assert len(list((tmp_path / "checkpoints").glob("last-*.pt"))) == 1
+    assert "--resume" not in caplog.text  # nobody can say that to a server
+    new = Run(tmp_path, epochs=1, init=99, in_use=True).run()
+    assert are_equal(load(model), new.weights[0])
+
+
 def test_model_settings_are_recorded_for_evaluation_and_must_not_change_on_resume(tmp_path: Path) -> None:
     Run(tmp_path, model_settings={"features": 16, "spacing_mm": [1.0, 1.0, 2.5]}, epochs=1).run()
     recorded = json.loads((tmp_path / "logs" / "model_settings.json").read_text())
@@ -229,6 +251,12 @@ def test_without_validation_the_last_weights_are_exported_whatever_is_selected(t
     run = Run(tmp_path, selection="best").run()
     assert are_equal(load(tmp_path / "models/model.pt"), run.weights[3])
     assert not (tmp_path / "checkpoints/best.pt").exists()
+
+
+def test_last_weights_are_exported_where_no_validation_came_about(tmp_path: Path) -> None:
+    # a training shorter than the interval of validation
+    run = Run(tmp_path, scores=[-2.0, -2.0, -2.0, -2.0], selection="best").run()
+    assert are_equal(load(tmp_path / "models/model.pt"), run.weights[3])
 
 
 def test_resumed_run_remembers_the_best_epoch_before(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Going on from an earlier model: when its weights have been loaded into the student, the teachers follow."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+__all__ = ["WarmStart"]
+
+
+class WarmStart:
+    """
+    Give the teachers what goes with a student that already has the weights of ``models/model.pt``.
+
+    MONAI Label puts a ``CheckpointLoader`` before the bundle's handlers, which knows the student alone. A good student
+    beside teachers with random weights would be taught by them. So, if at the start of a training the student is the one
+    in ``models/model.pt``, the mean teacher becomes its copy, and the rest of the network (the other decoders) comes from
+    ``checkpoints/last.pt``, if one of the same shape is there. A student with other weights is left alone. Optimiser and
+    schedules start anew. Attach it after what loads the student and before :py:class:`TrainingCheckpoint`, which puts the
+    earlier files aside, or resumes.
+
+    Args:
+        student: network that ``model.pt`` belongs to, a part of `network`.
+        network: training network.
+        mean_teacher: has the moving average as its ``module``.
+        output_dir: holds ``models/`` and ``checkpoints/``.
+    """
+
+    def __init__(self, student: nn.Module, network: nn.Module, mean_teacher: Any, output_dir: str) -> None:
+        self.student, self.network, self.mean_teacher = student, network, mean_teacher
+        self.model_file = Path(output_dir, "models", "model.pt")
+        self.last_file = Path(output_dir, "checkpoints", "last.pt")
+        self.logger = logging.getLogger("dtlp")
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if not self.model_file.is_file():
+            return
+        exported = torch.load(self.model_file, map_location="cpu", weights_only=True)
+        if not _are_equal(self.student.state_dict(), exported):
+            self.logger.info(
+                f"The student does not have the weights of {self.model_file}: training starts without them."
+            )
+            return
+        teachers = "teachers' decoders from the beginning"
+        if self.last_file.is_file():
+            content = torch.load(self.last_file, map_location="cpu", weights_only=True)
+            rest = content.get("network", {}) if isinstance(content, dict) else {}
+            if _shapes(rest) == _shapes(self.network.state_dict()):
+                self.network.load_state_dict(rest)
+                self.student.load_state_dict(exported)  # last.pt has the student of the last iteration, not its average
+                teachers = f"teachers' decoders with those of {self.last_file}"
+        self.mean_teacher.module.load_state_dict(exported)
+        self.logger.info(f"The student goes on from {self.model_file}, the {teachers}.")
+
+
+def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}
+
+
+def _are_equal(state: dict[str, torch.Tensor], other: Any) -> bool:
+    if not isinstance(other, dict) or state.keys() != other.keys():
+        return False
+    return all(torch.equal(value.cpu(), other[name]) for name, value in state.items())

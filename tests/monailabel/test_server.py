@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles in an unmodified MONAI Label server: information, inference, labels and training through its own client."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+monailabel_client = pytest.importorskip(
+    "monailabel.client", reason="MONAI Label has an environment of its own: make test-monailabel"
+)
+
+pytestmark = [pytest.mark.monailabel, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS, TRAIN_SECONDS = 180, 600
+PARAMETERS = {"device": "cpu", "result_dtype": "uint8"}
+LABELED = ("training_0", "training_1", "validation_0")
+STUDIES = (*LABELED, "unlabeled_0", "unlabeled_1", "unlabeled_2")
+# a bundle's own numbers, edited in the copy that the server gets; it overrides others
+TINY: dict[str, Any] = {
+    "num_classes": 3,
+    "label_names": ["background", "first", "second"],
+    "spacing_mm": [1.5, 1.0, 1.0],
+    "patch_size": [16, 32, 32],
+    "features": 4,
+}
+TINY_TRAINING: dict[str, Any] = {
+    "ddim_steps": 1,
+    "iterations_per_epoch": 1,
+    "monitor_cases": 1,
+    "log_interval": 10,
+    # fifty iterations at 0.01 lead to background everywhere, at which nothing can be compared
+    "learning_rate": 1e-4,
+}
+
+
+@dataclass
+class Server:
+    """A running server: its client, its folders and its log."""
+
+    client: Any
+    app: Path
+    studies: Path
+    log_file: Path
+
+    def is_up(self) -> bool:
+        try:
+            self.client.info()
+        except (OSError, monailabel_client.client.MONAILabelClientException):
+            return False
+        return True
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def slicer_parameters(self, model: str) -> dict[str, Any]:
+        """What 3D Slicer sends if nobody changes its options: of a list the first entry."""
+        options = self.client.info()["trainers"][model]["config"]
+        return {name: value[0] if isinstance(value, list) else value for name, value in options.items()}
+
+    def train(self, model: str, **changes: Any) -> tuple[str, str]:
+        """Train to the end; returns the state, and what was added to the log meanwhile."""
+        start = len(self.log)
+        self.client.train_start(model, {**self.slicer_parameters(model), **changes})
+        end = time.monotonic() + TRAIN_SECONDS
+        while (status := self.client.train_status()["status"]) in ("SUBMITTED", "RUNNING"):
+            assert time.monotonic() < end, self.log[start:]
+            time.sleep(0.5)
+        return status, self.log[start:]
+
+
+def edit(file: Path, **changes: Any) -> None:
+    """Set keys of a JSON file, by their ids."""
+    parser = ConfigParser(json.loads(file.read_text(encoding="utf-8")))
+    for id, value in changes.items():
+        assert id in parser, id
+        parser[id] = value
+    file.write_text(json.dumps(parser.get()), encoding="utf-8")
+
+
+def write_random_weights(bundle: Path) -> None:
+    """As docs/monailabel.md says to start without a trained model."""
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs/inference.json"))
+    torch.manual_seed(0)
+    (bundle / "models").mkdir(exist_ok=True)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), bundle / "models/model.pt")
+
+
+def make_tiny_bundle(bundle: Path) -> None:
+    """A copy of the phantom's bundle in the app, with tiny numbers and random weights."""
+    shutil.copytree(ROOT / "bundles" / "phantom_10", bundle)
+    edit(bundle / "configs/inference.json", **TINY)
+    edit(bundle / "configs/train.json", **TINY, **TINY_TRAINING)
+    names = {str(i): label for i, label in enumerate(TINY["label_names"])}
+    edit(bundle / "configs/metadata.json", **{"network_data_format::outputs::pred::channel_def": names})
+    write_random_weights(bundle)
+
+
+@pytest.fixture(scope="module")
+def server(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with two bundles and six studies, none of them labelled; the tests submit labels in their order."""
+    folder = tmp_path_factory.mktemp("server")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "monailabel.main"]
+    subprocess.run(
+        [*command, "apps", "--download", "--name", "monaibundle", "--output", str(folder)], check=True, env=environment
+    )
+    app, studies, log_file = folder / "monaibundle", folder / "studies", folder / "server.log"
+    make_tiny_bundle(app / "model" / "phantom_10")
+    shutil.copytree(ROOT / "bundles/hippocampus_5", app / "model" / "hippocampus_5")
+    write_random_weights(app / "model" / "hippocampus_5")
+    studies.mkdir()
+    for name in STUDIES:
+        shutil.copy(tiny_dataset / f"{name}.nii.gz", studies)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    conf = {"models": "phantom_10,hippocampus_5", "zoo_source": "local", "sam2": "false"}
+    words = [word for name, value in conf.items() for word in ("--conf", name, value)]
+    with open(log_file, "w") as log:
+        process = subprocess.Popen(
+            [*command, "start_server", "--app", str(app), "--studies", str(studies), *words]
+            + ["--host", "127.0.0.1", "--port", port],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=environment,
+        )
+    try:
+        # not in the server's own folder for temporary files: it removes its copy, of the same name, a moment later
+        client = monailabel_client.MONAILabelClient(
+            f"http://127.0.0.1:{port}", tmpdir=str(tmp_path_factory.mktemp("in"))
+        )
+        server = Server(client, app, studies, log_file)
+        end = time.monotonic() + START_SECONDS
+        while not server.is_up():
+            assert process.poll() is None and time.monotonic() < end, server.log
+            time.sleep(0.5)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def segment(config: Path, images: Path, output: Path, **overrides: Any) -> dict[str, np.ndarray]:
+    """Label maps of ``python -m monai.bundle run``, in a process of its own, by the scan's name."""
+    words = {"config_file": config, "input": images, "prediction_dir": output, **overrides}
+    flags = [word for name, value in words.items() for word in (f"--{name}", str(value))]
+    subprocess.run([sys.executable, "-m", "monai.bundle", "run", "run", *flags], check=True, cwd=ROOT)
+    return {f.name.removesuffix("_seg.nii.gz"): np.asarray(nib.load(f).dataobj) for f in output.iterdir()}
+
+
+def assert_server_segments_like_the_command(server: Server, model: str, images: Path, output: Path) -> None:
+    """Every NIfTI file of a folder, sent to the server and segmented by the command line, with the server's weights."""
+    bundle = server.app / "model" / model
+    expected = segment(
+        bundle / "configs/inference.json", images, output, model_file=bundle / "models/model.pt", bundle_root=bundle
+    )
+    files = sorted(images.glob("*.nii.gz"))
+    assert len(files) == len(expected) > 0
+    for file in files:
+        found, answer = server.client.infer(model, "", PARAMETERS, file=str(file))
+        label_map, scan = nib.load(found), nib.load(file)
+        np.testing.assert_array_equal(np.asarray(label_map.dataobj), expected[file.name.removesuffix(".nii.gz")])
+        np.testing.assert_allclose(label_map.affine, scan.affine, atol=1e-5)
+        assert answer["label_names"] == server.client.info()["models"][model]["labels"]
+    # maps of one class would be equal whatever was done
+    assert len(np.unique(np.concatenate([label_map.ravel() for label_map in expected.values()]))) > 1
+
+
+def test_server_knows_the_classes_and_offers_the_training(server: Server) -> None:
+    info = server.client.info()
+    assert info["models"]["phantom_10"]["labels"] == {"first": 1, "second": 2}
+    assert info["models"]["hippocampus_5"]["labels"] == {"anterior": 1, "posterior": 2}
+    assert info["trainers"]["phantom_10"]["config"]["max_epochs"] == 50
+    assert info["datastore"]["total"] == len(STUDIES)
+
+
+def test_server_segments_like_the_command(server: Server, tmp_path: Path) -> None:
+    assert_server_segments_like_the_command(server, "phantom_10", server.studies, tmp_path)
+
+
+@pytest.mark.real_data
+def test_server_segments_real_scans_like_the_command(server: Server, tmp_path: Path) -> None:
+    if "DTLP_REAL_DATA" not in os.environ:
+        pytest.skip("DTLP_REAL_DATA names no folder with real scans")
+    images = tmp_path / "images"
+    images.mkdir()
+    for file in sorted(Path(os.environ["DTLP_REAL_DATA"], "hippocampus/imagesTr").glob("hippocampus_*.nii.gz"))[:3]:
+        shutil.copy(file, images)
+    assert_server_segments_like_the_command(server, "hippocampus_5", images, tmp_path / "out")
+
+
+def test_broken_scan_gets_an_answer_and_the_server_stays(server: Server, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes((server.studies / f"{STUDIES[0]}.nii.gz").read_bytes()[:1000])
+    with pytest.raises(monailabel_client.client.MONAILabelClientException):
+        server.client.infer("phantom_10", "", PARAMETERS, file=str(broken))
+    assert server.is_up()
+
+
+def test_training_with_a_wrong_label_says_so_in_the_server_log(server: Server, tiny_dataset: Path) -> None:
+    label = nib.load(tiny_dataset / "training_0_label.nii.gz")
+    wrong = server.studies.parent / "wrong.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(label.dataobj) + np.uint8(5), label.affine), wrong)
+    server.client.save_label("training_0", str(wrong), tag="final", params={})
+    status, log = server.train("phantom_10")
+    assert status == "ERROR"
+    assert "labels/final/training_0.nii.gz: holds labels from 5 to 7; with --num_classes 3 they must be 0 to 2." in log
+    assert "Traceback" not in log
+    assert server.is_up()
+
+
+def test_training_with_slicers_parameters_uses_the_studies_without_a_label(
+    server: Server, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    bundle = server.app / "model/phantom_10"
+    earlier = (bundle / "models/model.pt").read_bytes()
+    for name in LABELED:
+        server.client.save_label(name, str(tiny_dataset / f"{name}_label.nii.gz"), tag="final", params={})
+    # a prediction that somebody submitted is no label
+    server.client.save_label("unlabeled_0", str(tiny_dataset / "training_0_label.nii.gz"), tag="original", params={})
+    status, log = server.train("phantom_10")
+    assert status == "DONE", log
+    assert f"3 labelled, 3 unlabelled studies in {server.studies}" in log
+    assert log.count("Training on 2 labelled and 3 unlabelled scans.") == 1  # of three, a fifth is one to validate on
+    assert "The student goes on from" in log
+    assert "50/50 " in log and " mix " in log
+    kept = [file.read_bytes() for file in (bundle / "checkpoints").glob("model-*.pt")]
+    assert kept == [earlier]
+    assert (bundle / "models/model.pt").read_bytes() != earlier
+    assert_server_segments_like_the_command(server, "phantom_10", server.studies, tmp_path)
+
+
+def test_one_labelled_study_alone_trains(server: Server) -> None:
+    for file in (*server.studies.glob("*.nii.gz"), *server.studies.glob("labels/*/*.nii.gz")):
+        if file.name != "training_0.nii.gz":
+            file.unlink()
+    status, log = server.train("phantom_10", max_epochs=2)
+    assert status == "DONE", log
+    assert f"1 labelled, 0 unlabelled studies in {server.studies}" in log
+    assert "No unlabelled scans: the student trains on true labels alone" in log
+    assert "the teachers' decoders with those of" in log
