@@ -101,6 +101,7 @@ class InferenceVariant:
             torch.save(dict(student), parser["model_file"])
             self.network = parser.get_parsed_content("network")
         self.inferer = parser.get_parsed_content("inferer")
+        plain_parser["channels_last"] = False
         self.plain: Any = plain_parser.get_parsed_content("network_def")
         self.plain.load_state_dict(student)
         self.plain.to(device).eval()

@@ -103,6 +103,7 @@ class VNet(nn.Module):
         features: channels at full resolution; the paper's baseline has 32.
         norm: ``instance``, ``group`` or ``batch``.
         dropout: share of channels dropped in training at the bottleneck and before the last convolution.
+        channels_last: see :py:meth:`use_channels_last`.
     """
 
     divisor = 2 ** (len(CONVS_PER_STAGE) - 1)
@@ -114,6 +115,7 @@ class VNet(nn.Module):
         features: int = 32,
         norm: str = "instance",
         dropout: float = 0.0,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.in_channels, self.num_classes, self.features = in_channels, num_classes, features
@@ -121,6 +123,8 @@ class VNet(nn.Module):
         self.stem = nn.Sequential(ConvNormAct(in_channels, features, norm))
         self.encoder = VNetEncoder(features, norm, dropout)
         self.decoder = VNetDecoder(num_classes, features, norm, dropout)
+        if channels_last:
+            self.use_channels_last()
 
     def forward(self, image: Tensor) -> Tensor:
         """

@@ -13,13 +13,9 @@ from ..errors import InputError
 __all__ = ["load_weights"]
 
 
-def load_weights(
-    network: nn.Module, file: str, device: str | torch.device = "cpu", channels_last: bool = False
-) -> nn.Module:
+def load_weights(network: nn.Module, file: str, device: str | torch.device = "cpu") -> nn.Module:
     """
     Load a plain state dict into ``network``, move it to ``device`` and put it in eval mode.
-
-    With ``channels_last``, ``network.use_channels_last()`` is called, which makes batches of windows faster.
 
     Raises:
         InputError: if the file does not exist, is no state dict or belongs to a network of another shape.
@@ -37,6 +33,4 @@ def load_weights(
             f"{os.path.abspath(file)} does not fit the network ({type(error).__name__}: {str(error)[:600]}). "
             "Were `--features`, `--norm` or `--num_classes` different in training?"
         ) from error
-    if channels_last:
-        network.use_channels_last()  # type: ignore[operator]
     return network.to(device).eval()

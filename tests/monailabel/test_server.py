@@ -165,7 +165,7 @@ def segment(config: Path, images: Path, output: Path, **overrides: Any) -> dict[
     words = {"config_file": config, "input": images, "prediction_dir": output, **overrides}
     flags = [word for name, value in words.items() for word in (f"--{name}", str(value))]
     subprocess.run([sys.executable, "-m", "monai.bundle", "run", "run", *flags], check=True, cwd=ROOT)
-    return {f.name.removesuffix("_seg.nii.gz"): np.asarray(nib.load(f).dataobj) for f in output.iterdir()}
+    return {f.name.removesuffix("_seg.nii.gz"): np.asarray(nib.load(f).dataobj) for f in output.glob("*_seg.nii.gz")}
 
 
 def assert_server_segments_like_the_command(server: Server, model: str, images: Path, output: Path) -> None:

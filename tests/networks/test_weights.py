@@ -23,15 +23,6 @@ def test_loaded_network_is_the_saved_one_in_eval_mode(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(image), saved.eval()(image), rtol=0, atol=0)
 
 
-def test_channels_last_changes_the_layout_and_no_logit(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    saved, image = VNet(features=2).eval(), torch.rand(1, 1, 32, 48, 16)
-    torch.save(saved.state_dict(), tmp_path / "model.pt")
-    loaded = load_weights(VNet(features=2), str(tmp_path / "model.pt"), channels_last=True)
-    assert loaded.stem[0][0].weight.is_contiguous(memory_format=torch.channels_last_3d)
-    torch.testing.assert_close(loaded(image), saved(image), rtol=1e-3, atol=1e-4)
-
-
 def test_missing_file_is_named_with_the_ways_to_give_one(tmp_path: Path) -> None:
     file = tmp_path / "models" / "model.pt"
     with pytest.raises(InputError) as error:
