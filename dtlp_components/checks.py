@@ -34,7 +34,16 @@ from .errors import first_line, raise_if_any
 from .files import model_settings_file, write_text
 from .keys import DatalistKeys
 
-__all__ = ["InputChecks", "Volume", "describe_volume", "has_two_voxels", "pair_problems", "scan_problems"]
+__all__ = [
+    "InputChecks",
+    "Volume",
+    "describe_volume",
+    "has_two_voxels",
+    "no_such_key",
+    "override_problems",
+    "pair_problems",
+    "scan_problems",
+]
 
 TWO_VOXELS = "leaves two voxels at the deepest stage, of which instance norm makes +1 and -1 whatever they are"
 AFFINE_TOLERANCE = 1e-3  # mm; headers keep affines as float32
@@ -430,10 +439,15 @@ def override_problems(arguments: Sequence[str]) -> list[str]:
         for key in keys:
             if key in parameters or _has_id(config, key):
                 continue
-            close = difflib.get_close_matches(ReferenceResolver.normalize_id(key), candidates, n=3)
-            meant = f"Did you mean {' or '.join('--' + c for c in close)}?" if close else "It would have no effect."
-            problems.append(f"--{key} ({origin}): no such key in {config_file}. {meant}")
+            problems.append(no_such_key(f"--{key} ({origin})", key, candidates, config_file))
     return problems
+
+
+def no_such_key(subject: str, key: str, known: Sequence[str], config_file: Any) -> str:
+    """The sentence on a key that a config file does not have, with those of the known ones that look like it."""
+    close = difflib.get_close_matches(ReferenceResolver.normalize_id(key), known, n=3)
+    meant = f"Did you mean {' or '.join('--' + c for c in close)}?" if close else "It would have no effect."
+    return f"{subject}: no such key in {config_file}. {meant}"
 
 
 def _parse_run_command(arguments: Sequence[str]) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small text files: written so that no reader ever meets half of one, and where a run keeps its settings."""
+"""Small text files: written so that no reader ever meets half of one, where a run keeps its settings, and checksums."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["model_settings_file", "run_name_file", "write_text"]
+__all__ = ["model_settings_file", "run_name_file", "sha256", "write_text"]
 
 
 def model_settings_file(output_dir: str | os.PathLike) -> Path:
@@ -18,6 +19,15 @@ def model_settings_file(output_dir: str | os.PathLike) -> Path:
 def run_name_file(output_dir: str | os.PathLike) -> Path:
     """Where a training run keeps its name in MLflow."""
     return Path(output_dir, "logs", "run_name.txt")
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file of any size, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_text(path: str, text: str) -> None:

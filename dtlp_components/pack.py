@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from monai.bundle import ConfigParser
 
 from .bundle_checks import check_config, check_metadata
 from .errors import InputError, raise_if_any
-from .files import write_text
+from .files import sha256, write_text
 from .make_bundle import COMMANDS_FROM, ORIGIN
 from .trained_bundle import TrainedBundle, find_trained, read_object
 
@@ -95,7 +94,7 @@ def pack_bundle(
         _monai(folder, "verify_net_in_out")
         if torchscript:
             _monai(folder, "ckpt_export", "--filepath", "models/model.ts", "--ckpt_file", "models/model.pt")
-        write_text(str(folder / CHECKSUMS), "".join(f"{_sha256(f)}  {path}\n" for path, f in _files(folder).items()))
+        write_text(str(folder / CHECKSUMS), "".join(f"{sha256(f)}  {path}\n" for path, f in _files(folder).items()))
         packed_zip = Path(shutil.make_archive(str(staging / "packed"), "zip", staging, name))
         _move(folder, target, staging / "replaced")
         packed_zip.replace(archive)
@@ -298,7 +297,7 @@ def _check_target(target: Path, archive: Path, overwrite: bool) -> None:
         lines = (line.partition("  ") for line in sums.read_text(encoding="utf-8").splitlines())
         recorded = {path: digest for digest, _, path in lines}
         there = {path: file for path, file in _files(target).items() if path != CHECKSUMS}
-        other = [path for path, file in there.items() if path not in recorded or _sha256(file) != recorded[path]]
+        other = [path for path, file in there.items() if path not in recorded or sha256(file) != recorded[path]]
         if other:
             raise InputError(
                 f"{target.absolute()}: holds {', '.join(other[:5])}, changed or added since it was packed; move it away, "
@@ -408,14 +407,6 @@ def _files(folder: Path) -> dict[str, Path]:
     """Files of a folder by relative path, sorted; compiled Python, which appears by itself, is left out."""
     files = (file for file in sorted(folder.rglob("*")) if file.is_file() and "__pycache__" not in file.parts)
     return {file.relative_to(folder).as_posix(): file for file in files}
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _dump(config: Mapping[str, Any]) -> str:

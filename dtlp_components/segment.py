@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from .checks import no_such_key
 from .errors import InputError, raise_if_any
 from .files import model_settings_file
+from .trained_bundle import read_object
 
 __all__ = ["segment_scans"]
 
@@ -56,11 +56,12 @@ def segment_scans(
     if not config_file.is_file():
         raise InputError(f"{Path(bundle).absolute()}: found no configs/inference.json, wanted the folder of a bundle.")
     config = ConfigParser.load_config_file(str(config_file))
-    raise_if_any([_unknown(name, list(config), config_file) for name in keys if name.partition("::")[0] not in config])
+    unknown = [name for name in keys if name.partition("::")[0] not in config]
+    raise_if_any([no_such_key(f"--{name}", name, list(config), config_file) for name in unknown])
 
     weights = Path(model_file or Path(bundle, "models", "model.pt"))
     recorded = model_settings_file(weights.parent.parent)
-    settings = json.loads(recorded.read_text(encoding="utf-8")) if recorded.is_file() else {}
+    settings = read_object(recorded) if recorded.is_file() else {}
     given: dict[str, Any] = {
         "bundle_root": str(bundle),
         "input": input,
@@ -86,9 +87,3 @@ def segment_scans(
     workflow.initialize()
     workflow.run()
     workflow.finalize()
-
-
-def _unknown(name: str, known: list[str], config_file: Path) -> str:
-    close = difflib.get_close_matches(name, known, n=3)
-    meant = f"Did you mean {' or '.join('--' + c for c in close)}?" if close else "It would have no effect."
-    return f"--{name}: no such key in {config_file}. {meant}"

@@ -71,7 +71,9 @@ def test_both_exports_label_scans_as_the_student_does(tiny_dataset: Path, tmp_pa
         torch.testing.assert_close(torch.jit.load(str(run / "models/model.ts"))(image), wanted)
     session = onnxruntime.InferenceSession(str(run / "models/model.onnx"), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["pred"], {"image": image.numpy()})
-    torch.testing.assert_close(torch.from_numpy(logits), wanted, atol=1e-3, rtol=1e-3)
+    with torch.no_grad():
+        wanted = student.to(memory_format=torch.contiguous_format)(image)  # ONNX knows no other
+    torch.testing.assert_close(torch.from_numpy(logits), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_export_that_labels_otherwise_is_not_written(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from monai.transforms import generate_spatial_bounding_box
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import write_text
+from ..files import sha256, write_text
 from ..keys import DatalistKeys
 
 __all__ = [
@@ -290,14 +289,6 @@ def load_pair(image: Path, label: Path, num_axes: int = 3) -> tuple[np.ndarray, 
     return voxels, label_voxels, common_affine(image, affine, label, label_affine)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def count_labels(label: Path, voxels: np.ndarray, names: Mapping[str, str]) -> dict[str, int]:
     """
     Count the voxels of every named value.
@@ -367,7 +358,7 @@ def describe_pair(
         "spacing_mm": [round(float(size), 5) for size in nib.affines.voxel_sizes(affine)],
         "label_counts": counts,
         **box,
-        "sha256": {DatalistKeys.IMAGE.value: _sha256(image), DatalistKeys.LABEL.value: _sha256(label)},
+        "sha256": {DatalistKeys.IMAGE.value: sha256(image), DatalistKeys.LABEL.value: sha256(label)},
     }
 
 
