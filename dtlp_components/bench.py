@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import re
-import resource
 import shlex
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from .bench_training import RECYCLING, Iteration, TrainingVariant, network_setti
 from .errors import InputError
 from .files import write_text
 from .inferers.windows import window_slices
+from .memory import peak_bytes
 
 __all__ = ["main", "run_bench"]
 
@@ -93,7 +93,7 @@ def run_bench(
     if threads is not None:
         torch.set_num_threads(threads)
 
-    # Before this process has grown: on Linux, a child's peak begins with that of its parent
+    # first, since a value that a component refuses is told with its reason there
     peaks = _peaks(config_file, settings, size) if memory else {}
     _tell("training")
     variants = {name: TrainingVariant(config_file, values) for name, values in settings.items()}
@@ -309,8 +309,7 @@ def _run_job(job: str, config_file: str, overrides: dict[str, Any], size: list[i
             variant.iterate(seed=0)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # kilobytes on Linux, bytes on macOS
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_bytes()
 
 
 def _table(report: Mapping[str, Any]) -> str:
