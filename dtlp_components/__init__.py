@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from .checks import InputChecks, scan_problems
 from .data.caching import ScanCache
 from .data.datalists import PredictionNames, find_images, load_datalist
@@ -11,6 +13,7 @@ from .data.label_maps import KeepLargestComponentd, WholeFileWriter
 from .data.loaders import EndlessDataLoader, RandomDraws
 from .data.mixing import BlockMask, CrossSetCutMix
 from .data.readers import ScanReader
+from .data.scan_grid import ScanGridLabelsd
 from .data.scans import ScanDataset
 from .data.studies import unlabeled_studies
 from .data.transforms import AntiAliasd, CropToBoxd, CTOrMRIntensityd, ResampleToSpacingd
@@ -36,6 +39,9 @@ from .networks.weights import load_weights
 from .pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
 from .pseudo_labels.propagation import propagate_logits
 from .trained_networks import load_teachers
+
+# MLflow reports how it is used to its makers; a hospital's machine calls nobody unless it is told to
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 __all__ = [
     "AntiAliasd",
@@ -66,6 +72,7 @@ __all__ = [
     "ScanCache",
     "ScanDataset",
     "ScanEvaluator",
+    "ScanGridLabelsd",
     "ScanReader",
     "ScanSegmenter",
     "ScoreTable",

@@ -9,6 +9,7 @@ import functools
 import inspect
 import io
 import json
+import logging
 import math
 import os
 import tempfile
@@ -207,6 +208,8 @@ class InputChecks:
             return
         file = model_settings_file(Path(self.model_file).parent.parent)
         if not file.is_file():
+            values = ", ".join(f"{name} {value}" for name, value in self.model_settings.items())
+            logging.getLogger("dtlp").info(f"{file} is not there, so that these are the configuration's: {values}.")
             return
         trained = json.loads(file.read_text(encoding="utf-8"))
         for name, value in self.model_settings.items():

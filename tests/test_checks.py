@@ -476,10 +476,13 @@ def test_settings_other_than_in_training_are_named_with_the_flag_that_mends_them
     assert 'Add --spacing_mm "[1.0, 1.0, 2.5]"' in spacing
 
 
-def test_settings_of_training_pass_and_weights_without_a_record_are_not_compared(tmp_path):
+def test_settings_of_training_pass_and_weights_without_a_record_are_not_compared(tmp_path, caplog):
     given = {"labeled": [pair(tmp_path)], "model_settings": {"features": 32}}
     check(**given, model_file=trained(tmp_path, features=32))
-    check(**given, model_file=str(tmp_path / "elsewhere" / "models" / "model.pt"))
+    with caplog.at_level("INFO", logger="dtlp"):
+        check(**given, model_file=str(tmp_path / "elsewhere" / "models" / "model.pt"))
+    (line,) = caplog.messages
+    assert "elsewhere/logs/model_settings.json is not there" in line and "features 32" in line
 
 
 def test_items_without_a_published_box_are_named_where_it_is_needed(tmp_path: Path) -> None:

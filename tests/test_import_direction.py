@@ -19,7 +19,7 @@ ALLOWED = {
     **{leaf: set[str]() for leaf in LEAVES},
     **{part: LEAVES for part in ("data", "losses", "pseudo_labels", "metrics", "engines", "bundle_checks")},
     "handlers": LEAVES | {"losses", "metrics", "pseudo_labels"},  # they report what those compute
-    "inferers": LEAVES | {"pseudo_labels"},  # for the entropy
+    "inferers": LEAVES | {"data", "pseudo_labels"},  # for the scan's grid and the entropy
     "networks": {"errors"},
     "make_bundle": {"errors", "files"},
 }

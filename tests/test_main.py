@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,15 @@ def test_help_of_every_command_is_shown_and_exits_with_0(capsys) -> None:
             main([*words, "--help"], COMMANDS)
         assert exit_info.value.code == 0
         assert "output" in "".join(capsys.readouterr()).lower()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "expected"), [(None, "True"), ("false", "False")])
+def test_mlflow_reports_to_nobody_unless_told_to(given: str | None, expected: str) -> None:
+    # MLflow is silent by itself under pytest and in CI, which a user is not
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environment |= {} if given is None else {"MLFLOW_DISABLE_TELEMETRY": given}
+    snippet = "import monai.bundle, dtlp_components; from mlflow.telemetry.utils import is_telemetry_disabled as f; print(f())"
+    command = [sys.executable, "-c", snippet]
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert result.stdout.split()[-1] == expected

@@ -214,6 +214,16 @@ def test_random_weights_of_the_docs_are_those_of_the_network(tmp_path: Path, mon
     load_weights(network, str(tmp_path / "apps/monaibundle/model/hippocampus_5/models/model.pt"))
 
 
+@pytest.mark.parametrize(("value", "expected"), [("", None), ("/data/studies", "/data/studies")])
+def test_only_a_variable_with_a_value_makes_a_training_that_of_a_server(
+    value: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MONAI_LABEL_STUDIES", value)
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLES / "phantom_10/configs/train.json"))
+    assert parser.get_parsed_content("studies_dir") == expected
+
+
 @pytest.mark.parametrize("config", INFERENCE, ids=lambda path: path.parents[1].name)
 def test_preprocessing_takes_the_entries_that_the_server_adds(config: Path, tiny_dataset: Path) -> None:
     parser = ConfigParser()

@@ -13,8 +13,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose, Rotate90
+from monai.transforms import Activationsd, AsDiscreted, Compose, Invertd, Rotate90
 
+from dtlp_components.data.scan_grid import SLAB_BYTES, ScanGridLabelsd
 from dtlp_components.inferers.scan_segmenter import ScanSegmenter, jensen_shannon_bits
 
 CPU = torch.device("cpu")
@@ -58,8 +59,8 @@ class InDouble(torch.nn.Module):
         return self.network(image.double()).float()
 
 
-def both_ways(parser: ConfigParser, scan: Path, **arguments: Any) -> tuple[MetaTensor, dict[str, Any]]:
-    """Labels of the bundle's inferer and postprocessing on the whole volume, and what the segmenter makes."""
+def labels_three_ways(parser: ConfigParser, scan: Path, slab_bytes: int = SLAB_BYTES) -> tuple[MetaTensor, ...]:
+    """Labels of the bundle's inferer and Invertd on the whole volume; of the inferer and slabs; of the segmenter."""
     torch.manual_seed(0)
     network = parser.get_parsed_content("network_def").eval()
     torch.nn.init.normal_(network.decoder.head.weight, std=3.0)  # else one class wins everywhere
@@ -68,9 +69,12 @@ def both_ways(parser: ConfigParser, scan: Path, **arguments: Any) -> tuple[MetaT
     image = parser.get_parsed_content("preprocessing")({"image": str(scan)})["image"]
     with torch.no_grad():
         logits = inferer(image[None], network)
-    whole = Compose(parser.get_parsed_content("postprocessing").transforms[:-1])
+    preprocessing = parser.get_parsed_content("preprocessing")
+    invert = Invertd("pred", preprocessing, "image", nearest_interp=False, to_tensor=True)
+    whole = Compose([Activationsd("pred", softmax=True), invert, AsDiscreted("pred", argmax=True)])
     expected = whole({"image": image, "pred": logits[0]})["pred"]
-    return expected, ScanSegmenter(inferer, **arguments)(image, network, CPU)
+    in_slabs = ScanGridLabelsd("pred", slab_bytes=slab_bytes)({"image": image, "pred": logits[0]})["pred"]
+    return expected, in_slabs, ScanSegmenter(inferer, slab_bytes=slab_bytes)(image, network, CPU)["pred"]
 
 
 SPACINGS: list[Any] = [None, [1.5, 1.5, 1.5], [0.8, 1.7, 0.9], [4.0, 3.0, 5.0]]
@@ -83,14 +87,14 @@ def test_labels_are_those_of_invertd(tmp_path: Path, orientation: str, spacing: 
     affine = AFFINES[orientation]
     scan = write_scan(tmp_path / "scan.nii.gz", affine)
     parser = parse("synapse_20", scan, spacing_mm=spacing)
-    expected, found = both_ways(parser, scan, slab_bytes=slab_bytes)
-    labels = found["pred"]
-    assert labels.dtype == torch.uint8
+    expected, *found = labels_three_ways(parser, scan, slab_bytes)
     assert len(expected.unique()) > 3  # the comparison means something
-    # ties between two classes may fall either way: windows are added up in another order
-    assert (labels != expected).float().mean() <= 1e-4
-    np.testing.assert_allclose(labels.affine, affine, atol=1e-5)
-    assert labels.shape[1:] == nib.load(scan).shape
+    for labels in found:
+        assert labels.dtype == torch.uint8
+        # ties between two classes may fall either way: coordinates are rounded, and windows added up, in another order
+        assert (labels != expected).float().mean() <= 1e-4
+        np.testing.assert_allclose(labels.affine, affine, atol=1e-5)
+        assert labels.shape[1:] == nib.load(scan).shape
 
 
 @pytest.mark.parametrize("bundle", ["synapse_20", "amos_5", "la_10"])
@@ -98,8 +102,8 @@ def test_labels_are_those_of_invertd_after_published_preprocessing(tmp_path: Pat
     scan = write_scan(tmp_path / "scan.nii.gz", AFFINES["LPI"])
     overlap = {"window_overlap": 0.25}  # theirs takes minutes on 160 x 160 x 80 voxels
     parser = parse(bundle, scan, preprocessing_variant="published", patch_size=[96, 96, 80], **overlap)
-    expected, found = both_ways(parser, scan)
-    assert (found["pred"] != expected).float().mean() <= 1e-4
+    expected, *found = labels_three_ways(parser, scan)
+    assert all((labels != expected).float().mean() <= 1e-4 for labels in found)
 
 
 def test_transform_that_the_affine_does_not_tell_is_refused(tmp_path: Path) -> None:

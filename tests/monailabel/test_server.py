@@ -21,6 +21,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from dtlp_components.pack import pack_bundle
+
 monailabel_client = pytest.importorskip(
     "monailabel.client", reason="MONAI Label has an environment of its own: make test-monailabel"
 )
@@ -32,6 +34,8 @@ START_SECONDS, TRAIN_SECONDS = 180, 600
 PARAMETERS = {"device": "cpu", "result_dtype": "uint8"}
 LABELED = ("training_0", "training_1", "validation_0")
 STUDIES = (*LABELED, "unlabeled_0", "unlabeled_1", "unlabeled_2")
+# what the packed bundle's weights were trained with and the repository's configuration does not say
+PACKED = {"features": 8}
 # a bundle's own numbers, edited in the copy that the server gets; it overrides others
 TINY: dict[str, Any] = {
     "num_classes": 3,
@@ -95,13 +99,14 @@ def edit(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(parser.get()), encoding="utf-8")
 
 
-def write_random_weights(bundle: Path) -> None:
+def write_random_weights(bundle: Path, output_dir: Path, **settings: Any) -> None:
     """As docs/monailabel.md says to start without a trained model."""
     parser = ConfigParser()
     parser.read_config(str(bundle / "configs/inference.json"))
+    parser.update(settings)
     torch.manual_seed(0)
-    (bundle / "models").mkdir(exist_ok=True)
-    torch.save(parser.get_parsed_content("network_def").state_dict(), bundle / "models/model.pt")
+    (output_dir / "models").mkdir(parents=True, exist_ok=True)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), output_dir / "models/model.pt")
 
 
 def make_tiny_bundle(bundle: Path) -> None:
@@ -111,7 +116,18 @@ def make_tiny_bundle(bundle: Path) -> None:
     edit(bundle / "configs/train.json", **TINY, **TINY_TRAINING)
     names = {str(i): label for i, label in enumerate(TINY["label_names"])}
     edit(bundle / "configs/metadata.json", **{"network_data_format::outputs::pred::channel_def": names})
-    write_random_weights(bundle)
+    write_random_weights(bundle, bundle)
+
+
+def make_packed_bundle(app: Path, folder: Path) -> None:
+    """The bundle of the hippocampus with a run's random weights and fewer features, packed as docs/monailabel.md says."""
+    bundle, run = ROOT / "bundles/hippocampus_5", folder / "run"
+    write_random_weights(bundle, run, **PACKED)
+    (run / "logs").mkdir()
+    (run / "logs/model_settings.json").write_text(json.dumps(PACKED))
+    pack_bundle(str(bundle), str(folder / "packed"), str(run))
+    shutil.copytree(folder / "packed/hippocampus_5", app / "model/hippocampus_5")
+    edit(app / "model/hippocampus_5/configs/train.json", **{**TINY_TRAINING, "iterations_per_epoch": 2})
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +141,7 @@ def server(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     )
     app, studies, log_file = folder / "monaibundle", folder / "studies", folder / "server.log"
     make_tiny_bundle(app / "model" / "phantom_10")
-    shutil.copytree(ROOT / "bundles/hippocampus_5", app / "model" / "hippocampus_5")
-    write_random_weights(app / "model" / "hippocampus_5")
+    make_packed_bundle(app, folder)
     studies.mkdir()
     for name in STUDIES:
         shutil.copy(tiny_dataset / f"{name}.nii.gz", studies)
@@ -168,12 +183,11 @@ def segment(config: Path, images: Path, output: Path, **overrides: Any) -> dict[
     return {f.name.removesuffix("_seg.nii.gz"): np.asarray(nib.load(f).dataobj) for f in output.glob("*_seg.nii.gz")}
 
 
-def assert_server_segments_like_the_command(server: Server, model: str, images: Path, output: Path) -> None:
+def assert_server_segments_like_the_command(
+    server: Server, model: str, config: Path, images: Path, output: Path, **settings: Any
+) -> None:
     """Every NIfTI file of a folder, sent to the server and segmented by the command line, with the server's weights."""
-    bundle = server.app / "model" / model
-    expected = segment(
-        bundle / "configs/inference.json", images, output, model_file=bundle / "models/model.pt", bundle_root=bundle
-    )
+    expected = segment(config, images, output, model_file=server.app / "model" / model / "models/model.pt", **settings)
     files = sorted(images.glob("*.nii.gz"))
     assert len(files) == len(expected) > 0
     for file in files:
@@ -195,7 +209,8 @@ def test_server_knows_the_classes_and_offers_the_training(server: Server) -> Non
 
 
 def test_server_segments_like_the_command(server: Server, tmp_path: Path) -> None:
-    assert_server_segments_like_the_command(server, "phantom_10", server.studies, tmp_path)
+    config = server.app / "model/phantom_10/configs/inference.json"
+    assert_server_segments_like_the_command(server, "phantom_10", config, server.studies, tmp_path)
 
 
 @pytest.mark.real_data
@@ -206,7 +221,9 @@ def test_server_segments_real_scans_like_the_command(server: Server, tmp_path: P
     images.mkdir()
     for file in sorted(Path(os.environ["DTLP_REAL_DATA"], "hippocampus/imagesTr").glob("hippocampus_*.nii.gz"))[:3]:
         shutil.copy(file, images)
-    assert_server_segments_like_the_command(server, "hippocampus_5", images, tmp_path / "out")
+    # the packed bundle there, the repository's here
+    config = ROOT / "bundles/hippocampus_5/configs/inference.json"
+    assert_server_segments_like_the_command(server, "hippocampus_5", config, images, tmp_path / "out", **PACKED)
 
 
 def test_broken_scan_gets_an_answer_and_the_server_stays(server: Server, tmp_path: Path) -> None:
@@ -247,7 +264,18 @@ def test_training_with_slicers_parameters_uses_the_studies_without_a_label(
     kept = [file.read_bytes() for file in (bundle / "checkpoints").glob("model-*.pt")]
     assert kept == [earlier]
     assert (bundle / "models/model.pt").read_bytes() != earlier
-    assert_server_segments_like_the_command(server, "phantom_10", server.studies, tmp_path)
+    config = server.app / "model/phantom_10/configs/inference.json"
+    assert_server_segments_like_the_command(server, "phantom_10", config, server.studies, tmp_path)
+
+
+def test_packed_bundle_trains_with_the_code_in_its_folder(server: Server) -> None:
+    bundle = server.app / "model/hippocampus_5"
+    earlier = (bundle / "models/model.pt").read_bytes()
+    status, log = server.train("hippocampus_5", max_epochs=1)
+    assert status == "DONE", log
+    assert log.count("Training on 2 labelled and 3 unlabelled scans.") == 1
+    assert '"dtlp_components.' not in (bundle / "configs/train.json").read_text()
+    assert (bundle / "models/model.pt").read_bytes() != earlier
 
 
 def test_one_labelled_study_alone_trains(server: Server) -> None:
