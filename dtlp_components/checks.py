@@ -28,11 +28,12 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.data import MetaTensor
 from tqdm import tqdm
 
-from .data.datalists import section_sizes
+from .data.datalists import PredictionNames, section_sizes
 from .data.dicom import series_problems
 from .data.readers import load_volume, nifti_geometry
 from .errors import first_line, raise_if_any
-from .files import model_settings_file, write_text
+from .files import settings_of_weights, write_text
+from .handlers.prediction_report import LABEL_MAP_ENDING, TABLE, printable, read_table
 from .keys import DatalistKeys
 
 __all__ = [
@@ -104,6 +105,9 @@ class InputChecks:
         read_volumes: whether to look for the files and read them here; without, whoever uses them has to
             (:py:func:`scan_problems`).
         prediction_dir: folder that has to take files; it is made.
+        input: what :py:func:`find_images` was given; with it, label maps of other scans in `prediction_dir` are not
+            overwritten.
+        device: that torch has to know and this machine to have.
 
     Raises:
         InputError: when called, if anything is wrong, with up to 20 problems.
@@ -132,6 +136,8 @@ class InputChecks:
         needs_published_box: bool = False,
         read_volumes: bool = True,
         prediction_dir: str | None = None,
+        input: str | None = None,
+        device: str | torch.device = "cpu",
         studies_dir: str | None = None,
     ) -> None:
         self.labeled = labeled
@@ -154,6 +160,8 @@ class InputChecks:
         self.needs_published_box = needs_published_box
         self.read_volumes = read_volumes
         self.prediction_dir = prediction_dir
+        self.input = input
+        self.device = device
         self.studies_dir = studies_dir
 
     def __call__(self) -> None:
@@ -183,6 +191,11 @@ class InputChecks:
         for name, (value, allowed) in self.choices.items():
             if value not in allowed:
                 yield f"--{name} is {value!r}; wanted one of {', '.join(map(repr, allowed))}."
+        try:
+            torch.empty(0, device=self.device)
+        except (AssertionError, RuntimeError, TypeError) as error:
+            there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+            yield f"--device is {str(self.device)!r} ({first_line(error)}); this machine has {', '.join(there)}."
         if not _is_whole(self.num_classes) or self.num_classes < 2:
             yield f"--num_classes is {self.num_classes!r}; wanted a whole number from 2 on, the background included."
         sides = self.patch_size
@@ -206,7 +219,7 @@ class InputChecks:
     def _model_setting_problems(self) -> Iterator[str]:
         if self.model_file is None:
             return
-        file = model_settings_file(Path(self.model_file).parent.parent)
+        file = settings_of_weights(self.model_file)
         if not file.is_file():
             values = ", ".join(f"{name} {value}" for name, value in self.model_settings.items())
             logging.getLogger("dtlp").info(f"{file} is not there, so that these are the configuration's: {values}.")
@@ -264,8 +277,27 @@ class InputChecks:
                 file.write(b"0")
         except OSError as error:
             yield f"{place}: cannot be written to ({error.strerror}); wanted a folder for the label maps."
-        if any(os.path.dirname(item[DatalistKeys.IMAGE]) == place for item in self.labeled):
+        images = [item[DatalistKeys.IMAGE] for item in self.labeled]
+        taken = {os.path.realpath(folder) for image in images for folder in (image, os.path.dirname(image))}
+        if self.input is not None:
+            taken.add(os.path.realpath(self.input))
+        if os.path.realpath(place) in taken:
             yield f"{place}: is where the scans are, wanted another folder: the next run would take label maps for scans."
+        yield from self._overwriting_problems(Path(place), images)
+
+    def _overwriting_problems(self, place: Path, images: Sequence[str]) -> Iterator[str]:
+        """Label maps of other scans that an earlier run has left under the names of those that are to be written."""
+        if self.input is None:
+            return
+        names = PredictionNames(self.input)
+        scans = {names.name_of(image) + LABEL_MAP_ENDING: printable(image) for image in images}
+        for row in read_table(place):
+            name = os.path.basename(row["label_map"])
+            if name in scans and scans[name] != row["scan"] and (place / name).is_file():
+                yield (
+                    f"{place / name}: is the label map of {row['scan']} (says {TABLE} there), and would be replaced by that of "
+                    f"{scans[name]}; wanted another --prediction_dir, or that file moved away."
+                )
 
     def _paths(self) -> list[str]:
         """Every file to read, once, in the order of the lists."""

@@ -56,6 +56,7 @@ class ScanKeys(StrEnum):
     PRED = "pred"  # labels on the scan's grid
     ENTROPY = "entropy"  # of the student, bits
     DISAGREEMENT = "disagreement"  # of student and teachers, bits
+    DICOM_SEG = "dicom_seg"  # where it was written
     QUALITY = "quality"  # scores by name
     PROBLEM = "problem"  # why there are no labels
 

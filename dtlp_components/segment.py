@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from .checks import no_such_key
 from .errors import InputError, raise_if_any
-from .files import model_settings_file
+from .files import settings_of_weights
 from .trained_bundle import read_object
 
 __all__ = ["segment_scans"]
@@ -60,7 +60,7 @@ def segment_scans(
     raise_if_any([no_such_key(f"--{name}", name, list(config), config_file) for name in unknown])
 
     weights = Path(model_file or Path(bundle, "models", "model.pt"))
-    recorded = model_settings_file(weights.parent.parent)
+    recorded = settings_of_weights(weights)
     settings = read_object(recorded) if recorded.is_file() else {}
     given: dict[str, Any] = {
         "bundle_root": str(bundle),
@@ -81,8 +81,8 @@ def segment_scans(
         config_file=str(config_file),
         meta_file=str(Path(bundle, "configs", "metadata.json")),
         logging_file=str(logging_file) if logging_file.is_file() else None,
-        **{name: value for name, value in settings.items() if name in config},
-        **given,
+        # what is given wins, and is refused by the checks if it contradicts the record
+        **{**{name: value for name, value in settings.items() if name in config}, **given},
     )
     workflow.initialize()
     workflow.run()

@@ -83,7 +83,7 @@ def load_teachers(
         device: where they compute.
 
     Raises:
-        InputError: see :py:func:`load_training_networks`.
+        InputError: see :py:func:`load_training_networks`; or if the run had no unlabelled batches.
     """
     if not Path(train_config).is_file():
         raise InputError(
@@ -93,4 +93,11 @@ def load_teachers(
     parser.read_config(train_config)
     parser.update({**settings, "device": str(device)})
     load_training_networks(parser, checkpoint)
+    # mapped: what is asked for is a few bytes of it
+    progress = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["progress"]
+    if progress["settings"].get("batch_size_unlabeled") == 0:
+        raise InputError(
+            f"{Path(checkpoint).absolute()}: found a training on labelled scans alone, which trains no teachers; wanted "
+            "one with --batch_size_unlabeled above 0."
+        )
     return Teachers(parser.get_parsed_content("pseudo_labeler"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -214,9 +215,12 @@ def test_series_without_a_patient_is_segmented_and_its_segmentation_is_named(
 ) -> None:
     pytest.importorskip("highdicom", reason="DICOM is optional: pip install highdicom")
     write_series(tmp_path / "in" / "ct", random_voxels(20, 18, 11).astype(int))
-    with pytest.raises(InputError, match=r"ct_seg\.nii\.gz is written, ct_seg\.dcm is not .*StudyInstanceUID"):
+    message = r"Segmented 1 of 1(?s:.)*ct_seg\.nii\.gz is written, ct_seg\.dcm is not .*StudyInstanceUID"
+    with pytest.raises(InputError, match=message):
         segment(tmp_path / "in", tmp_path / "out", weights, dicom_seg=True)
-    assert label_maps(tmp_path / "out") == ["ct_seg.nii.gz"]
+    (row,) = table(tmp_path / "out")
+    assert label_maps(tmp_path / "out") == ["ct_seg.nii.gz"] == [Path(row["label_map"]).name]
+    assert int(row["background voxels"]) > 0 and "ct_seg.dcm is not" in row["problem"]
 
 
 def test_empty_folder_is_an_error_before_anything_is_written(tmp_path: Path, weights: Path) -> None:
@@ -236,10 +240,82 @@ def test_output_that_takes_no_files_is_an_error_before_anything_is_segmented(
             segment(scans, place, weights)
 
 
-def test_output_among_the_scans_is_refused(scans: Path, weights: Path) -> None:
-    with pytest.raises(InputError, match="is where the scans are, wanted another folder"):
-        segment(scans, scans, weights)
-    assert len(list(scans.iterdir())) == 2
+def test_output_among_the_scans_is_refused(scans: Path, weights: Path, tmp_path: Path, write_series: Any) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(scans)
+    series = write_series(tmp_path / "in" / "p1" / "ct", random_voxels(20, 18, 11).astype(int))
+    before = sorted(tmp_path.rglob("*"))
+    for given, output in ((scans, scans), (scans, link), (series.parents[1], series.parents[1]), (series, series)):
+        with pytest.raises(InputError, match="is where the scans are, wanted another folder"):
+            segment(given, output, weights)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_label_map_of_another_scan_is_not_replaced(tmp_path: Path, weights: Path) -> None:
+    for patient in ("m", "n"):
+        (tmp_path / patient).mkdir()
+        write(tmp_path / patient / "ct.nii.gz", random_voxels() if patient == "m" else -random_voxels())
+    (row,) = segment(tmp_path / "m", tmp_path / "out", weights)
+    before = (tmp_path / "out/ct_seg.nii.gz").read_bytes()
+    with pytest.raises(
+        InputError, match=r"ct_seg\.nii\.gz: is the label map of .*m/ct\.nii\.gz .* replaced by that of .*n/ct"
+    ):
+        segment(tmp_path / "n", tmp_path / "out", weights)
+    assert table(tmp_path / "out") == [row] and (tmp_path / "out/ct_seg.nii.gz").read_bytes() == before
+    segment(tmp_path / "m", tmp_path / "out", weights)  # the same scan again
+
+
+def test_second_run_into_a_folder_leaves_nothing_outdated_and_forgets_nothing(
+    scans: Path, tmp_path: Path, weights: Path
+) -> None:
+    out = tmp_path / "out"
+    segment(scans, out, weights, uncertainty=True)
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other / "b.nii.gz", random_voxels())
+    assert [Path(row["scan"]).name for row in segment(other, out, weights)] == ["a.nii.gz", "z.nii.gz", "b.nii.gz"]
+    # maps of uncertainty go with the labels that they are of; the label map of a scan that is broken now stays, and is named
+    (scans / "z.nii.gz").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"z\.nii\.gz(?s:.)*z_seg\.nii\.gz is of an earlier run"):
+        segment(scans, out, weights)
+    assert sorted(file.name for file in out.glob("*.nii.gz")) == [
+        "a_seg.nii.gz", "b_seg.nii.gz", "z_entropy.nii.gz", "z_seg.nii.gz",
+    ]  # fmt: skip
+    rows = {Path(row["scan"]).name: row for row in table(out)}
+    assert rows["a.nii.gz"]["label_map"] and rows["b.nii.gz"]["label_map"] and not rows["z.nii.gz"]["label_map"]
+
+
+def test_table_that_cannot_be_written_stops_no_scan(scans: Path, tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "out" / "segmentations.csv").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"Segmented 2 of 2(?s:.)*segmentations\.csv: cannot be written"):
+        segment(scans, tmp_path / "out", weights)
+    assert label_maps(tmp_path / "out") == ["a_seg.nii.gz", "z_seg.nii.gz"]
+
+
+def test_file_name_that_is_not_utf_8_is_segmented_and_told(scans: Path, tmp_path: Path, weights: Path) -> None:
+    name = os.fsdecode(b"M\xfcller.nii.gz")
+    (scans / "a.nii.gz").rename(scans / name)
+    rows = segment(scans, tmp_path / "out", weights)
+    assert [Path(row["scan"]).name for row in rows] == ["M\\xfcller.nii.gz", "z.nii.gz"]
+    assert (tmp_path / "out" / name.replace(".nii", "_seg.nii")).is_file()
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_device_that_is_not_there_is_named(scans: Path, tmp_path: Path, weights: Path, device: str) -> None:
+    with pytest.raises(InputError, match=rf"--device is '{device}' .*this machine has cpu"):
+        segment(scans, tmp_path / "out", weights, device=device)
+
+
+def test_weights_in_the_current_folder_have_their_record_beside_it(
+    scans: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Path(BUNDLE).absolute()
+    segment(scans, tmp_path / "out", weights)
+    monkeypatch.chdir(weights.parent)
+    segment_scans(str(bundle), str(scans), str(tmp_path / "again"), "model.pt")
+    for name in label_maps(tmp_path / "out"):
+        labels = [np.asarray(nib.load(tmp_path / out / name).dataobj) for out in ("out", "again")]
+        np.testing.assert_array_equal(*labels)
 
 
 def test_scan_that_cannot_be_written_is_named_and_leaves_no_file(
@@ -281,6 +357,10 @@ def test_mistyped_key_is_an_error_before_anything_is_done(scans: Path, tmp_path:
 
 
 def test_any_key_of_the_config_is_a_flag(scans: Path, tmp_path: Path, weights: Path) -> None:
+    rows = segment(scans / "a.nii.gz", tmp_path / "recorded", weights, features=4)  # also in the run's record
+    assert rows[0]["label_map"]
+    with pytest.raises(InputError, match=r"--features is 8, but .*was trained with 4"):
+        segment(scans / "a.nii.gz", tmp_path / "recorded", weights, features=8)
     shutil.rmtree(tmp_path / "run" / "logs")  # a deployed bundle has no record of its settings
     rows = segment(scans / "a.nii.gz", tmp_path / "out", weights, **TINY, window_overlap=0.25)
     assert rows[0]["label_map"]

@@ -140,10 +140,14 @@ class PredictionNames:
     def __init__(self, root: str) -> None:
         self.root = root
 
+    def name_of(self, image: str) -> str:
+        """Name of the label map of an image, without what says that it is one."""
+        path, root = (Path(os.path.abspath(path)) for path in (image, self.root))
+        return _prediction_name(path, root)
+
     def __call__(self, metadict: Mapping[str, Any], saver: Any) -> dict[str, str]:
-        image, root = (Path(os.path.abspath(path)) for path in (metadict[ImageMetaKey.FILENAME_OR_OBJ], self.root))
         # with an ending, since MONAI cuts off what follows the last dot: in a folder's name that is a part of it
-        return {"subject": f"{_prediction_name(image, root)}.nii.gz"}
+        return {"subject": f"{self.name_of(metadict[ImageMetaKey.FILENAME_OR_OBJ])}.nii.gz"}
 
 
 def _prediction_name(image: Path, root: Path) -> str:

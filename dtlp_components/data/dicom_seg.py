@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,7 @@ from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey, MetaKeys
 
 from ..errors import InputError, first_line
+from ..keys import ScanKeys
 from .dicom import series_files
 
 __all__ = ["WriteDicomSegd"]
@@ -31,7 +33,9 @@ class WriteDicomSegd(MapTransform):
 
     It stands after ``SaveImaged(savepath_in_metadict=True)``: the file is beside the label map and ends in ``.dcm`` instead
     of ``.nii.gz``. Written by highdicom. Segments carry the class's name and a code of our own, since names do not tell
-    which SNOMED code is meant.
+    which SNOMED code is meant. Where it cannot be written (the series lacks what a Segmentation must refer to, its slices
+    are sheared by a tilted gantry, the disk is full), ``problem`` in the item says why;
+    else ``dicom_seg`` says where it is.
 
     Args:
         keys: label maps ``(1, x, y, z)`` on the scan's grid, with its affine and where they were saved.
@@ -40,8 +44,7 @@ class WriteDicomSegd(MapTransform):
         allow_missing_keys: as in MONAI.
 
     Raises:
-        InputError: when made, if highdicom is missing; when called, if the series lacks what a Segmentation must refer to,
-            or the file cannot be written.
+        InputError: when made, if highdicom is missing.
     """
 
     def __init__(
@@ -68,10 +71,12 @@ class WriteDicomSegd(MapTransform):
             try:
                 self._segmentation(labels, folder).save_as(temporary)
                 os.replace(temporary, target)
-            except Exception as error:
-                raise InputError(
-                    f"{label_map} is written, {target.name} is not ({type(error).__name__}: {first_line(error)})"
-                ) from error
+                item[ScanKeys.DICOM_SEG] = str(target)
+            except (Exception, InputError) as error:  # the label map stays, whatever it is
+                logging.getLogger("dtlp").debug(f"{target}: cannot be written", exc_info=True)
+                item[ScanKeys.PROBLEM] = (
+                    f"{folder}: {label_map} is written, {target.name} is not ({type(error).__name__}: {first_line(error)})."
+                )
             finally:
                 temporary.unlink(missing_ok=True)
         return item

@@ -40,7 +40,7 @@ class KeepLargestComponentd(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             labels = torch.as_tensor(item[key]).as_subclass(torch.Tensor)
-            for label in np.unique(labels.cpu().numpy())[1:].tolist():
+            for label in filter(None, np.unique(labels.cpu().numpy()).tolist()):  # all but the background
                 start, stop = generate_spatial_bounding_box(labels == label, allow_smaller=True)
                 box = labels[(slice(None), *(slice(low, high) for low, high in zip(start, stop)))]  # a view
                 kept = torch.as_tensor(self.keep_largest((box == label).to(torch.uint8))).bool()

@@ -22,7 +22,7 @@ class ScanEvaluator(SupervisedEvaluator):
     An evaluator whose iteration is one scan of any size, from its preprocessed image to its written label map.
 
     A scan that cannot be read (``problem`` in its item), predicted, postprocessed or written leaves a sentence under
-    ``problem`` in ``state.output`` and no file. ``state.output`` is a list with one item, as a decollated one.
+    ``problem`` in ``state.output`` and no label map. ``state.output`` is a list with one item, as a decollated one.
 
     Args:
         segmenter: called with the preprocessed image ``(in_channels, x, y, z)``, the network, its device and a function

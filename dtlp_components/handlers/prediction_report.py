@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
@@ -23,9 +24,16 @@ from ..errors import raise_if_any
 from ..files import write_text
 from ..keys import ScanEvents, ScanKeys
 
-__all__ = ["PredictionReport"]
+__all__ = ["LABEL_MAP_ENDING", "TABLE", "PredictionReport", "printable", "read_table"]
 
 TABLE = "segmentations.csv"
+LABEL_MAP_ENDING = "_seg.nii.gz"
+# what may be written of a scan beside its label map
+COMPANIONS = {
+    ScanKeys.ENTROPY: "_entropy.nii.gz",
+    ScanKeys.DISAGREEMENT: "_disagreement.nii.gz",
+    ScanKeys.DICOM_SEG: "_seg.dcm",
+}
 SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -35,19 +43,22 @@ class PredictionReport:
 
     On a terminal each scan has a bar of its windows with the time left; elsewhere a line every half minute. After every
     scan ``segmentations.csv`` is written to ``prediction_dir``: scan, label map, seconds, scores of quality, voxels and
-    ml by class, and what was wrong.
+    ml by class, and what was wrong. Rows of an earlier run stay until their scan is segmented again, those without a
+    label map go; then maps of uncertainty and the DICOM Segmentation of that run go too, if this one writes none.
 
     Args:
         prediction_dir: folder that ``SaveImaged(savepath_in_metadict=True)`` writes to.
         label_names: names of all classes, the background first; a class without one goes by its number.
 
     Raises:
-        InputError: at the end of the run, if a scan has no label map, with the reason for each; the others have one.
+        InputError: at the end of the run, if a scan has no label map or something else was not written, with the reason
+            for each; the others are whole.
     """
 
     def __init__(self, prediction_dir: str, label_names: Sequence[str] = ()) -> None:
         self.prediction_dir, self.label_names = Path(prediction_dir), list(label_names)
-        self.rows: list[dict[str, Any]] = []
+        self.rows: dict[str, dict[str, Any]] = {}  # by scan, those of earlier runs among them
+        self.segmented = 0
         self.problems: list[str] = []
         self.logger = logging.getLogger("dtlp")
         self.bar: tqdm | None = None
@@ -62,7 +73,9 @@ class PredictionReport:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _start(self, engine: Engine) -> None:
-        self.rows, self.problems, self.started = [], [], time.monotonic()
+        self.problems, self.segmented, self.started = [], 0, time.monotonic()
+        earlier = read_table(self.prediction_dir)
+        self.rows = {row["scan"]: row for row in earlier if os.path.isfile(row["label_map"])}
 
     def _start_scan(self, engine: Engine) -> None:
         self.scan_started = self.predicting_since = self.last_line = time.monotonic()
@@ -88,32 +101,52 @@ class PredictionReport:
         self._close_bar()
         now = time.monotonic()
         count, (output,) = f"{engine.state.iteration}/{engine.state.epoch_length}", engine.state.output
-        row: dict[str, Any] = {"scan": output[ScanKeys.IMAGE], "seconds": round(now - self.scan_started, 1)}
+        scan = printable(output[ScanKeys.IMAGE])
+        row: dict[str, Any] = {"scan": scan, "seconds": round(now - self.scan_started, 1)}
         if ScanKeys.PROBLEM in output:
-            row["problem"] = output[ScanKeys.PROBLEM]
+            row["problem"] = printable(output[ScanKeys.PROBLEM])
+            if ScanKeys.PRED not in output and scan in self.rows:
+                row["problem"] += f" {self.rows[scan]['label_map']} is of an earlier run."
             self.problems.append(row["problem"])
             self.logger.error(f"{count}  failed: {row['problem']}")
-        else:
-            labels = output[ScanKeys.PRED]
-            row["label_map"] = str(labels.meta[MetaKeys.SAVED_TO])
-            row.update({name: round(score, 4) for name, score in output[ScanKeys.QUALITY].items()})
-            ml_per_voxel = abs(float(torch.linalg.det(labels.affine[:3, :3]))) / 1000
-            volumes = []
-            counts = count_voxels(labels)
-            for label in range(max(len(counts), len(self.label_names))):
-                voxels = counts[label] if label < len(counts) else 0
-                name = self.label_names[label] if label < len(self.label_names) else str(label)
-                row[f"{name} voxels"], row[f"{name} ml"] = voxels, round(voxels * ml_per_voxel, 3)
-                if label and voxels:
-                    volumes.append(f"{name} {voxels * ml_per_voxel:.4g} ml ({voxels})")
+        if ScanKeys.PRED in output:
+            self.segmented += 1
+            volumes = self._describe(output, row)
             left = tqdm.format_interval((now - self.started) / engine.state.iteration * self._to_go(engine))
             self.logger.info(
-                f"{count}  {row['seconds']} s, {left} left  {Path(row['scan']).name} -> {row['label_map']}: "
+                f"{count}  {row['seconds']} s, {left} left  {Path(scan).name} -> {row['label_map']}: "
                 f"{', '.join(volumes) or 'nothing but background'}"
             )
-        self.rows.append(row)
+            self._remove_outdated(output)
+        self.rows[scan] = row
         self._write()
         engine.state.output = []  # the volumes are written
+
+    def _describe(self, output: dict[str, Any], row: dict[str, Any]) -> list[str]:
+        """Fill a row with what is in a label map; returns a text per class that is in it."""
+        labels = output[ScanKeys.PRED]
+        row["label_map"] = printable(labels.meta[MetaKeys.SAVED_TO])
+        row.update({name: round(score, 4) for name, score in output[ScanKeys.QUALITY].items()})
+        ml_per_voxel = abs(float(torch.linalg.det(labels.affine[:3, :3]))) / 1000
+        volumes = []
+        counts = count_voxels(labels)
+        for label in range(max(len(counts), len(self.label_names))):
+            voxels = counts[label] if label < len(counts) else 0
+            name = self.label_names[label] if label < len(self.label_names) else str(label)
+            row[f"{name} voxels"], row[f"{name} ml"] = voxels, round(voxels * ml_per_voxel, 3)
+            if label and voxels:
+                volumes.append(f"{name} {voxels * ml_per_voxel:.4g} ml ({voxels})")
+        return volumes
+
+    def _remove_outdated(self, output: dict[str, Any]) -> None:
+        """What an earlier run wrote beside the label map that has just been replaced, and this run has not."""
+        label_map = Path(output[ScanKeys.PRED].meta[MetaKeys.SAVED_TO])
+        for key, ending in COMPANIONS.items():
+            file = label_map.with_name(label_map.name.removesuffix(LABEL_MAP_ENDING) + ending)
+            if key not in output and file.is_file():
+                with contextlib.suppress(OSError):
+                    file.unlink()
+                    self.logger.info(f"{printable(file)} was of an earlier run's label map: removed")
 
     @staticmethod
     def _to_go(engine: Any) -> int:
@@ -122,21 +155,28 @@ class PredictionReport:
     def _write(self) -> None:
         # columns in the order of the scan that has most
         columns = dict.fromkeys(["scan", "label_map", "seconds"])
-        for row in sorted(self.rows, key=len, reverse=True):
+        for row in sorted(self.rows.values(), key=len, reverse=True):
             columns.update(dict.fromkeys(name for name in row if name != "problem"))
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, [*columns, "problem"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(str(self.prediction_dir / TABLE), text.getvalue())
+        writer.writerows(self.rows.values())
+        file = self.prediction_dir / TABLE
+        try:
+            write_text(str(file), text.getvalue())
+        except OSError as error:  # the scans that are left are to be segmented all the same
+            problem = f"{file}: cannot be written ({error.strerror})."
+            if problem not in self.problems:
+                self.problems.append(problem)
+                self.logger.error(problem)
 
     def _finish(self, engine: Engine) -> None:
-        written = len(self.rows) - len(self.problems)
         place = os.path.abspath(self.prediction_dir)
-        self.logger.info(f"Wrote {written} label maps and {TABLE} to {place}")
+        self.logger.info(f"Wrote {self.segmented} label maps and {TABLE} to {place}")
         if self.problems:
+            total = engine.state.iteration
             raise_if_any(
-                self.problems, f"Segmented {written} of {len(self.rows)} scans; the rest was skipped or is not whole"
+                self.problems, f"Segmented {self.segmented} of {total} scans; the rest was skipped or is not whole"
             )
 
     def _close_bar(self) -> None:
@@ -147,6 +187,21 @@ class PredictionReport:
     def _fail(self, engine: Engine, error: BaseException) -> None:
         self._close_bar()
         raise error
+
+
+def read_table(prediction_dir: str | os.PathLike) -> list[dict[str, str]]:
+    """Rows of the table that an earlier run left in a folder, with ``scan`` and ``label_map``; none if there is no table."""
+    try:
+        with open(Path(prediction_dir, TABLE), encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+    return [row for row in rows if row.get("scan") and row.get("label_map")]
+
+
+def printable(path: str | os.PathLike) -> str:
+    """A path as text that every file and terminal takes: bytes that are no UTF-8 become ``\\xfc``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def count_voxels(labels: torch.Tensor) -> list[int]:

@@ -73,3 +73,12 @@ def test_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path: Path, m
         write(tmp_path / "a.nii.gz")
     assert [file.name for file in tmp_path.iterdir()] == ["a.nii.gz"]
     assert (tmp_path / "a.nii.gz").read_bytes() == before
+
+
+def test_first_class_of_a_map_without_background_is_no_exception() -> None:
+    labels = torch.full((1, 6, 6, 6), 2, dtype=torch.uint8)
+    labels[0, :3] = 1
+    labels[0, 5, 5, 5] = 1
+    kept = KeepLargestComponentd("pred")({"pred": labels.clone()})["pred"]
+    assert kept[0, 5, 5, 5] == 0
+    assert torch.equal(kept[0, :5], labels[0, :5])
