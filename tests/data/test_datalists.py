@@ -13,6 +13,8 @@ import pytest
 
 from dtlp_components.data.datalists import PredictionNames, find_images, load_datalist
 from dtlp_components.errors import InputError
+from dtlp_components.inspect_scans import find_scans
+from dtlp_components.keys import DatalistKeys
 
 
 def write(folder: Path, content: Any) -> str:
@@ -163,6 +165,16 @@ def test_endings_may_be_in_capital_letters(tmp_path):
     assert find_images(str(tmp_path)) == [{"image": f"{tmp_path}/{name}"} for name in names]
     assert find_images(f"{tmp_path}/C.NII.GZ") == [{"image": f"{tmp_path}/C.NII.GZ"}]
     assert PredictionNames(str(tmp_path))({"filename_or_obj": f"{tmp_path}/C.NII.GZ"}, None) == {"subject": "C.nii.gz"}
+
+
+def test_images_and_labels_in_capital_letters_belong_together(tmp_path):
+    for name in ("A.NII.GZ", "A_seg.NII.GZ", "b_image.Nii", "b_label.nii"):
+        (tmp_path / name).touch()
+    found = find_scans(str(tmp_path), DatalistKeys.TRAINING).scans
+    assert [(scan.case, Path(scan.image).name, Path(scan.label).name) for scan in found] == [
+        ("A", "A.NII.GZ", "A_seg.NII.GZ"),
+        ("b", "b_image.Nii", "b_label.nii"),
+    ]
 
 
 def test_nifti_files_below_the_folder_are_counted_and_some_named(tmp_path, caplog):

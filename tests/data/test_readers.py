@@ -97,3 +97,13 @@ def test_nifti_file_is_read_as_ever(tmp_path: Path, name: str) -> None:
     for volume in (read(tmp_path / name), load_volume(str(tmp_path / name))):
         np.testing.assert_array_equal(volume.numpy()[0], image.get_fdata())
         np.testing.assert_array_equal(volume.affine, image.affine)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "A.NII.GZ"])
+def test_checksum_of_a_compressed_file_is_compared(tmp_path: Path, name: str) -> None:
+    nib.save(nib.Nifti1Image(voxels_of(4, 5, 6).astype(np.float32), np.eye(4)), tmp_path / "b.nii.gz")
+    content = bytearray((tmp_path / "b.nii.gz").read_bytes())
+    content[-8] ^= 1  # gzip ends in CRC32 and length, four bytes each
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(OSError, match="CRC"):
+        load_volume(str(tmp_path / name))
