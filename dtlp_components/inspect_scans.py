@@ -20,7 +20,7 @@ from monai.data import MetaTensor
 from tqdm import tqdm
 
 from .checks import PROGRESS_FROM, Volume, describe_volume, pair_problems
-from .data.datalists import load_datalist, nifti_files
+from .data.datalists import load_datalist, nifti_files, without_suffix
 from .data.dicom import find_series, series_problems
 from .data.readers import load_volume
 from .data.transforms import border_median
@@ -302,7 +302,7 @@ def _columns(rows: list[list[str]]) -> str:
 
 
 def _stem(file: Path) -> str:
-    return file.name.removesuffix(".gz").removesuffix(".nii")
+    return without_suffix(file.name)
 
 
 def _names_beside(root: Path, section: DatalistKeys) -> dict[int, str]:

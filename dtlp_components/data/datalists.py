@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,12 @@ from monai.utils import ImageMetaKey
 
 from ..errors import InputError
 from ..keys import DatalistKeys
-from .dicom import find_series, is_dicom
+from .dicom import find_series, folders_below, is_dicom, unreadable
 
-__all__ = ["PredictionNames", "find_images", "load_datalist", "nifti_files", "section_sizes"]
+__all__ = ["PredictionNames", "find_images", "load_datalist", "nifti_files", "section_sizes", "without_suffix"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NAMED = 3  # of the files that are not read
 
 
 def load_datalist(
@@ -76,44 +78,63 @@ def section_sizes(datalist: str) -> dict[str, int]:
 
 def nifti_files(folder: str | Path) -> list[Path]:
     """
-    The folder's own NIfTI files (``.nii``, ``.nii.gz``), sorted; empty if there is none.
+    The folder's own NIfTI files (``.nii``, ``.nii.gz``, in small or capital letters), sorted; empty if there is none.
 
-    The ``._*`` files that macOS leaves on shared disks carry the same endings and are skipped. A link to nothing is
-    listed, so that whoever reads it says so.
+    Hidden files are skipped: macOS leaves ``._*`` with the same endings on shared disks, and a program that was stopped a
+    file that is half written. A link to nothing is listed, so that whoever reads it says so.
+
+    Raises:
+        InputError: if the folder cannot be read.
     """
-    return sorted(
+    try:
+        files = sorted(Path(folder).iterdir())
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    return [
         file
-        for file in Path(folder).iterdir()
-        if file.name.endswith(NIFTI_SUFFIXES)
-        and not file.name.startswith("._")
+        for file in files
+        if _is_nifti(file.name)
+        and not file.name.startswith(".")
         and (file.is_file() or (file.is_symlink() and not file.exists()))
-    )
+    ]
+
+
+def without_suffix(name: str) -> str:
+    """A file's name without the ending that makes it NIfTI, if it has one."""
+    return name[: name.lower().rindex(".nii")] if _is_nifti(name) else name
+
+
+def _is_nifti(name: str) -> bool:
+    return name.lower().endswith(NIFTI_SUFFIXES)
 
 
 def find_images(path: str) -> list[dict[str, str]]:
     """
-    List the scans to segment at `path`: a NIfTI file, or a folder with NIfTI files (its own, not those of its subfolders),
-    DICOM series (in it and below it, at any depth; every folder with DICOM files is one scan), or both.
+    List the scans to segment at `path`: a NIfTI file, or a folder with NIfTI files (its own, not those of its subfolders,
+    which a warning names), DICOM series (in it and below it, at any depth; every folder with DICOM files is one scan), or
+    both.
 
     Returns:
         One ``{"image": absolute path}`` per scan, NIfTI files first, each kind sorted by path.
 
     Raises:
-        InputError: if there is no such path, nothing to segment there, or two scans would have one name
-            (:py:class:`PredictionNames`).
+        InputError: if there is no such path, nothing to segment there, something there cannot be read, a series lies in two
+            folders, or two scans would have one name (:py:class:`PredictionNames`).
     """
     root = Path(os.path.abspath(path))
-    if root.is_file() and is_dicom(root) and not root.name.endswith(NIFTI_SUFFIXES):
+    if root.is_file() and is_dicom(root) and not _is_nifti(root.name):
         raise InputError(f"{root}: found a DICOM file, wanted the folder of its series: {root.parent}")
     if root.is_dir():
         images = [*nifti_files(root), *find_series(root)]
+        _warn_of_nifti_below(root)
     elif root.is_file():
-        images = [root] if root.name.endswith(NIFTI_SUFFIXES) else []
+        images = [root] if _is_nifti(root.name) else []
     else:
         raise InputError(f"{root}: no such file or folder; wanted a NIfTI image, a DICOM series or a folder of them.")
     if not images:
         raise InputError(
-            f"{root}: no NIfTI image found; wanted files that end in {' or '.join(NIFTI_SUFFIXES)}, or folders with DICOM."
+            f"{root}: no NIfTI image found; wanted files that end in {' or '.join(NIFTI_SUFFIXES)}, or folders with DICOM "
+            "slices."
         )
     names: dict[str, Path] = {}
     for image in images:
@@ -124,6 +145,21 @@ def find_images(path: str) -> list[dict[str, str]]:
                 "them one by one."
             )
     return [{str(DatalistKeys.IMAGE): str(image)} for image in images]
+
+
+def _warn_of_nifti_below(root: Path) -> None:
+    below = [
+        str((place / name).relative_to(root))
+        for place, names in folders_below(root)
+        for name in names
+        if place != root and _is_nifti(name) and not name.startswith(".")
+    ]
+    if below:
+        listed = ", ".join(sorted(below)[:NAMED]) + (", …" if len(below) > NAMED else "")
+        logging.getLogger("dtlp").warning(
+            f"{root}: NIfTI files of folders below it are not read, only its own; found {len(below)}: {listed}. To segment "
+            "them, give their folders one by one."
+        )
 
 
 class PredictionNames:
@@ -153,7 +189,7 @@ class PredictionNames:
 def _prediction_name(image: Path, root: Path) -> str:
     parts = image.relative_to(root).parts if root in image.parents else (image.name,)
     name = "_".join(parts)
-    return name.removesuffix(".gz").removesuffix(".nii") if name.endswith(NIFTI_SUFFIXES) else name
+    return without_suffix(name)
 
 
 def _read_json(path: str, hint: str) -> Any:

@@ -43,7 +43,7 @@ def load_volume(path: str) -> MetaTensor:
     Returns:
         Voxels ``(1, x, y, z)`` float32, channel first (a NIfTI file's fourth axis becomes the first one), with ``affine``.
     """
-    if path.endswith(".gz"):
+    if path.lower().endswith(".gz"):
         # nibabel stops after the last voxel; only who reads on gets the checksum compared
         with gzip.open(path) as file:
             while file.read(1 << 24):

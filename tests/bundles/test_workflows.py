@@ -374,7 +374,9 @@ def test_segment_maps_the_disagreement_of_the_teachers_of_a_checkpoint(data: Pat
     with pytest.raises(InputError, match=r"No checkpoint at .*nowhere\.pt"):
         segment(tmp_path / "third", "nowhere.pt")
     losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", max_iterations=1, batch_size_unlabeled=0))
-    with pytest.raises(InputError, match=r"last\.pt: found a training on labelled scans alone, which trains no teachers"):
+    with pytest.raises(
+        InputError, match=r"last\.pt: found a training on labelled scans alone, which trains no teachers"
+    ):
         segment(tmp_path / "third", str(tmp_path / "out/checkpoints/last.pt"))
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, SaveImage
 
 from dtlp_components import ScanReader, WriteDicomSegd
+from dtlp_components.data.dicom import find_series, series_files, series_problems
 
 highdicom = pytest.importorskip("highdicom", reason="DICOM is optional: pip install highdicom")
 pydicom = pytest.importorskip("pydicom")
@@ -88,6 +90,16 @@ def test_frames_refer_to_the_slices_they_are_of(tmp_path: Path, write_series: An
         assert_missing_frames_are_empty=True,
     )  # fmt: skip
     np.testing.assert_array_equal(frames, np.asarray(labels)[0].transpose(2, 1, 0))
+
+
+def test_what_was_written_is_taken_for_no_scan(tmp_path: Path, write_series: Any) -> None:
+    folder = complete(write_series(tmp_path / "ct", np.zeros((9, 7, 5))))
+    slices = series_files(folder)
+    WriteDicomSegd("pred", NAMES, "a bundle")({"pred": segmented(folder, tmp_path / "out")})
+    shutil.copy(tmp_path / "out" / "ct_seg.dcm", folder / "ct_seg.dcm")
+    assert find_series(tmp_path) == [folder]
+    assert series_files(folder) == slices and len(slices) == 5
+    assert series_problems(folder) == []
 
 
 def test_scan_without_foreground_is_written_too(tmp_path: Path, write_series: Any) -> None:

@@ -88,9 +88,22 @@ def test_slice_that_is_no_longer_recognised_is_not_skipped(tmp_path: Path, write
     assert problem.startswith(f"{folder / 'slice05'}: damaged or no DICOM file")
 
 
-def test_nifti_file_is_read_as_ever(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.nii.gz", "A.NII.GZ", "A.NII"])
+def test_nifti_file_is_read_as_ever(tmp_path: Path, name: str) -> None:
     image = nib.Nifti1Image(voxels_of(4, 5, 6).astype(np.float32), np.diag([-1.0, 2, 3, 1]))
-    nib.save(image, tmp_path / "a.nii.gz")
-    volume = read(tmp_path / "a.nii.gz")
-    np.testing.assert_array_equal(volume.numpy()[0], image.get_fdata())
-    np.testing.assert_array_equal(volume.affine, image.affine)
+    written = tmp_path / f"b{'.nii.gz' if name.lower().endswith('.gz') else '.nii'}"
+    nib.save(image, written)
+    written.rename(tmp_path / name)
+    for volume in (read(tmp_path / name), load_volume(str(tmp_path / name))):
+        np.testing.assert_array_equal(volume.numpy()[0], image.get_fdata())
+        np.testing.assert_array_equal(volume.affine, image.affine)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "A.NII.GZ"])
+def test_checksum_of_a_compressed_file_is_compared(tmp_path: Path, name: str) -> None:
+    nib.save(nib.Nifti1Image(voxels_of(4, 5, 6).astype(np.float32), np.eye(4)), tmp_path / "b.nii.gz")
+    content = bytearray((tmp_path / "b.nii.gz").read_bytes())
+    content[-8] ^= 1  # gzip ends in CRC32 and length, four bytes each
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(OSError, match="CRC"):
+        load_volume(str(tmp_path / name))
