@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
@@ -15,12 +16,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
+from .checks import scan_problems
 from .data.datalists import find_images
-from .errors import InputError, first_line
+from .errors import InputError, first_line, raise_if_any
 from .trained_bundle import TrainedBundle, find_trained
 
 __all__ = ["Difference", "OnnxNetwork", "compare_labels", "export_bundle"]
@@ -36,7 +39,10 @@ ONNX_OPTIONS: dict[str, Any] = {
 
 @dataclass
 class Difference:
-    """How one network differs from another: voxels with another label, of all voxels, and the largest logit difference."""
+    """
+    How one network differs from another: voxels with another label, of all voxels, and the largest logit difference, which
+    is NaN or infinite if a logit of either is.
+    """
 
     voxels: int = 0
     of: int = 0
@@ -50,8 +56,7 @@ class Difference:
     def add(self, other: Difference) -> None:
         """Count another scan's differences in."""
         self.voxels, self.of = self.voxels + other.voxels, self.of + other.of
-        # not max(), which loses NaN
-        self.logits = other.logits if not other.logits <= self.logits else self.logits
+        self.logits = float(np.maximum(self.logits, other.logits))  # max() loses NaN
 
 
 class OnnxNetwork:
@@ -117,7 +122,8 @@ def export_bundle(
             two equally likely labels may fall to either.
 
     Raises:
-        InputError: if there is nothing to export or to compare on, a package is missing, or labels differ.
+        InputError: if there is nothing to export or to compare on, a package is missing, a scan cannot be segmented,
+            logits are not finite, or labels differ.
     """
     trained = find_trained(bundle, run_dir)
     formats = {"model.ts": torchscript, "model.onnx": onnx}
@@ -128,6 +134,7 @@ def export_bundle(
     if onnx and absent:
         raise InputError(f"ONNX needs {', '.join(absent)}: pip install {' '.join(ONNX_PACKAGES)}, or add --onnx False")
     images = [item[Keys.IMAGE] for item in find_images(input)]
+    raise_if_any([problem for path in images for problem in scan_problems(path)], "Cannot compare on these scans")
     student = trained.load_student()
 
     target = Path(output) if output else trained.weights.parent
@@ -143,6 +150,13 @@ def export_bundle(
             loaded = torch.jit.load(str(staging / name)) if name == "model.ts" else OnnxNetwork(staging / name)
             networks[name] = loaded
         differences = _compare(trained, student, networks, images)
+        # the comparison of labels would not show it: argmax takes NaN for a label, and of two infinite logits the first
+        broken = [name for name, found in differences.items() if not math.isfinite(found.logits)]
+        if broken:
+            raise InputError(
+                f"{' and '.join(broken)}: found logits that are NaN or infinite, its own or those of {trained.weights}, "
+                "wanted finite ones; nothing was written."
+            )
         wrong = [name for name, found in differences.items() if not found.share <= max_differing]
         if wrong:
             raise InputError(

@@ -121,14 +121,14 @@ def new_bundle(
     )
     given_names = read_label_names(read_json(Path(labels), "label names"), labels) if labels else names_beside
     groups, skipped = _inspect_all(scans, frame, skip_broken)
-    notes = [f"{path} is left out: {' '.join(problems)}" for path, problems in skipped.items()]
+    # names of scans often name patients: these go where the scans are named anyway, not into the README
+    on_scans = [f"{path} is left out: {' '.join(problems)}" for path, problems in skipped.items()]
     shown = {f"{TITLES[s]} ({_domains(items)})": [f for _, f in items] for s, items in groups.items() if items}
     print(scan_table(shown, given_names))
 
     # 2. whether it can be used
-    notes += _refuse_overlap(groups)
-    values, label_names, more = _label_values(groups, given_names, labels, remap)
-    notes += more
+    on_scans += _refuse_overlap(groups)
+    values, label_names, notes = _label_values(groups, given_names, labels, remap)
     if validation_share:
         groups[Keys.TRAINING], groups[Keys.VALIDATION] = _draw_validation(groups[Keys.TRAINING], validation_share, seed)
     if not groups[Keys.UNLABELED]:
@@ -147,8 +147,13 @@ def new_bundle(
     print("\nSettings")
     for key, choice in choices.items():
         print(f"  {key}: {json.dumps(choice.value)}\n      {choice.why}")
-    for note in notes:
+    for note in [*on_scans, *notes]:
         print(f"Note: {note}")
+    if on_scans:
+        notes.append(
+            f"Remarks on single scans (repeated, or left out): {len(on_scans)}, the `notes` in `datalist.json`, which "
+            "`pack` leaves behind."
+        )
 
     # 4. the files
     mapping = {value: i for i, value in enumerate(values)}
@@ -156,7 +161,8 @@ def new_bundle(
     copies, listed = _plan_copies(groups, folder, frame, mapping if changed else None)
     recipe = _recipe(name, output, command, groups, label_names, choices, notes)
     files = render_recipe(recipe)
-    files["datalist.json"] = _dump(_datalist(listed, label_names, name, command, seed if validation_share else None))
+    how_made = {"name": name, "made_by": command, **({"seed": seed} if validation_share else {})}
+    files["datalist.json"] = _dump(_datalist(listed, label_names, how_made | ({"notes": on_scans} if on_scans else {})))
     _check_files(files, len(label_names))
     if _is_current(folder, files, copies, overwrite):
         print(f"\n{folder} is already what this command would write.")
@@ -442,7 +448,7 @@ def _write_copy(source: Path, target: Path, frame: int | None, mapping: Mapping[
 
 
 def _datalist(
-    listed: Mapping[Keys, list[Scan]], label_names: Sequence[str], name: str, command: str, seed: int | None
+    listed: Mapping[Keys, list[Scan]], label_names: Sequence[str], how_made: Mapping[str, Any]
 ) -> dict[str, Any]:
     def items(section: Keys) -> list[dict[str, str]]:
         return [
@@ -460,9 +466,7 @@ def _datalist(
         unlabeled=items(Keys.UNLABELED),
         validation=items(Keys.VALIDATION),
         testing=items(Keys.TESTING),
-        name=name,
-        made_by=command,
-        **({} if seed is None else {"seed": seed}),
+        **how_made,
     )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ReferenceResolver
 
 from .bundle_checks import check_config, check_metadata
 from .errors import InputError, raise_if_any
@@ -36,6 +37,15 @@ COPIED = ("LICENSE", "configs/logging.conf", "docs/data_license.txt")
 PICTURES = (".png", ".jpg", ".jpeg", ".svg")
 MODEL_ZOO_LIMIT = 25 * 2**20  # bytes a file, see its CONTRIBUTING.md
 SCANS = "$@dataset_dir + '/imagesTs'"
+
+# An absolute path, of POSIX, with a drive, or in a home folder, where a text can begin one. No path: what goes on from a
+# word, $VARIABLE, <placeholder> or *, as in a/b, and a URL's, unless it is one of a file. Programs and devices that every
+# machine has tell nothing.
+PATH = re.compile(
+    r"""(?:(?<![^\s"'`“”‘’„«(\[{=,;:|%–—])|(?<=file://)|(?<=:///))"""
+    r"""(?:/(?!dev/(?:null|shm|std\w+)\b|(?:usr/)?bin/)|~(?:[a-z_][\w-]*)?/|[A-Za-z]:[/\\])"""
+    r"""[\w.][^\s"'`“”‘’«»()\[\]{},;|<>]*"""
+)
 
 # runs MONAI where an installed dtlp_components cannot be imported, as it will be for those who get the folder
 ISOLATED = (
@@ -78,8 +88,9 @@ def pack_bundle(
     problems = check_metadata(metadata, configs["inference"]["num_classes"])
     for workflow in WORKFLOWS:
         problems += [f"{workflow}.json, {p}" for p in check_config(trained.parser(workflow).get())]
+    for file, content in {**configs, "metadata": metadata}.items():
         problems += [
-            f"{workflow}.json, {id}: {text!r} is a path of this machine." for id, text in _paths(configs[workflow])
+            f"{file}.json, {id}: {text!r} holds {path}, a path of this machine." for id, text, path in _paths(content)
         ]
     raise_if_any(problems, f"Cannot pack {trained.folder}")
 
@@ -91,6 +102,7 @@ def pack_bundle(
     try:
         folder = staging / name
         _write(trained, folder, configs, metadata)
+        raise_if_any(_text_problems(folder), f"Cannot pack {trained.folder}")
         _monai(folder, "verify_net_in_out")
         if torchscript:
             _monai(folder, "ckpt_export", "--filepath", "models/model.ts", "--ckpt_file", "models/model.pt")
@@ -246,20 +258,61 @@ def _installed(package: str) -> str:
 
 
 def _names_a_path(text: str) -> bool:
-    """Whether a word of a command is an absolute path."""
-    return any(os.path.isabs(word) or word.startswith("~") for word in text.split())
+    """Whether an absolute path is in a text, such as a command."""
+    return PATH.search(text) is not None
 
 
-def _paths(config: Any, id: str = "") -> Iterator[tuple[str, str]]:
-    """Literal texts that name an absolute path, with their ids."""
+def _paths(config: Any, id: str = "") -> Iterator[tuple[str, str, str]]:
+    """Ids of the texts and expressions that name an absolute path, what they are, and the path."""
     if isinstance(config, dict):
         for key, value in config.items():
             yield from _paths(value, f"{id}::{key}" if id else key)
     elif isinstance(config, list):
         for i, value in enumerate(config):
             yield from _paths(value, f"{id}::{i}")
-    elif isinstance(config, str) and not config.startswith("$") and _names_a_path(config):
-        yield id, config
+    elif isinstance(config, str):
+        found = _expression_path(config[1:]) if config.startswith("$") else PATH.search(config)
+        if found:
+            yield id, config, found[0]
+
+
+def _expression_path(expression: str) -> re.Match[str] | None:
+    """The first absolute path in the quoted texts of an expression; what is added to another text is not its beginning."""
+    try:
+        tree = ast.parse(ReferenceResolver.id_matcher.sub("reference", expression).strip())
+    except SyntaxError:  # cannot be evaluated either
+        return PATH.search(expression)
+    nodes = list(ast.walk(tree))
+    added = {id(_start(node.right)) for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add)}
+    added |= {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values[1:]}
+    texts = [node for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    found = (PATH.search(str(text.value), 1 if id(text) in added else 0) for text in texts)
+    return next(filter(None, found), None)
+
+
+def _start(node: ast.expr) -> ast.expr:
+    """What the text that a node makes begins with."""
+    while isinstance(node, (ast.BinOp, ast.JoinedStr)):
+        if isinstance(node, ast.JoinedStr) and not node.values:
+            break
+        node = node.left if isinstance(node, ast.BinOp) else node.values[0]
+    return node
+
+
+def _text_problems(folder: Path) -> list[str]:
+    """Absolute paths in the texts of a packed folder; the package's copy is as it was, the configurations were checked."""
+    problems = []
+    for name, file in _files(folder).items():
+        if name.startswith(("scripts/", "models/")) or (name.startswith("configs/") and name.endswith(".json")):
+            continue
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture
+        # one name alone may as well be a route of a server, /info, or what a folder ends in
+        paths = [path for path in dict.fromkeys(PATH.findall(text)) if re.search(r"[/\\][^/\\]+[/\\]", path)]
+        problems += [f"{name} of the packed folder holds {path}, a path of this machine." for path in paths]
+    return problems
 
 
 def _names(trained: TrainedBundle, metadata: Mapping[str, Any]) -> tuple[str, str]:

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -41,11 +45,10 @@ def test_differences_of_scans_add_up_and_nan_stays() -> None:
     total.add(Difference(1, 10, 0.5))
     total.add(Difference(2, 20, 0.25))
     assert total == Difference(3, 30, 0.5) and total.share == pytest.approx(0.1)
-    total.add(Difference(0, 1, float("nan")))
-    total.add(Difference(0, 1, 1.0))
-    assert total.logits == 1.0  # the last is larger than a number that is none
-    total.add(Difference(0, 1, float("nan")))
-    assert total.logits != total.logits
+    total.add(Difference(0, 1, math.nan))
+    assert math.isnan(total.logits)
+    total.add(Difference(0, 1, 1.0))  # a finite scan after it
+    assert math.isnan(total.logits) and total.voxels == 3
 
 
 def test_networks_of_other_shapes_are_not_compared() -> None:
@@ -89,6 +92,70 @@ def test_export_that_labels_otherwise_is_not_written(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+class Broken(torch.nn.Module):
+    """The student, but for one logit of the student's own label, which stays the label."""
+
+    def __init__(self, student: torch.nn.Module, value: float) -> None:
+        super().__init__()
+        self.student, self.value = student, value
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits = self.student(image)
+        voxel = (0, slice(None), 8, 16, 16)
+        logits[voxel][logits[voxel].argmax()] = self.value
+        return logits
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_export_with_logits_that_are_not_finite_is_not_written(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    run = write_run(tmp_path / "run")
+    broken = Broken(find_trained(str(BUNDLE), str(run)).load_student(), value)
+    monkeypatch.setattr("dtlp_components.export._run", lambda words: Path(words[words.index("--filepath") + 1]).touch())
+    monkeypatch.setattr("dtlp_components.export.torch.jit.load", lambda file: broken)
+    with pytest.raises(InputError, match=r"model\.ts: found logits that are NaN or infinite.*nothing was written"):
+        export_bundle(
+            str(BUNDLE),
+            str(tiny_dataset / "testing_0.nii.gz"),
+            str(run),
+            str(tmp_path / "out"),
+            onnx=False,
+            max_differing=1,
+        )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_all_scans_that_cannot_be_segmented_are_named_before_anything_is_computed(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, scans = write_run(tmp_path / "run"), tmp_path / "scans"
+    scans.mkdir()
+    whole = (tiny_dataset / "testing_0.nii.gz").read_bytes()
+    (scans / "good.nii.gz").write_bytes(whole)
+    (scans / "cut.nii.gz").write_bytes(whole[:500])
+    voxels = np.ones((9, 8, 7), np.float32)
+    nib.save(nib.Nifti1Image(np.stack([voxels] * 3, -1), np.eye(4)), scans / "cine.nii.gz")
+    voxels[4, 3, 2] = np.nan
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), scans / "hole.nii.gz")
+    monkeypatch.setattr("dtlp_components.export._run", lambda words: pytest.fail("something was exported"))
+    with pytest.raises(InputError) as caught:
+        export_bundle(str(BUNDLE), str(scans), run_dir=str(run), onnx=False)
+    message = str(caught.value)
+    assert "Cannot compare on these scans, 3 problems found" in message
+    assert "cut.nii.gz: truncated, damaged or no image" in message
+    assert "cine.nii.gz: wanted one 3-D volume, found [9, 8, 7, 3]" in message
+    assert "hole.nii.gz: holds NaN" in message
+    assert [file.name for file in (run / "models").iterdir()] == ["model.pt"]
+
+
+def test_series_with_a_missing_slice_is_refused(tmp_path: Path, write_series: Any) -> None:
+    folder = write_series(tmp_path / "series", np.arange(10 * 9 * 6).reshape(10, 9, 6))
+    (folder / "slice02.dcm").unlink()
+    with pytest.raises(InputError, match=r"Cannot compare on these scans, 1 problem found:\n.*series.*missing"):
+        export_bundle(str(BUNDLE), str(folder), run_dir=str(write_run(tmp_path / "run")), onnx=False)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -102,17 +169,6 @@ def test_what_cannot_be_exported_is_said_first(tiny_dataset: Path, tmp_path: Pat
     arguments = {"bundle": str(BUNDLE), "input": str(tiny_dataset), "run_dir": str(write_run(tmp_path / "run"))}
     with pytest.raises(InputError, match=message):
         export_bundle(**{**arguments, "onnx": False, **flags})
-
-
-def test_scan_that_cannot_be_read_is_named(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = write_run(tmp_path / "run")
-    monkeypatch.setattr("dtlp_components.export._run", lambda words: None)
-    monkeypatch.setattr("dtlp_components.export.torch.jit.load", lambda file: torch.nn.Identity())
-    scan = tmp_path / "cut.nii.gz"
-    scan.write_bytes((tiny_dataset / "testing_0.nii.gz").read_bytes()[:500])
-    with pytest.raises(InputError, match=r"cut\.nii\.gz: cannot be read"):
-        export_bundle(str(BUNDLE), str(scan), run_dir=str(run), onnx=False)
-    assert [file.name for file in (run / "models").iterdir()] == ["model.pt"]
 
 
 def test_missing_onnx_package_is_named(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

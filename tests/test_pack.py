@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from monai.bundle import verify_metadata
@@ -23,7 +24,7 @@ from monai.bundle import verify_metadata
 from dtlp_components.errors import InputError
 from dtlp_components.networks.vnet import VNet
 from dtlp_components.new_bundle import new_bundle
-from dtlp_components.pack import ISOLATED, pack_bundle, packed_config, packed_readme, vendored
+from dtlp_components.pack import ISOLATED, PATH, pack_bundle, packed_readme, vendored
 from dtlp_components.trained_bundle import find_trained
 
 ROOT = Path(__file__).parents[1]
@@ -230,26 +231,111 @@ def test_targets_at_any_depth_are_rewritten_and_texts_are_not() -> None:
     }
 
 
-def test_bundle_made_from_scans_does_not_name_them_when_packed(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_bundle_made_from_scans_does_not_name_them_when_packed(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     items = load(tiny_dataset / "datalist.json")
     listed = {name: items[name] for name in ("training", "unlabeled", "testing")}
     for item in (item for section in listed.values() for item in section):
         item.update({key: str(tiny_dataset / path) for key, path in item.items()})
-    (tmp_path / "list.json").write_text(json.dumps(listed))
-    new_bundle("mine", labeled=str(tmp_path / "list.json"), output=str(tmp_path / "bundles"))
+    # two scans that are remarked on, in a place with a space, which the command has in quotes
+    place = tmp_path / "saint mary"
+    place.mkdir()
+    twin, broken = place / "jane_doe.nii.gz", place / "john_doe.nii.gz"
+    shutil.copyfile(listed["unlabeled"][0]["image"], twin)
+    nib.save(nib.Nifti1Image(np.full((9, 8, 7), np.nan, np.float32), np.eye(4)), broken)
+    listed["unlabeled"] += [{"image": str(twin)}, {"image": str(broken)}]
+    (place / "list.json").write_text(json.dumps(listed))
+    new_bundle("mine", labeled=str(place / "list.json"), unlabeled=str(place / "list.json"), skip_broken=True, features=2,
+               output=str(tmp_path / "bundles"))  # fmt: skip
     bundle = tmp_path / "bundles/mine"
+    remarks = load(bundle / "datalist.json")["notes"]
+    assert [str(broken) in remarks[0], str(twin) in remarks[1], len(remarks)] == [True, True, 2]
+    assert all(f"Note: {remark}" in capsys.readouterr().out for remark in remarks[:1])
+    assert "_doe" not in (bundle / "docs/README.md").read_text(encoding="utf-8")
     settings = load(bundle / "configs/inference.json")
     (bundle / "models").mkdir()
     network = VNet(num_classes=settings["num_classes"], features=settings["features"])
     torch.save(network.state_dict(), bundle / "models/model.pt")
 
-    trained = find_trained(str(bundle))
-    for workflow in ("train", "evaluate", "inference"):
-        text = json.dumps(packed_config(trained.parser(workflow).get()))
-        assert str(tmp_path) not in text and str(tiny_dataset) not in text
-    readme = packed_readme((bundle / "docs/README.md").read_text(encoding="utf-8"), trained)
-    assert str(tmp_path) not in readme and str(tiny_dataset) not in readme
+    monkeypatch.setattr("dtlp_components.pack._monai", lambda *words: None)  # not what is tested here
+    pack_bundle(str(bundle), str(tmp_path / "packed"))
+    for file in (tmp_path / "packed/mine").rglob("*"):
+        content = file.read_bytes() if file.is_file() else b""
+        for secret in (str(tmp_path), str(tiny_dataset), "_doe"):
+            assert secret.encode() not in content, file
+    readme = (tmp_path / "packed/mine/docs/README.md").read_text(encoding="utf-8")
     assert "--config_file configs/train.json" in readme
+    assert "Remarks on single scans (repeated, or left out): 2" in readme
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("docs/README.md", "The scan `/secret/lab/c1.nii.gz` (labelled) is the same as another."),
+        ("docs/README.md", "mlflow ui --backend-store-uri sqlite:////secret/lab/mlruns.db"),
+        ("docs/data_license.txt", "Terms: ~/secret/lab/terms.pdf"),
+        ("configs/logging.conf", "args=('/secret/lab/log.txt',)"),
+    ],
+)
+def test_text_that_names_a_path_is_refused(run: Path, tmp_path: Path, file: str, text: str) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, bundle)
+    with (bundle / file).open("a", encoding="utf-8") as stream:
+        stream.write(f"\n{text}\n")
+    with pytest.raises(InputError, match=rf"{file} of the packed folder holds [~]?/secret/lab/\w+\.[\w.]+, a path of"):
+        pack_bundle(str(bundle), str(tmp_path / "out"), str(run))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/home/me/secret/x",
+        "$'/home/me/secret' + '/x'",
+        "$os.path.join(@dataset_dir, '/home/me/secret')",
+        "$f'/home/me/secret/{@bundle_name}'",
+        "$'~/home/me/secret'",
+        "$@bundle_name + ' /home/me/secret'",
+    ],
+)
+def test_configuration_that_names_a_path_is_refused(run: Path, tmp_path: Path, value: str) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, bundle)
+    config = load(bundle / "configs/train.json") | {"cache_dir": value}
+    (bundle / "configs/train.json").write_text(json.dumps(config))
+    with pytest.raises(
+        InputError, match=r"train\.json, cache_dir: .* holds ~?/home/me/secret.*, a path of this machine"
+    ):
+        pack_bundle(str(bundle), str(tmp_path / "out"), str(run))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_goes_on_from_a_folder_is_no_path_of_its_own(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dtlp_components.pack._monai", lambda *words: None)  # not what is tested here
+    bundle = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, bundle)
+    for value in (
+        "$@output_dir + '/cache/x'",
+        "$f'{@output_dir}/cache/x'",
+        "$@output_dir + '/%s/x' % 'a'",
+        "$'/'.join(['a'])",
+    ):
+        config = load(bundle / "configs/train.json") | {"cache_dir": value}
+        (bundle / "configs/train.json").write_text(json.dumps(config))
+        pack_bundle(str(bundle), str(tmp_path / "out"), str(run), overwrite=True)
+        assert load(tmp_path / "out/phantom_10/configs/train.json")["cache_dir"] == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://a.org/b/c", "$DATA/imagesTr/a", "and/or/not", "left / right", "2>/dev/null", "a #!/usr/bin/env", "`<id>/a/b`",
+     "sqlite:///$PWD/mlruns.db", "sqlite:///mlruns.db", "bundles/*/configs/a", "../a/b", "./a/b", "~5 / 10", "<br />"],
+)  # fmt: skip
+def test_what_only_looks_like_a_path_is_none(text: str) -> None:
+    assert PATH.search(text) is None
 
 
 def test_readme_of_a_packed_bundle_speaks_of_its_own_folder(run: Path) -> None:
