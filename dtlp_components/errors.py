@@ -43,7 +43,7 @@ def raise_if_any(problems: Sequence[str], start: str = "Cannot start") -> None:
         raise InputError("\n".join([f"{start}, {count} found:", *lines]))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """First line of an error's text, without its full stop."""
     return (str(error).strip().splitlines() or [""])[0].rstrip(".")
 

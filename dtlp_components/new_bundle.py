@@ -25,7 +25,7 @@ from .guess_settings import Choice, choose_settings
 from .inspect_scans import FLAGS, Scan, ScanFacts, find_scans, inspect_scans, read_label_names, scan_table
 from .keys import DatalistKeys as Keys
 from .make_bundle import Layer, Recipe, bundle_names, render_recipe
-from .memory import parse_memory
+from .memory import estimate_bytes, parse_memory
 from .networks.vnet import VNet
 from .prepare.common import check_seed, datalist, read_json, save_nifti
 
@@ -572,6 +572,8 @@ def _readme(
     why = "\n".join(
         f"- {key.replace('_', ' ')} {json.dumps(choice.value)}: {choice.why}." for key, choice in choices.items()
     )
+    batch_size = max(choices[f"batch_size_{kind}"].value for kind in ("labeled", "unlabeled"))
+    estimate = estimate_bytes(choices["patch_size"].value, choices["features"].value, batch_size, len(label_names))
     return {
         "title": name,
         "tags": f"Segmentation, {choices['modality'].value}, Semi-supervised",
@@ -584,6 +586,7 @@ def _readme(
         "training": f"{table}\n{base}\n\nHow these were chosen:\n\n{why}",
         "optimizer": "Optimiser: SGD (momentum 0.9, Nesterov, weight decay 3e-5)",
         "performance": "Not measured yet.",
+        "memory": f"is estimated to take {estimate / 1e9:.1f} GB",
         "limits": "\n".join(f"- {note}" for note in ["What was guessed was not tried out.", *notes]),
         "references": "",
     }

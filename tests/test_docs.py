@@ -180,10 +180,20 @@ def test_every_flag_of_export_and_pack_is_documented_with_its_default(command: C
 def test_memory_table_holds_every_point_and_its_estimate() -> None:
     table = [row for row in rows(read(DOCS / "memory.md")) if row[0][0].isdecimal()]
     for row, (patch, *others) in zip(table, POINTS, strict=True):
-        assert [int(cell) for cell in (*row[0].split(" × "), *row[1:4])] == [*patch, *others]
+        assert [int(cell) for cell in (*row[0].split(",")[0].split(" × "), *row[1:4])] == [*patch, *others]
         measured, estimated = int(row[4]), estimate_bytes(patch, *others) / 1e6
         assert int(row[5]) == round(estimated)
         assert measured <= estimated <= 1.2 * measured  # never too low for what was measured, nor far off
+
+
+@pytest.mark.parametrize("bundle", sorted((ROOT / "bundles").glob("*_*")), ids=lambda path: path.name)
+def test_memory_in_the_readme_of_a_bundle_is_what_its_numbers_were_measured_to_take(bundle: Path) -> None:
+    config = json.loads((bundle / "configs/train.json").read_text(encoding="utf-8"))
+    batch_size = max(config["batch_size_labeled"], config["batch_size_unlabeled"])
+    numbers = [*config["patch_size"], config["features"], batch_size, config["num_classes"]]
+    cells = [row for row in rows(read(DOCS / "memory.md")) if row[0][0].isdecimal()]
+    measured = {(*map(int, row[0].split(",")[0].split(" × ")), *map(int, row[1:4])): int(row[4]) for row in cells}
+    assert f"took {measured[tuple(numbers)] / 1000:.1f} GB on a CPU" in read(bundle / "docs/README.md")
 
 
 def test_example_datalist_is_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,11 +78,12 @@ def find_series(folder: str | Path) -> list[Path]:
     The folder itself and those below it, at any depth, that hold a slice, sorted; each is one scan. A slice is a DICOM file
     that is no DICOM Segmentation.
 
-    Of each such folder one file's first lines are read, up to the number of its series.
+    Of each such folder one file's first lines are read, up to the number of its series; a warning names two folders with
+    slices of one series.
 
     Raises:
         InputError: if a folder cannot be read, or a file without ending, which may be a slice or a link to a folder that is
-            gone; if two folders hold slices of one series.
+            gone.
     """
     found, by_series = [], dict[str, Path]()
     for place, names in folders_below(folder):
@@ -99,10 +101,10 @@ def find_series(folder: str | Path) -> list[Path]:
                 continue
             found.append(place)
             if (other := by_series.setdefault(series, place) if series else place) != place:
-                raise InputError(
-                    f"{place}: found slices of the series that {other} holds too ({series}), wanted each series in one "
-                    "folder. Put the slices of one volume together, take a copy away, and give volumes that share a "
-                    "number, such as phases, one by one or converted with dcm2niix."
+                # phases may share a number, so that this need not be wrong
+                logging.getLogger("dtlp").warning(
+                    f"{place} holds slices of the series that {other} holds too ({series}): taken for two scans. If they "
+                    "are parts of one volume, put them into one folder; if they are copies, take one away."
                 )
             break
         else:

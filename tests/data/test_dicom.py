@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 
 from dtlp_components.data.dicom import find_series, series_files, series_problems
-from dtlp_components.errors import InputError
 
 pydicom = pytest.importorskip("pydicom", reason="DICOM is optional: pip install pydicom")
 
@@ -88,15 +86,14 @@ def test_segmentation_is_no_slice(series: Path, tmp_path: Path, sop_class: str) 
     assert series_problems(series) == []
 
 
-def test_series_in_two_folders_is_refused_with_both(series: Path) -> None:
-    (series.parent / "more").mkdir()
+def test_series_in_two_folders_is_two_scans_and_a_warning(series: Path, caplog: pytest.LogCaptureFixture) -> None:
+    more = series.parent / "more"
+    more.mkdir()
     for file in sorted(series.iterdir())[6:]:
-        shutil.move(file, series.parent / "more")
-    folders = (
-        f"^{re.escape(str(series.parent / 'more'))}: found slices of the series that {re.escape(str(series))} holds"
-    )
-    with pytest.raises(InputError, match=folders):
-        find_series(series.parent)
+        shutil.move(file, more)
+    assert find_series(series.parent) == sorted([series, more])
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{more} holds slices of the series that {series} holds too")
 
 
 def test_series_without_a_number_are_not_one(series: Path) -> None:
