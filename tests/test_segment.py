@@ -266,18 +266,21 @@ def test_label_map_of_another_scan_is_not_replaced(tmp_path: Path, weights: Path
 
 
 def test_second_run_into_a_folder_leaves_nothing_outdated_and_forgets_nothing(
-    scans: Path, tmp_path: Path, weights: Path
+    scans: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out"
+    out, bundle = tmp_path / "out", os.path.abspath(BUNDLE)
     segment(scans, out, weights, uncertainty=True)
     other = tmp_path / "other"
     other.mkdir()
     write(other / "b.nii.gz", random_voxels())
     assert [Path(row["scan"]).name for row in segment(other, out, weights)] == ["a.nii.gz", "z.nii.gz", "b.nii.gz"]
+    monkeypatch.chdir(tmp_path)
+    segment_scans(bundle, str(other), "out", str(weights))
+    monkeypatch.chdir(other)  # where the label map that the table names "out/b_seg.nii.gz" is not
     # maps of uncertainty go with the labels that they are of; the label map of a scan that is broken now stays, and is named
     (scans / "z.nii.gz").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"z\.nii\.gz(?s:.)*z_seg\.nii\.gz is of an earlier run"):
-        segment(scans, out, weights)
+        segment_scans(bundle, str(scans), str(out), str(weights))
     assert sorted(file.name for file in out.glob("*.nii.gz")) == [
         "a_seg.nii.gz", "b_seg.nii.gz", "z_entropy.nii.gz", "z_seg.nii.gz",
     ]  # fmt: skip

@@ -75,7 +75,10 @@ class PredictionReport:
     def _start(self, engine: Engine) -> None:
         self.problems, self.segmented, self.started = [], 0, time.monotonic()
         earlier = read_table(self.prediction_dir)
-        self.rows = {row["scan"]: row for row in earlier if os.path.isfile(row["label_map"])}
+        # by name: the folder may have been given from elsewhere, or moved
+        self.rows = {
+            r["scan"]: r for r in earlier if (self.prediction_dir / os.path.basename(r["label_map"])).is_file()
+        }
 
     def _start_scan(self, engine: Engine) -> None:
         self.scan_started = self.predicting_since = self.last_line = time.monotonic()
