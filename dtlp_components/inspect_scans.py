@@ -165,7 +165,7 @@ def find_scans(path: str, section: DatalistKeys) -> Found:
     else:
         images_dir = labels_dir = root
         files = nifti_files(root)
-        labels = [file for file in files if _LABEL_ENDING.search(_stem(file))]
+        labels = [file for file in files if _LABEL_ENDING.search(without_suffix(file.name))]
         images = [file for file in files if file not in labels]
     series = find_series(images_dir)
     if series and section != DatalistKeys.UNLABELED:
@@ -301,10 +301,6 @@ def _columns(rows: list[list[str]]) -> str:
 # --- finding
 
 
-def _stem(file: Path) -> str:
-    return without_suffix(file.name)
-
-
 def _names_beside(root: Path, section: DatalistKeys) -> dict[int, str]:
     """Label names in an nnU-Net or Decathlon ``dataset.json``, which also tells how many channels an image has."""
     file = root / "dataset.json"
@@ -331,7 +327,11 @@ def _from_list(file: Path, section: DatalistKeys) -> Found:
     scans = []
     for item in items:
         image = item[DatalistKeys.IMAGE]
-        scans.append(Scan(_stem(Path(image)), image, item.get(DatalistKeys.LABEL), item.get(DatalistKeys.DOMAIN, "")))
+        scans.append(
+            Scan(
+                without_suffix(Path(image).name), image, item.get(DatalistKeys.LABEL), item.get(DatalistKeys.DOMAIN, "")
+            )
+        )
     return Found(scans, folder, _names_in(content, file, section))
 
 
@@ -348,14 +348,14 @@ def _pair(
     """Case, image and label of every image; names are compared without their endings."""
     by_case: dict[str, Path] = {}
     for label in labels:
-        case = _LABEL_ENDING.sub("", _stem(label))
+        case = _LABEL_ENDING.sub("", without_suffix(label.name))
         if case in by_case:
             raise InputError(f"{label}: found {by_case[case].name} beside it, wanted one label of each scan.")
         by_case[case] = label
     paired: list[tuple[str, Path, Path | None]] = []
     taken: dict[str, Path] = {}
     for image in images:
-        stem = _stem(image)
+        stem = without_suffix(image.name)
         candidates = [stem.removesuffix(ending) for ending in _IMAGE_ENDINGS if stem.endswith(ending)]
         case = next((case for case in candidates if case in by_case), candidates[0])
         if case in taken:

@@ -58,7 +58,7 @@ class ScanKeys(StrEnum):
     DISAGREEMENT = "disagreement"  # of student and teachers, bits
     DICOM_SEG = "dicom_seg"  # where it was written
     QUALITY = "quality"  # scores by name
-    PROBLEM = "problem"  # why there are no labels
+    PROBLEM = "problem"  # what was not written, and why
 
 
 class ScanEvents(StrEnum):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from monai.utils import ImageMetaKey
 
 from ..errors import InputError
 from ..keys import DatalistKeys
-from .dicom import find_series, folders_below, is_dicom, unreadable
+from .dicom import folders_below, is_dicom, series_among, unreadable
 
 __all__ = ["PredictionNames", "find_images", "load_datalist", "nifti_files", "section_sizes", "without_suffix"]
 
@@ -118,15 +118,16 @@ def find_images(path: str) -> list[dict[str, str]]:
         One ``{"image": absolute path}`` per scan, NIfTI files first, each kind sorted by path.
 
     Raises:
-        InputError: if there is no such path, nothing to segment there, something there cannot be read, a series lies in two
-            folders, or two scans would have one name (:py:class:`PredictionNames`).
+        InputError: if there is no such path, nothing to segment there, something there cannot be read, or two scans would
+            have one name (:py:class:`PredictionNames`).
     """
     root = Path(os.path.abspath(path))
     if root.is_file() and is_dicom(root) and not _is_nifti(root.name):
         raise InputError(f"{root}: found a DICOM file, wanted the folder of its series: {root.parent}")
     if root.is_dir():
-        images = [*nifti_files(root), *find_series(root)]
-        _warn_of_nifti_below(root)
+        folders = list(folders_below(root))
+        images = [*nifti_files(root), *series_among(folders)]
+        _warn_of_nifti_below(root, folders)
     elif root.is_file():
         images = [root] if _is_nifti(root.name) else []
     else:
@@ -147,10 +148,10 @@ def find_images(path: str) -> list[dict[str, str]]:
     return [{str(DatalistKeys.IMAGE): str(image)} for image in images]
 
 
-def _warn_of_nifti_below(root: Path) -> None:
+def _warn_of_nifti_below(root: Path, folders: Iterable[tuple[Path, list[str]]]) -> None:
     below = [
         str((place / name).relative_to(root))
-        for place, names in folders_below(root)
+        for place, names in folders
         for name in names
         if place != root and _is_nifti(name) and not name.startswith(".")
     ]

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError, first_line
 
-__all__ = ["find_series", "folders_below", "is_dicom", "series_files", "series_problems", "unreadable"]
+__all__ = ["find_series", "folders_below", "is_dicom", "series_among", "series_files", "series_problems", "unreadable"]
 
 _STEP_TOLERANCE = 0.05  # share of the usual distance between slices
 _SAME = 1e-3  # scanners write the same direction and spacing with other last digits
@@ -75,18 +75,27 @@ def _raise_unreadable(error: OSError) -> None:
 
 def find_series(folder: str | Path) -> list[Path]:
     """
-    The folder itself and those below it, at any depth, that hold a slice, sorted; each is one scan. A slice is a DICOM file
-    that is no DICOM Segmentation.
+    :py:func:`series_among` the folder itself and those below it, at any depth.
+
+    Raises:
+        InputError: if a folder cannot be read, and see there.
+    """
+    return series_among(folders_below(folder))
+
+
+def series_among(folders: Iterable[tuple[Path, list[str]]]) -> list[Path]:
+    """
+    Those of the folders, given with the names of their files, that hold a slice, sorted; each is one scan. A slice is a
+    DICOM file that is no DICOM Segmentation.
 
     Of each such folder one file's first lines are read, up to the number of its series; a warning names two folders with
     slices of one series.
 
     Raises:
-        InputError: if a folder cannot be read, or a file without ending, which may be a slice or a link to a folder that is
-            gone.
+        InputError: if a file without ending cannot be read, which may be a slice or a link to a folder that is gone.
     """
     found, by_series = [], dict[str, Path]()
-    for place, names in folders_below(folder):
+    for place, names in folders:
         closed = None
         for name in names:
             file = place / name

@@ -34,8 +34,8 @@ class WriteDicomSegd(MapTransform):
     It stands after ``SaveImaged(savepath_in_metadict=True)``: the file is beside the label map and ends in ``.dcm`` instead
     of ``.nii.gz``. Written by highdicom. Segments carry the class's name and a code of our own, since names do not tell
     which SNOMED code is meant. Where it cannot be written (the series lacks what a Segmentation must refer to, its slices
-    are sheared by a tilted gantry, the disk is full), ``problem`` in the item says why;
-    else ``dicom_seg`` says where it is.
+    are sheared by a tilted gantry, the disk is full), ``problem`` in the item says why; else
+    ``dicom_seg`` says where it is.
 
     Args:
         keys: label maps ``(1, x, y, z)`` on the scan's grid, with its affine and where they were saved.
