@@ -37,10 +37,10 @@ lint: $(STAMP)
 	$(RUN) -m mypy
 
 check: lint
-	$(RUN) -m dtlp_components.make_bundle --check
+	$(RUN) -m dtlp_components.bundle.render --check
 
 bundles: $(STAMP)
-	$(RUN) -m dtlp_components.make_bundle
+	$(RUN) -m dtlp_components.bundle.render
 
 # torch first and by itself, so that the second line finds it installed and never picks another build of it
 $(STAMP): setup.cfg pyproject.toml

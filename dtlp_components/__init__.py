@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import os
 
-from .checks import InputChecks, scan_problems
+from .bundle.teachers import load_teachers
+from .checks.input_checks import InputChecks
 from .data.caching import ScanCache
-from .data.datalists import PredictionNames, find_images, load_datalist
-from .data.dicom_seg import WriteDicomSegd
-from .data.label_maps import KeepLargestComponentd, WholeFileWriter
+from .data.datalists import load_datalist
 from .data.loaders import EndlessDataLoader, RandomDraws
-from .data.mixing import BlockMask, CrossSetCutMix
 from .data.readers import ScanReader
-from .data.scan_grid import ScanGridLabelsd
-from .data.scans import ScanDataset
+from .data.scans import ScanDataset, find_images
+from .data.segmentations import PredictionNames
 from .data.studies import unlabeled_studies
-from .data.transforms import AntiAliasd, CropToBoxd, CTOrMRIntensityd, ResampleToSpacingd
+from .data.volumes import scan_problems
+from .engines.ramp_up import SigmoidRampUp
 from .engines.scan_evaluator import ScanEvaluator
 from .engines.trainer import DTLPTrainer, loss_terms
 from .errors import InputError, NonFiniteError
@@ -24,21 +23,25 @@ from .handlers.checkpoints import TrainingCheckpoint, run_name
 from .handlers.prediction_report import PredictionReport
 from .handlers.progress import TrainingProgress
 from .handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
-from .handlers.ramp_up import SigmoidRampUp
 from .handlers.score_table import ScoreTable
 from .handlers.warm_start import WarmStart
+from .inferers.flips import FlipAverage
 from .inferers.scan_segmenter import ScanSegmenter
 from .losses.consistency import DistillationLoss, MaskedReconstructionLoss
 from .losses.difficulty import DifficultyAwareLoss
 from .networks.diffusion import LabelDiffusion
 from .networks.dtlp_net import DTLPNet
-from .networks.flips import FlipAverage
 from .networks.mean_teacher import MeanTeacher
 from .networks.vnet import VNet
 from .networks.weights import load_weights
 from .pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
 from .pseudo_labels.propagation import propagate_logits
-from .trained_networks import load_teachers
+from .transforms.dicom_seg import WriteDicomSegd
+from .transforms.intensity import CTOrMRIntensityd
+from .transforms.label_maps import KeepLargestComponentd, WholeFileWriter
+from .transforms.mixing import BlockMask, CrossSetCutMix
+from .transforms.scan_grid import ScanGridLabelsd
+from .transforms.spatial import AntiAliasd, CropToBoxd, ResampleToSpacingd
 
 # MLflow reports how it is used to its makers; a hospital's machine calls nobody unless it is told to
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

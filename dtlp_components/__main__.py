@@ -15,23 +15,21 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import fire
 from fire.core import FireExit
 
-from .bench import run_bench
+from .bench.command import run_bench
+from .datasets.amos import prepare_amos
+from .datasets.hippocampus import prepare_hippocampus
+from .datasets.la import prepare_la
+from .datasets.mmwhs import prepare_mmwhs
+from .datasets.mnms import prepare_mnms
+from .datasets.phantom import write_phantom
+from .datasets.synapse import prepare_synapse
 from .demo import run_demo
+from .deploy.export import export_bundle
+from .deploy.pack import pack_bundle
+from .deploy.segment import segment_scans
 from .errors import InputError
-from .export import export_bundle
-from .new_bundle import new_bundle
-from .pack import pack_bundle
-from .phantom import write_phantom
-from .picture import write_picture
-from .prepare import (
-    prepare_amos,
-    prepare_hippocampus,
-    prepare_la,
-    prepare_mmwhs,
-    prepare_mnms,
-    prepare_synapse,
-)
-from .segment import segment_scans
+from .own_data.command import new_bundle
+from .report.picture import write_picture
 
 __all__ = ["COMMANDS", "main"]
 
@@ -92,19 +90,19 @@ def _check_command(words: Sequence[str], commands: Mapping[str, Any]) -> None:
         if word.startswith("-") or not isinstance(level, Mapping):
             return
         if word not in level:
-            raise InputError(f"found the command {word!r}, wanted one of: {', '.join(level)}.")
+            raise InputError(f"found the command {word!r}, expected one of: {', '.join(level)}.")
         level = level[word]
 
 
-def _fits(value: Any, wanted: Any) -> bool:
+def _fits(value: Any, expected: Any) -> bool:
     """Whether a value is of the type that a parameter names; types other than those of flags are not looked at."""
-    if get_origin(wanted) in (Union, UnionType):
-        return any(_fits(value, option) for option in get_args(wanted))
-    if get_origin(wanted) is list:
-        return isinstance(value, (list, tuple)) and all(_fits(item, get_args(wanted)[0]) for item in value)
-    if wanted is float:
+    if get_origin(expected) in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(expected))
+    if get_origin(expected) is list:
+        return isinstance(value, (list, tuple)) and all(_fits(item, get_args(expected)[0]) for item in value)
+    if expected is float:
         return type(value) in (int, float)
-    return wanted not in (bool, int, str, NoneType) or type(value) is wanted
+    return expected not in (bool, int, str, NoneType) or type(value) is expected
 
 
 def _check_types(call: _Call) -> None:
@@ -119,11 +117,11 @@ def _check_types(call: _Call) -> None:
     }
     types = get_type_hints(call._function)
     for name, value in call._arguments.arguments.items():
-        wanted = types.get(name)
-        if wanted is not None and not _fits(value, wanted):
-            options = [option for option in get_args(wanted) or [wanted] if option is not NoneType]
-            known = wanted if wanted in hints else options[0]
-            raise InputError(f"--{name}: found {value!r}, wanted {hints[known]}.")
+        expected = types.get(name)
+        if expected is not None and not _fits(value, expected):
+            options = [option for option in get_args(expected) or [expected] if option is not NoneType]
+            known = expected if expected in hints else options[0]
+            raise InputError(f"--{name}: found {value!r}, expected {hints[known]}.")
 
 
 def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Any] = COMMANDS) -> None:

@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+from .datasets.phantom import write_phantom
 from .errors import InputError
-from .phantom import write_phantom
-from .picture import write_picture
+from .report.picture import write_picture
 
 __all__ = ["run_demo"]
 

@@ -12,7 +12,7 @@ MAX_PROBLEMS = 20
 
 class InputError(SystemExit):
     """
-    What the user gave (a file, a key, a number) cannot be used; the message says what was found and what was wanted.
+    What the user gave (a file, a key, a number) cannot be used; the message says what was found and what was expected.
 
     Derives from :py:class:`SystemExit`, not from :py:class:`Exception`: MONAI's config parser wraps every ``Exception``
     in a ``RuntimeError`` of its own, so that the sentence the user needs would stand in the middle of a long traceback.

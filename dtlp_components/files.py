@@ -3,27 +3,20 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
+import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["model_settings_file", "run_name_file", "settings_of_weights", "sha256", "write_text"]
+from .errors import InputError
 
-
-def model_settings_file(output_dir: str | os.PathLike) -> Path:
-    """Where a training run keeps the numbers that evaluation and inference have to share with it."""
-    return Path(output_dir, "logs", "model_settings.json")
-
-
-def settings_of_weights(model_file: str | os.PathLike) -> Path:
-    """The :py:func:`model_settings_file` of the run that has weights in its ``models/``."""
-    return model_settings_file(Path(os.path.abspath(model_file)).parent.parent)
-
-
-def run_name_file(output_dir: str | os.PathLike) -> Path:
-    """Where a training run keeps its name in MLflow."""
-    return Path(output_dir, "logs", "run_name.txt")
+__all__ = ["place_file", "read_json", "read_object", "replacing", "sha256", "write_json", "write_text"]
 
 
 def sha256(path: Path) -> str:
@@ -56,3 +49,84 @@ def write_text(path: str, text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """
+    A file to write beside ``path``, which takes that name only when the block ends well.
+
+    Whoever finds ``path`` finds it complete, no matter when an earlier run was killed.
+    """
+    # always the same name: what a killed run leaves, the next one overwrites
+    part = path.with_name(f".part-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}).") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, whole or not at all; :py:class:`InputError` if that is impossible."""
+    try:
+        write_text(str(path), json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}).") from error
+
+
+def read_json(path: Path, expected: str) -> Any:
+    """
+    Parse a JSON file.
+
+    Args:
+        path: the file.
+        expected: what the file should have been, for the error message.
+
+    Raises:
+        InputError: if there is no such file, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); expected {expected}.") from error
+
+
+def place_file(source: Path, target: Path) -> None:
+    """
+    Make ``target`` the same file as ``source``: a hard link on one file system, a copy across two.
+
+    Raises:
+        InputError: if ``target`` exists with another content, which is left alone.
+    """
+    if target.exists():
+        if not source.samefile(target) and not filecmp.cmp(source, target, shallow=False):
+            raise InputError(
+                f"{target}: exists and differs from {source}; move it away or choose another output folder."
+            )
+        return
+    with replacing(target) as part:
+        part.unlink(missing_ok=True)
+        try:
+            os.link(source, part)
+        except OSError:  # another file system, or one without hard links, or a file of somebody else's
+            shutil.copyfile(source, part)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """
+    Content of a JSON file that holds an object.
+
+    Raises:
+        InputError: if it holds anything else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}.")
+    return content

@@ -39,7 +39,7 @@ class LossTerms(StrEnum):
 
 
 class PseudoLabelSources(StrEnum):
-    """Everything that can name an unlabelled voxel, in the order of ``method.md``."""
+    """Everything that can name an unlabeled voxel, in the order of ``method.md``."""
 
     DIFFUSION = "diffusion"
     DIFFICULTY = "difficulty"

@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
-from dtlp_components.bundle_checks import check_config, check_metadata
+from dtlp_components.bench.memory import POINTS
+from dtlp_components.bundle.lint import check_config, check_metadata
+from dtlp_components.bundle.render import RECIPES, render
 from dtlp_components.data.datalists import load_datalist
-from dtlp_components.export import export_bundle
+from dtlp_components.deploy.export import export_bundle
+from dtlp_components.deploy.pack import pack_bundle
 from dtlp_components.keys import DatalistKeys
-from dtlp_components.make_bundle import RECIPES, render
-from dtlp_components.memory import POINTS, estimate_bytes
-from dtlp_components.new_bundle import new_bundle
-from dtlp_components.pack import pack_bundle
+from dtlp_components.own_data.command import new_bundle
+from dtlp_components.own_data.memory import estimate_bytes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -77,8 +78,8 @@ def test_every_root_key_is_documented_with_its_default(workflow: str) -> None:
             continue
         assert f"`{key}`" in every, f"{key} is not in docs/bundles.md"
         if key in table and not is_component(value):
-            wanted = "computed" if is_computed(value) else json.dumps(value)
-            assert table[key].strip("`") == wanted, key
+            expected = "computed" if is_computed(value) else json.dumps(value)
+            assert table[key].strip("`") == expected, key
 
 
 def test_weights_in_bundles_md_are_those_of_the_base() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dependencies flow one way: parts know keys and errors, and meet only in a bundle's JSON."""
+"""The floors of the house: ground, parts, bundle, tools, door; nothing imports upwards, and no file is in the wrong room."""
 
 from __future__ import annotations
 
@@ -12,17 +12,26 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dtlp_components"
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
-# small modules that know nothing of the rest
-LEAVES = {"errors", "files", "keys"}
-# what a part may import of the package, besides itself; parts that are not listed (commands) may import anything
-ALLOWED = {
-    **{leaf: set[str]() for leaf in LEAVES},
-    **{part: LEAVES for part in ("data", "losses", "pseudo_labels", "metrics", "engines", "bundle_checks")},
-    "handlers": LEAVES | {"losses", "metrics", "pseudo_labels"},  # they report what those compute
-    "inferers": LEAVES | {"data", "pseudo_labels"},  # for the scan's grid and the entropy
-    "networks": {"errors"},
-    "make_bundle": {"errors", "files"},
+# Rooms by floor, the lowest first. A module may import what is on a lower floor, and of its own floor its own room only.
+FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"errors", "files", "keys", "run_folder", "tables"}),  # ground
+    frozenset({"metrics", "networks", "data"}),  # parts, from here
+    frozenset({"losses", "pseudo_labels", "transforms"}),
+    frozenset({"inferers"}),
+    frozenset({"handlers", "engines", "checks"}),  # to here
+    frozenset({"bundle"}),
+    frozenset({"datasets", "own_data", "deploy", "report", "bench"}),  # tools
+    frozenset({"demo", "cli"}),  # the door
+    frozenset({"__init__", "__main__"}),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# what a room may know of another on its floor, and why
+NEIGHBORS = {
+    ("bench", "own_data"),  # the estimate that its measurement is compared with
+    ("files", "errors"),  # a file that cannot be read is an error of the user's
 }
+# only errors on the ground floor: a network can be taken elsewhere with nothing but torch and MONAI
+NARROW = {"networks": {"errors"}}
 NETWORK_PACKAGES = {"torch", "monai", *sys.stdlib_module_names}
 OPTIONAL_PACKAGES = {"h5py", "highdicom", "matplotlib", "nrrd", "onnxruntime", "pydicom"}
 
@@ -50,14 +59,25 @@ def test_relative_import_is_read_as_a_path_in_the_package() -> None:
     assert imported(node, Path("engines/trainer.py")) == [("dtlp_components", "keys", "LossTerms")]
 
 
+def test_every_room_has_a_floor() -> None:
+    assert {module.parts[0].removesuffix(".py") for module in MODULES} <= FLOOR_OF.keys()
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.name == "__init__.py"], ids=str)
+def test_room_says_what_belongs_in_it(module: Path) -> None:
+    assert ast.get_docstring(ast.parse((PACKAGE / module).read_text(encoding="utf-8")))
+
+
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_parts_import_only_what_they_may(module: Path) -> None:
-    part = module.parts[0].removesuffix(".py")
+def test_nothing_imports_upwards(module: Path) -> None:
+    room = module.parts[0].removesuffix(".py")
     names = imports(module)
-    if part in ALLOWED:
-        inside = {name[1] for name in names if name[0] == "dtlp_components"}
-        assert inside <= ALLOWED[part] | {part}
-    if part == "networks":
+    inside = {name[1] for name in names if name[0] == "dtlp_components"} - {room}
+    upwards = {other for other in inside if FLOOR_OF[other] >= FLOOR_OF[room] and (room, other) not in NEIGHBORS}
+    assert not upwards
+    if room in NARROW:
+        assert inside <= NARROW[room]
+    if room == "networks":
         assert {name[0] for name in names} <= NETWORK_PACKAGES | {"dtlp_components"}
 
 

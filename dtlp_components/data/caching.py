@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preprocessed scans kept in memory and, if wanted, on disk from one run to the next."""
+"""Preprocessed scans kept in memory and, if expected, on disk from one run to the next."""
 
 from __future__ import annotations
 

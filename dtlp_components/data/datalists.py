@@ -1,25 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datalists: which scans are labelled, unlabelled, for validation or for testing, and where their files are."""
+"""Datalists: which scans are labeled, unlabeled, for validation or for testing, and where their files are."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from monai.utils import ImageMetaKey
-
 from ..errors import InputError
+from ..files import read_json
 from ..keys import DatalistKeys
-from .dicom import folders_below, is_dicom, series_among, unreadable
 
-__all__ = ["PredictionNames", "find_images", "load_datalist", "nifti_files", "section_sizes", "without_suffix"]
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-NAMED = 3  # of the files that are not read
+__all__ = ["datalist", "load_datalist", "refuse_changed_datalists", "section_sizes"]
 
 
 def load_datalist(
@@ -53,7 +47,7 @@ def load_datalist(
         raise InputError(f"the number of items to take from a datalist must be None, 0 or more, got {limit!r}.")
     content = _read_json(datalist, hint)
     if not isinstance(content, dict):
-        raise InputError(f"{datalist}: wanted an object with lists of scans by section, found {_kind(content)}.")
+        raise InputError(f"{datalist}: expected an object with lists of scans by section, found {_kind(content)}.")
     items = content.get(section, [])
     if not isinstance(items, list):
         raise InputError(f"{datalist}: section `{section}` must be a list of items, found {_kind(items)}.")
@@ -76,123 +70,6 @@ def section_sizes(datalist: str) -> dict[str, int]:
     return {name: len(items) for name, items in lists.items() if items and isinstance(items[0], Mapping)}
 
 
-def nifti_files(folder: str | Path) -> list[Path]:
-    """
-    The folder's own NIfTI files (``.nii``, ``.nii.gz``, in small or capital letters), sorted; empty if there is none.
-
-    Hidden files are skipped: macOS leaves ``._*`` with the same endings on shared disks, and a program that was stopped a
-    file that is half written. A link to nothing is listed, so that whoever reads it says so.
-
-    Raises:
-        InputError: if the folder cannot be read.
-    """
-    try:
-        files = sorted(Path(folder).iterdir())
-    except OSError as error:
-        raise unreadable(folder, error) from error
-    return [
-        file
-        for file in files
-        if _is_nifti(file.name)
-        and not file.name.startswith(".")
-        and (file.is_file() or (file.is_symlink() and not file.exists()))
-    ]
-
-
-def without_suffix(name: str) -> str:
-    """A file's name without the ending that makes it NIfTI, if it has one."""
-    return name[: name.lower().rindex(".nii")] if _is_nifti(name) else name
-
-
-def _is_nifti(name: str) -> bool:
-    return name.lower().endswith(NIFTI_SUFFIXES)
-
-
-def find_images(path: str) -> list[dict[str, str]]:
-    """
-    List the scans to segment at `path`: a NIfTI file, or a folder with NIfTI files (its own, not those of its subfolders,
-    which a warning names), DICOM series (in it and below it, at any depth; every folder with DICOM files is one scan), or
-    both.
-
-    Returns:
-        One ``{"image": absolute path}`` per scan, NIfTI files first, each kind sorted by path.
-
-    Raises:
-        InputError: if there is no such path, nothing to segment there, something there cannot be read, or two scans would
-            have one name (:py:class:`PredictionNames`).
-    """
-    root = Path(os.path.abspath(path))
-    if root.is_file() and is_dicom(root) and not _is_nifti(root.name):
-        raise InputError(f"{root}: found a DICOM file, wanted the folder of its series: {root.parent}")
-    if root.is_dir():
-        folders = list(folders_below(root))
-        images = [*nifti_files(root), *series_among(folders)]
-        _warn_of_nifti_below(root, folders)
-    elif root.is_file():
-        images = [root] if _is_nifti(root.name) else []
-    else:
-        raise InputError(f"{root}: no such file or folder; wanted a NIfTI image, a DICOM series or a folder of them.")
-    if not images:
-        raise InputError(
-            f"{root}: no NIfTI image found; wanted files that end in {' or '.join(NIFTI_SUFFIXES)}, or folders with DICOM "
-            "slices."
-        )
-    names: dict[str, Path] = {}
-    for image in images:
-        other = names.setdefault(_prediction_name(image, root), image)
-        if other != image:
-            raise InputError(
-                f"{image}: its label map would have the name of that of {other}; give them different names, or segment "
-                "them one by one."
-            )
-    return [{str(DatalistKeys.IMAGE): str(image)} for image in images]
-
-
-def _warn_of_nifti_below(root: Path, folders: Iterable[tuple[Path, list[str]]]) -> None:
-    below = [
-        str((place / name).relative_to(root))
-        for place, names in folders
-        for name in names
-        if place != root and _is_nifti(name) and not name.startswith(".")
-    ]
-    if below:
-        listed = ", ".join(sorted(below)[:NAMED]) + (", …" if len(below) > NAMED else "")
-        logging.getLogger("dtlp").warning(
-            f"{root}: NIfTI files of folders below it are not read, only its own; found {len(below)}: {listed}. To segment "
-            "them, give their folders one by one."
-        )
-
-
-class PredictionNames:
-    """
-    For ``SaveImaged(output_name_formatter=)``: name a label map after its scan.
-
-    The name is that of the file or DICOM folder; below `root`, with the folders in between in front, so that series of
-    one name do not overwrite each other: ``patient1/ct/series`` in `root` becomes ``patient1_ct_series``.
-
-    Args:
-        root: what :py:func:`find_images` was given.
-    """
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-
-    def name_of(self, image: str) -> str:
-        """Name of the label map of an image, without what says that it is one."""
-        path, root = (Path(os.path.abspath(path)) for path in (image, self.root))
-        return _prediction_name(path, root)
-
-    def __call__(self, metadict: Mapping[str, Any], saver: Any) -> dict[str, str]:
-        # with an ending, since MONAI cuts off what follows the last dot: in a folder's name that is a part of it
-        return {"subject": f"{self.name_of(metadict[ImageMetaKey.FILENAME_OR_OBJ])}.nii.gz"}
-
-
-def _prediction_name(image: Path, root: Path) -> str:
-    parts = image.relative_to(root).parts if root in image.parents else (image.name,)
-    name = "_".join(parts)
-    return without_suffix(name)
-
-
 def _read_json(path: str, hint: str) -> Any:
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -212,7 +89,7 @@ def _read_json(path: str, hint: str) -> Any:
 
 def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[str, Any]:
     if not isinstance(item, Mapping):
-        raise InputError(f'{where}: wanted an object like {{"image": path}}, found {_kind(item)}.')
+        raise InputError(f'{where}: expected an object like {{"image": path}}, found {_kind(item)}.')
     if DatalistKeys.IMAGE not in item:
         raise InputError(f"{where}: has no `image`, only {sorted(item)}.")
     found: dict[str, Any] = {}
@@ -257,3 +134,61 @@ def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
     text = json.dumps(value)
     return f"{names.get(type(value), 'null')} ({text if len(text) <= 40 else text[:37] + '...'})"
+
+
+def datalist(
+    labels: Mapping[str, str],
+    *,
+    training: Iterable[Mapping[str, Any]],
+    unlabeled: Iterable[Mapping[str, Any]] = (),
+    validation: Iterable[Mapping[str, Any]] = (),
+    testing: Iterable[Mapping[str, Any]] = (),
+    **how_made: Any,
+) -> dict[str, Any]:
+    """
+    Content of a datalist file.
+
+    Args:
+        labels: label value, as text, to its name.
+        training: labeled items ``{"image": path, "label": path, "domain": name}``, paths relative to the datalist.
+        unlabeled: items of which everything but ``image``, ``domain`` and ``published_box`` is left out.
+        validation: labeled items.
+        testing: labeled items.
+        how_made: further keys at the head of the file, such as ``name`` and ``seed``.
+    """
+    shown = (DatalistKeys.IMAGE, DatalistKeys.DOMAIN, DatalistKeys.PUBLISHED_BOX)
+    return {
+        **how_made,
+        "labels": dict(labels),
+        DatalistKeys.TRAINING.value: [dict(item) for item in training],
+        DatalistKeys.UNLABELED.value: [{key.value: item[key] for key in shown if key in item} for item in unlabeled],
+        DatalistKeys.VALIDATION.value: [dict(item) for item in validation],
+        DatalistKeys.TESTING.value: [dict(item) for item in testing],
+    }
+
+
+def refuse_changed_datalists(output: Path, datalists: Mapping[str, Any]) -> None:
+    """
+    Make sure that writing ``datalists`` changes no split somebody may already have trained on.
+
+    Args:
+        output: folder of the datalists.
+        datalists: file name to content, without boxes.
+
+    Raises:
+        InputError: if one of the files exists with another content, whatever its boxes.
+    """
+    for name, content in datalists.items():
+        path = output / name
+        if path.exists() and _without_boxes(read_json(path, "a datalist")) != content:
+            raise InputError(
+                f"{path}: exists with another split (other cases, seed or numbers than this run's), and a split in use "
+                "is never overwritten; move it away or choose another output folder."
+            )
+
+
+def _without_boxes(content: Any) -> Any:
+    """Parsed JSON without any ``published_box``, at any depth."""
+    if isinstance(content, dict):
+        return {key: _without_boxes(value) for key, value in content.items() if key != DatalistKeys.PUBLISHED_BOX}
+    return [_without_boxes(value) for value in content] if isinstance(content, list) else content

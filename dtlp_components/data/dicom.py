@@ -64,7 +64,7 @@ def folders_below(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
 def unreadable(path: str | Path, error: OSError) -> InputError:
     """What to raise for a file or folder that cannot be read."""
     return InputError(
-        f"{path}: cannot be read ({error.strerror}), so that scans may be missing; wanted files and folders that are there "
+        f"{path}: cannot be read ({error.strerror}), so that scans may be missing; expected files and folders that are there "
         "and may be read. Mend it, or move it away."
     )
 
@@ -179,7 +179,7 @@ def series_problems(folder: Path) -> list[str]:
             return [f"{file}: damaged or no DICOM file ({type(e).__name__}: {first_line(e)})."]
     if len(slices) < 2:
         return [
-            f"{folder}: found {'one' if slices else 'no'} DICOM file, wanted a series of slices; dcm2niix converts multi-frame files to NIfTI."
+            f"{folder}: found {'one' if slices else 'no'} DICOM file, expected a series of slices; dcm2niix converts multi-frame files to NIfTI."
         ]
     needed = (
         *("SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
@@ -190,11 +190,11 @@ def series_problems(folder: Path) -> list[str]:
             return [f"{folder / name}: found no {' and no '.join(missing)}, which is needed to place the slice."]
     series = {str(header.SeriesInstanceUID) for _, header in slices}
     if len(series) > 1:
-        return [f"{folder}: found {len(series)} series, wanted one in each folder; move them apart."]
+        return [f"{folder}: found {len(series)} series, expected one in each folder; move them apart."]
     for tag in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
         values = [np.atleast_1d(np.asarray(header[tag].value, float)) for _, header in slices]
         if any(len(v) != len(values[0]) or not np.allclose(v, values[0], rtol=0, atol=_SAME) for v in values):
-            return [f"{folder}: found slices that differ in {tag}, wanted one grid."]
+            return [f"{folder}: found slices that differ in {tag}, expected one grid."]
 
     slices.sort(key=lambda item: int(item[1].InstanceNumber))
     directions = np.asarray(slices[0][1].ImageOrientationPatient, float)
@@ -205,14 +205,14 @@ def series_problems(folder: Path) -> list[str]:
     names = [name for name, _ in slices]
     if (np.abs(steps) < _STEP_TOLERANCE * usual).any() or usual == 0:
         i = int(np.abs(steps).argmin())
-        return [f"{folder}: found {names[i]} and {names[i + 1]} at the same place, wanted every slice once."]
+        return [f"{folder}: found {names[i]} and {names[i + 1]} at the same place, expected every slice once."]
     if not (np.sign(steps) == np.sign(steps[0])).all():
-        return [f"{folder}: found slices whose InstanceNumber does not follow their position, wanted them in order."]
+        return [f"{folder}: found slices whose InstanceNumber does not follow their position, expected them in order."]
     gaps = [i for i, step in enumerate(np.abs(steps)) if abs(step - usual) > _STEP_TOLERANCE * usual]
     if gaps:
         return [
             f"{folder}: found {abs(steps[i]):.3g} mm from {names[i]} to {names[i + 1]} and {usual:.3g} mm elsewhere, "
-            "wanted one distance: a slice is missing, or the spacing varies. Export the series again, or convert it with "
+            "expected one distance: a slice is missing, or the spacing varies. Export the series again, or convert it with "
             "dcm2niix."
             for i in gaps
         ]
@@ -221,7 +221,7 @@ def series_problems(folder: Path) -> list[str]:
     aside = np.linalg.norm(moves - usual_move, axis=1) > _STEP_TOLERANCE * usual
     return [
         f"{folder}: found a move by {_vector(moves[i])} mm from {names[i]} to {names[i + 1]} and by {_vector(usual_move)} mm "
-        "elsewhere, wanted one direction: slices are displaced sideways, or belong to two series. Export the series again."
+        "elsewhere, expected one direction: slices are displaced sideways, or belong to two series. Export the series again."
         for i in np.flatnonzero(aside)
     ]
 

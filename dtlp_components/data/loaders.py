@@ -66,7 +66,7 @@ class EndlessDataLoader(DataLoader):
         dataset: cases after their deterministic transforms, at least one.
         transform: random transforms, a MONAI ``Compose``.
         batch_size: draws in a batch.
-        seed: of order and transforms; labelled and unlabelled loaders may share it.
+        seed: of order and transforms; labeled and unlabeled loaders may share it.
         num_workers: processes that make the draws; 0 makes them in the main process.
 
     Raises:

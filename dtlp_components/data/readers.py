@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.config import PathLike
 from monai.data import ImageReader, MetaTensor, NibabelReader, PydicomReader
@@ -20,7 +19,7 @@ from monai.utils import ensure_tuple, optional_import
 
 from .dicom import series_files
 
-__all__ = ["ScanReader", "load_volume", "nifti_geometry"]
+__all__ = ["ScanReader", "load_volume"]
 
 format_number_as_ds, _ = optional_import("pydicom.valuerep", name="format_number_as_ds")
 
@@ -51,18 +50,6 @@ def load_volume(path: str) -> MetaTensor:
     reader = _SeriesReader() if os.path.isdir(path) else None
     volume: MetaTensor = LoadImage(image_only=True, ensure_channel_first=True)(path, reader)
     return volume
-
-
-def nifti_geometry(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Sides of the voxels (mm) and affine, as a NIfTI file's header has them.
-
-    nibabel takes a side of 0 for 1, and MONAI makes a singular affine anew from the sides: both without an error.
-    """
-    header: Any = nib.load(path).header
-    with nib.openers.ImageOpener(path) as file:
-        raw = type(header).from_fileobj(file, check=False)
-    return np.asarray(raw["pixdim"][1:4], dtype=float), np.asarray(header.get_best_affine(), dtype=float)
 
 
 class ScanReader(ImageReader):

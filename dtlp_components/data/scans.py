@@ -1,18 +1,80 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scans to segment, one at a time: a broken one becomes a sentence, and no end to the others."""
+"""Scans to segment: finding them, and loading one so that a broken one stops no other."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 
 from ..errors import InputError, cause_of
-from ..keys import ScanKeys
+from ..keys import DatalistKeys, ScanKeys
+from .dicom import folders_below, is_dicom, series_among
+from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_files
+from .segmentations import prediction_name
 
-__all__ = ["ScanDataset"]
+__all__ = ["ScanDataset", "find_images"]
+
+NAMED = 3  # of the files that are not read
+
+
+def find_images(path: str) -> list[dict[str, str]]:
+    """
+    List the scans to segment at `path`: a NIfTI file, or a folder with NIfTI files (its own, not those of its subfolders,
+    which a warning names), DICOM series (in it and below it, at any depth; every folder with DICOM files is one scan), or
+    both.
+
+    Returns:
+        One ``{"image": absolute path}`` per scan, NIfTI files first, each kind sorted by path.
+
+    Raises:
+        InputError: if there is no such path, nothing to segment there, something there cannot be read, or two scans would
+            have one name (:py:class:`PredictionNames`).
+    """
+    root = Path(os.path.abspath(path))
+    if root.is_file() and is_dicom(root) and not is_nifti(root.name):
+        raise InputError(f"{root}: found a DICOM file, expected the folder of its series: {root.parent}")
+    if root.is_dir():
+        folders = list(folders_below(root))
+        images = [*nifti_files(root), *series_among(folders)]
+        _warn_of_nifti_below(root, folders)
+    elif root.is_file():
+        images = [root] if is_nifti(root.name) else []
+    else:
+        raise InputError(f"{root}: no such file or folder; expected a NIfTI image, a DICOM series or a folder of them.")
+    if not images:
+        raise InputError(
+            f"{root}: no NIfTI image found; expected files that end in {' or '.join(NIFTI_SUFFIXES)}, or folders with DICOM "
+            "slices."
+        )
+    names: dict[str, Path] = {}
+    for image in images:
+        other = names.setdefault(prediction_name(image, root), image)
+        if other != image:
+            raise InputError(
+                f"{image}: its label map would have the name of that of {other}; give them different names, or segment "
+                "them one by one."
+            )
+    return [{str(DatalistKeys.IMAGE): str(image)} for image in images]
+
+
+def _warn_of_nifti_below(root: Path, folders: Iterable[tuple[Path, list[str]]]) -> None:
+    below = [
+        str((place / name).relative_to(root))
+        for place, names in folders
+        for name in names
+        if place != root and is_nifti(name) and not name.startswith(".")
+    ]
+    if below:
+        listed = ", ".join(sorted(below)[:NAMED]) + (", …" if len(below) > NAMED else "")
+        logging.getLogger("dtlp").warning(
+            f"{root}: NIfTI files of folders below it are not read, only its own; found {len(below)}: {listed}. To segment "
+            "them, give their folders one by one."
+        )
 
 
 class ScanDataset(Dataset):

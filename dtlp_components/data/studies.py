@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The studies of a MONAI Label server that nobody has labelled yet."""
+"""The studies of a MONAI Label server that nobody has labeled yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..keys import DatalistKeys
-from .datalists import nifti_files
+from .nifti import nifti_files
 
 __all__ = ["unlabeled_studies"]
 
@@ -37,15 +37,15 @@ def unlabeled_studies(
     folder = Path(os.path.abspath(studies_dir))
     if not folder.is_dir():
         logger.warning(
-            f"{studies_dir} is no folder, so unlabelled studies cannot be listed: found {len(labeled)} labelled studies, "
-            "wanted the folder of a MONAI Label server that keeps its studies as NIfTI files."
+            f"{studies_dir} is no folder, so unlabeled studies cannot be listed: found {len(labeled)} labeled studies, "
+            "expected the folder of a MONAI Label server that keeps its studies as NIfTI files."
         )
         return []
     # the server gives real paths; its folder may hold links
     known = {os.path.realpath(item[DatalistKeys.IMAGE]) for item in (*labeled, *validation)}
     unlabeled = [file for file in nifti_files(folder) if os.path.realpath(file) not in known]
     logger.info(
-        f"{len(labeled) + len(validation)} labelled, {len(unlabeled)} unlabelled studies in {folder}; of the labelled "
+        f"{len(labeled) + len(validation)} labeled, {len(unlabeled)} unlabeled studies in {folder}; of the labeled "
         f"ones {len(labeled)} to train on, {len(validation)} to validate on."
     )
     return [{str(DatalistKeys.IMAGE): str(file)} for file in unlabeled]

@@ -42,14 +42,14 @@ def loss_terms(output: Mapping[str, Any]) -> dict[str, float]:
 
 class DTLPTrainer(SupervisedTrainer):
     """
-    Train a student on labelled images and on what two teachers say of unlabelled ones (Eq. 22 of Li et al. 2025).
+    Train a student on labeled images and on what two teachers say of unlabeled ones (Eq. 22 of Li et al. 2025).
 
     The trainer knows the order of things and nothing of how each is done: network, losses, pseudo-labels and mixing are
-    handed in. Semi-supervised learning, domain adaptation and domain generalisation differ in their data only.
+    handed in. Semi-supervised learning, domain adaptation and domain generalization differ in their data only.
 
     Every stream of an iteration runs forward and backward on its own and frees its graph before the next, so peak memory
     is that of one stream. With no ``unlabeled_data_loader`` the student trains on true labels alone: that is the
-    labelled-only baseline, with the same network, schedule and augmentation.
+    labeled-only baseline, with the same network, schedule and augmentation.
 
     Args:
         device: where to train.
@@ -60,16 +60,16 @@ class DTLPTrainer(SupervisedTrainer):
         loss_function: DiceCE of logits (B, C, D, H, W) and class indices (B, 1, D, H, W).
         unlabeled_data_loader: endless batches of ``image`` (B_u, in_channels, D, H, W), or ``None``.
         mean_teacher: moving average of the student, with a method ``update(student, iteration)``.
-        pseudo_labeler: called with unlabelled images, returns :py:class:`dtlp_components.PseudoLabels`.
+        pseudo_labeler: called with unlabeled images, returns :py:class:`dtlp_components.PseudoLabels`.
         difficulty_loss: class-weighted loss with a method ``update(predicted, label) -> weights``.
         reconstruction_loss: one value per volume of masked student logits and teacher logits.
         distillation_loss: called with student logits and a list of soft maps.
         propagate: label propagation, called with query, key and logits.
-        cutmix: cross-set CutMix of (unlabelled image, pseudo-label, labelled image, label).
+        cutmix: cross-set CutMix of (unlabeled image, pseudo-label, labeled image, label).
         block_mask: hides blocks of a batch of images.
         weights: weight of every term of ``LossTerms``; all must be given, and no other name.
-        ramp_up: called with the iteration (from 0), gives the factor of all unlabelled terms; where it is 0, nothing is
-            done with unlabelled images.
+        ramp_up: called with the iteration (from 0), gives the factor of all unlabeled terms; where it is 0, nothing is
+            done with unlabeled images.
         recycling: share of iterations in which the network's own prediction is noised instead of the true label, so
             that the diffusion decoder learns from what it meets when it samples (Fu et al. 2023).
         difficulty_source: decoder whose Dice drives the difficulty weights, ``diffusion`` or ``difficulty``.
@@ -169,10 +169,10 @@ class DTLPTrainer(SupervisedTrainer):
         logger = logging.getLogger("dtlp")
         counts = [_count_cases(loader) for loader in (self.data_loader, self.unlabeled_data_loader)]
         if None not in counts:
-            logger.info(f"Training on {counts[0]} labelled and {counts[1]} unlabelled scans.")
+            logger.info(f"Training on {counts[0]} labeled and {counts[1]} unlabeled scans.")
         if self.unlabeled_data_loader is None:
             logger.warning(
-                "No unlabelled scans: the student trains on true labels alone (labelled-only baseline); "
+                "No unlabeled scans: the student trains on true labels alone (labeled-only baseline); "
                 "teachers, pseudo-labels and all other loss terms are off."
             )
         else:
@@ -184,8 +184,8 @@ class DTLPTrainer(SupervisedTrainer):
         """
         One iteration; docs/method.md goes through the same steps with the reasons.
 
-        Writes to ``state.output``: ``image`` and ``label`` (the labelled batch), ``loss`` (weighted total), every term of
-        :py:class:`LossTerms` that was computed (before its weight), ``grad_norm``, ``learning_rate`` and, with unlabelled
+        Writes to ``state.output``: ``image`` and ``label`` (the labeled batch), ``loss`` (weighted total), every term of
+        :py:class:`LossTerms` that was computed (before its weight), ``grad_norm``, ``learning_rate`` and, with unlabeled
         data, ``ramp_up`` and ``difficulty_weight`` (mean over classes).
 
         Raises:
@@ -195,7 +195,7 @@ class DTLPTrainer(SupervisedTrainer):
         output: dict[str, Any] = {}
         engine.state.output = output  # type: ignore[assignment]
 
-        # 1. One labelled batch, and one unlabelled if there is any
+        # 1. One labeled batch, and one unlabeled if there is any
         image_l = self._to_device(batchdata[Keys.IMAGE])
         label_l = self._to_device(batchdata[Keys.LABEL]).long()
         image_u = None
@@ -208,12 +208,12 @@ class DTLPTrainer(SupervisedTrainer):
         ramp = self.ramp_up(engine.state.iteration - 1)
 
         if image_u is None:
-            # 2. Labelled only: the student on true labels, nothing else
+            # 2. Labeled only: the student on true labels, nothing else
             with self._autocast():
                 logits = net(image_l)
             self._backward({Terms.STUDENT_LABELED: (1.0, self._loss(logits, label_l))})
         else:
-            # 3. Diffusion flow on labelled images: denoise the label map (Eq. 1, 2), propagate its logits (Eq. 21)
+            # 3. Diffusion flow on labeled images: denoise the label map (Eq. 1, 2), propagate its logits (Eq. 21)
             clean = net.diffusion.clean_from_label(label_l)
             if self.recycling > 0 and torch.rand(()) < self.recycling:
                 clean = self._predict_from_noise(image_l)
@@ -229,7 +229,7 @@ class DTLPTrainer(SupervisedTrainer):
                 )
             self._backward(losses)
 
-            # 4. Difficulty flow on labelled images (Eq. 3-6); the student may see true labels in the same pass
+            # 4. Difficulty flow on labeled images (Eq. 3-6); the student may see true labels in the same pass
             with self._autocast():
                 features = net.image_features(image_l)
                 difficulty_logits = net.difficulty_decoder(features)
@@ -250,7 +250,7 @@ class DTLPTrainer(SupervisedTrainer):
             output["ramp_up"] = ramp
 
         if image_u is not None and ramp > 0:
-            # 5. Both teachers name the unlabelled voxels (Eq. 7-10); no gradient, no dropout, no statistics
+            # 5. Both teachers name the unlabeled voxels (Eq. 7-10); no gradient, no dropout, no statistics
             with eval_mode(net, self.mean_teacher), self._autocast():
                 pseudo = self.pseudo_labeler(image_u)
                 if weights[Terms.RECONSTRUCTION]:

@@ -18,7 +18,8 @@ from ignite.handlers import DiskSaver
 from torch import nn
 
 from ..errors import InputError
-from ..files import model_settings_file, run_name_file, write_text
+from ..files import write_text
+from ..run_folder import model_settings_file, run_name_file
 
 __all__ = ["RandomStates", "TrainingCheckpoint", "run_name"]
 

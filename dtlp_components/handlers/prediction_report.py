@@ -20,14 +20,14 @@ from ignite.engine import Engine, Events
 from monai.utils import MetaKeys
 from tqdm.auto import tqdm
 
+from ..data.segmentations import LABEL_MAP_ENDING, TABLE, printable, read_table
 from ..errors import raise_if_any
 from ..files import write_text
 from ..keys import ScanEvents, ScanKeys
 
-__all__ = ["LABEL_MAP_ENDING", "TABLE", "PredictionReport", "printable", "read_table"]
+__all__ = ["PredictionReport"]
 
-TABLE = "segmentations.csv"
-LABEL_MAP_ENDING = "_seg.nii.gz"
+
 # what may be written of a scan beside its label map
 COMPANIONS = {
     ScanKeys.ENTROPY: "_entropy.nii.gz",
@@ -190,21 +190,6 @@ class PredictionReport:
     def _fail(self, engine: Engine, error: BaseException) -> None:
         self._close_bar()
         raise error
-
-
-def read_table(prediction_dir: str | os.PathLike) -> list[dict[str, str]]:
-    """Rows of the table that an earlier run left in a folder, with ``scan`` and ``label_map``; none if there is no table."""
-    try:
-        with open(Path(prediction_dir, TABLE), encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, restval=""))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return []
-    return [row for row in rows if row.get("scan") and row.get("label_map")]
-
-
-def printable(path: str | os.PathLike) -> str:
-    """A path as text that every file and terminal takes: bytes that are no UTF-8 become ``\\xfc``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def count_voxels(labels: torch.Tensor) -> list[int]:

@@ -16,8 +16,8 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
 from ..keys import PseudoLabelSources as Sources
-from ..losses.difficulty import batch_dice
-from ..pseudo_labels.dual_teacher import entropy_bits
+from ..metrics.overlap import batch_dice
+from ..metrics.uncertainty import entropy_bits
 
 __all__ = ["PseudoLabelMonitor", "predict_sources"]
 

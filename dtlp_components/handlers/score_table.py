@@ -81,7 +81,7 @@ class ScoreTable:
         if len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(f"label_names must be different names, the background and at least one more, got {names}.")
         if convention not in CONVENTIONS:
-            raise InputError(f"convention: wanted one of {', '.join(CONVENTIONS)}, got `{convention}`.")
+            raise InputError(f"convention: expected one of {', '.join(CONVENTIONS)}, got `{convention}`.")
         self.convention = CONVENTIONS[convention]
         self.folder = os.path.join(output_dir, "evaluation")
         self.classes = names[1:]
@@ -104,7 +104,7 @@ class ScoreTable:
         for item, given in zip(outputs, batch, strict=True):
             pred, label = item[CommonKeys.PRED], item[CommonKeys.LABEL]
             if not isinstance(label, MetaTensor):
-                raise TypeError(f"the label needs its affine, wanted a MetaTensor, got {type(label).__name__}.")
+                raise TypeError(f"the label needs its affine, expected a MetaTensor, got {type(label).__name__}.")
             path = str(item[CommonKeys.IMAGE].meta[ImageMetaKey.FILENAME_OR_OBJ])
             spacing = label.pixdim.tolist()
             scores = segmentation_scores(pred[0], label[0], len(self.classes) + 1, spacing, self.convention)

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,12 +11,12 @@ from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
-from ..data.scan_grid import SLAB_BYTES, AlignedGrid, check_operations, resample_rows
 from ..keys import ScanKeys
-from ..pseudo_labels.dual_teacher import entropy_bits
+from ..metrics.uncertainty import Quality, entropy_bits, jensen_shannon_bits
+from ..transforms.scan_grid import SLAB_BYTES, AlignedGrid, check_operations, resample_rows
 from .windows import longest_axis, window_rows
 
-__all__ = ["Quality", "ScanSegmenter", "jensen_shannon_bits"]
+__all__ = ["ScanSegmenter"]
 
 
 class ScanSegmenter:
@@ -26,7 +25,7 @@ class ScanSegmenter:
     scan's size.
 
     Labels are those of a bundle's ``inferer`` and ``postprocessing``: logits averaged over windows, then as
-    :py:class:`dtlp_components.data.scan_grid.ScanGridLabelsd` does it. Those keep the logits of all classes of the whole
+    :py:class:`dtlp_components.transforms.scan_grid.ScanGridLabelsd` does it. Those keep the logits of all classes of the whole
     preprocessed volume. Here rows of it are resampled and turned into labels as soon as no window touches them any more
     (:py:func:`window_rows` says why none of MONAI's inferers does that).
 
@@ -106,60 +105,3 @@ class ScanSegmenter:
             classes = values[: values.shape[0] - (self.teachers is not None)]
             classes.copy_(torch.softmax(classes, dim=0))
             yield start, values
-
-
-def jensen_shannon_bits(opinions: Sequence[Tensor]) -> Tensor:
-    """
-    How much probability maps disagree: the entropy of their mean minus the mean of their entropies, in bits.
-
-    0 where all are the same, however uncertain; at most log2 of their number, where each is certain of another class.
-
-    Args:
-        opinions: probabilities ``(B, C, …)``, one map each.
-
-    Returns:
-        ``(B, 1, …)``.
-    """
-    stacked = torch.stack(list(opinions))
-    single = torch.stack([entropy_bits(opinion) for opinion in opinions]).mean(dim=0)
-    return (entropy_bits(stacked.mean(dim=0)) - single).clamp_min(0)
-
-
-@dataclass
-class Quality:
-    """
-    Sums over a scan's voxels for numbers that say how good a segmentation may be, without a reference.
-
-    They are of the labels before any postprocessing, uncalibrated, and comparable between scans of one network alone.
-    """
-
-    sums: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, probabilities: Tensor, highest: Tensor, label: Tensor, maps: Sequence[Tensor]) -> None:
-        """Take in a slab: ``(C, x, y, z)``, the maximum and its index ``(x, y, z)``, maps of entropy and disagreement."""
-        num_classes, flat = len(probabilities), label.flatten()
-        new = {
-            "predicted": torch.bincount(flat, minlength=num_classes).double(),
-            "certain": torch.bincount(flat, weights=highest.flatten().double(), minlength=num_classes),
-            "mass": probabilities.flatten(1).sum(dim=1, dtype=torch.float64),
-        }
-        for name, values in zip((ScanKeys.ENTROPY, ScanKeys.DISAGREEMENT), maps):
-            new[str(name)] = torch.bincount(flat, weights=values.flatten().double(), minlength=num_classes)
-        for entry, value in new.items():
-            self.sums[entry] = self.sums.get(entry, 0) + value.cpu()
-
-    def scores(self) -> dict[str, float]:
-        """
-        Numbers by name; none if no foreground was predicted.
-        """
-        predicted = self.sums["predicted"]
-        there = predicted[1:] > 0
-        if not there.any():
-            return {}
-        dice = 2 * self.sums["certain"] / (self.sums["mass"] + predicted)
-        scores = {"expected_dice": float(dice[1:][there].mean())}
-        scores["confidence"] = float(self.sums["certain"][1:].sum() / predicted[1:].sum())
-        for key in (str(ScanKeys.ENTROPY), str(ScanKeys.DISAGREEMENT)):
-            if key in self.sums:
-                scores[f"foreground_{key}"] = float(self.sums[key][1:].sum() / predicted[1:].sum())
-        return scores

@@ -70,7 +70,7 @@ def native_scores(pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[flo
     Args:
         pred: mask, ``(D, H, W)``, bool.
         label: mask of the reference, same shape.
-        spacing: distance of neighbouring voxels along each axis, mm.
+        spacing: distance of neighboring voxels along each axis, mm.
 
     Raises:
         ValueError: if `spacing` has not one value per axis.

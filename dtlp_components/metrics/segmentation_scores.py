@@ -55,7 +55,7 @@ def segmentation_scores(
         pred: class indices, ``(D, H, W)``, any dtype.
         label: class indices of the reference, same shape.
         num_classes: number of classes, the background (0) included.
-        spacing: distance of neighbouring voxels along each axis, mm; only a convention in mm uses it.
+        spacing: distance of neighboring voxels along each axis, mm; only a convention in mm uses it.
         convention: one of :py:data:`dtlp_components.metrics.conventions.CONVENTIONS`.
 
     Raises:
@@ -63,7 +63,7 @@ def segmentation_scores(
             for a convention in mm, if `spacing` has not three values.
     """
     if pred.shape != label.shape or pred.ndim != 3:
-        raise ValueError(f"wanted two maps of one 3-D shape, got {tuple(pred.shape)} and {tuple(label.shape)}.")
+        raise ValueError(f"expected two maps of one 3-D shape, got {tuple(pred.shape)} and {tuple(label.shape)}.")
     # plain tensors: a MetaTensor would carry its history through every operation below
     pred, label = (convert_to_tensor(x, track_meta=False, device="cpu") for x in (pred, label))
     for name, volume in (("prediction", pred), ("label", label)):

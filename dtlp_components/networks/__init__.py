@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks: student, training network, diffusion of label maps, mean teacher."""
+"""Networks and what belongs to one: stages, diffusion, moving average, weights. They know nothing of pseudo-labels or data."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building blocks of the V-Net: convolution, normalisation, activation, with and without a time step."""
+"""Building blocks of the V-Net: convolution, normalization, activation, with and without a time step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NORMS = ("instance", "group", "batch")
 
 def make_norm(name: str, channels: int) -> nn.Module:
     """
-    Normalisation layer for ``(B, channels, D, H, W)``, always with learned scale and shift.
+    Normalization layer for ``(B, channels, D, H, W)``, always with learned scale and shift.
 
     Raises:
         ValueError: if ``name`` is none of ``instance``, ``group``, ``batch``.
@@ -65,8 +65,8 @@ def _instance_norm_relu(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> 
         # what is the same for the whole batch goes into the norm, which spares a pass over memory
         y, mean, rstd = torch.native_group_norm(x, scale[0], shift[0], batch, channels, voxels, channels, eps)
     else:
-        normalised, mean, rstd = torch.native_group_norm(x, None, None, batch, channels, voxels, channels, eps)
-        y = torch.addcmul(_per_channel(shift), normalised, _per_channel(scale))
+        normalized, mean, rstd = torch.native_group_norm(x, None, None, batch, channels, voxels, channels, eps)
+        y = torch.addcmul(_per_channel(shift), normalized, _per_channel(scale))
     return y.relu_(), mean, rstd
 
 
@@ -115,7 +115,7 @@ def norm_relu(norm: nn.Module, x: Tensor, scale: Tensor | None = None, shift: Te
     ``relu(scale * norm(x) + shift)``.
 
     Args:
-        norm: normalisation of :py:func:`make_norm`.
+        norm: normalization of :py:func:`make_norm`.
         x: ``(B, channels, D, H, W)``.
         scale: per volume and channel ``(B, channels)``, for all volumes ``(1, channels)``, or ``None`` for 1.
         shift: of the same shape, given with ``scale``.
@@ -138,7 +138,7 @@ class Conv3d(nn.Conv3d):
     Convolution with a 3x3x3 kernel, stride 1 and padding 1 that takes another way where oneDNN's fails.
 
     On CPU (torch 2.13), whenever the first side of the grid is 2 or less, the weight gradient is computed ten times slower
-    than elsewhere in float32, and in bfloat16 it is uninitialised memory, often NaN. There, the convolution is a product of
+    than elsewhere in float32, and in bfloat16 it is uninitialized memory, often NaN. There, the convolution is a product of
     matrices in float32.
     """
 
@@ -157,8 +157,8 @@ class Conv3d(nn.Conv3d):
 
     def _as_matrix_product(self, x: Tensor) -> Tensor:
         batch, _, *grid = x.shape
-        neighbours = F.pad(x, (1,) * 6).unfold(2, 3, 1).unfold(3, 3, 1).unfold(4, 3, 1)  # (B, C, D, H, W, 3, 3, 3)
-        rows = neighbours.permute(0, 2, 3, 4, 1, 5, 6, 7).reshape(-1, self.weight[0].numel())
+        neighbors = F.pad(x, (1,) * 6).unfold(2, 3, 1).unfold(3, 3, 1).unfold(4, 3, 1)  # (B, C, D, H, W, 3, 3, 3)
+        rows = neighbors.permute(0, 2, 3, 4, 1, 5, 6, 7).reshape(-1, self.weight[0].numel())
         y = F.linear(rows, self.weight.flatten(1), self.bias)
         return y.view(batch, *grid, self.out_channels).movedim(-1, 1)
 
@@ -186,7 +186,7 @@ class PointwiseConv3d(nn.Conv3d):
 
 class ConvNormAct(nn.Sequential):
     """
-    Convolution, normalisation, ReLU: ``(B, in_channels, …) -> (B, out_channels, …)``.
+    Convolution, normalization, ReLU: ``(B, in_channels, …) -> (B, out_channels, …)``.
 
     Args:
         in_channels: channels of the input.
@@ -232,13 +232,13 @@ def conv_stage(channels: int, num_convs: int, norm: str) -> nn.Sequential:
 
 class TimeConditionedStage(nn.Module):
     """
-    The time step's share of a stage: a scale and a shift per channel after every normalisation.
+    The time step's share of a stage: a scale and a shift per channel after every normalization.
 
     It wraps no convolution of its own, so the stage (which may belong to the student) stays free of any trace of time:
-    ``y = act((1 + s(t)) * norm(conv(x)) + b(t))``. The shift has to come after the normalisation, since instance norm
+    ``y = act((1 + s(t)) * norm(conv(x)) + b(t))``. The shift has to come after the normalization, since instance norm
     would subtract a constant that is added before it.
 
-    A normalisation with running statistics is replaced by one of this stage's own, so that noisy inputs never touch the
+    A normalization with running statistics is replaced by one of this stage's own, so that noisy inputs never touch the
     statistics that are used at inference.
 
     Args:

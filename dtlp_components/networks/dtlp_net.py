@@ -20,7 +20,7 @@ class DTLPNet(nn.Module):
 
     The student owns the image stem, the encoder and its decoder; they are shared, not copied. This module adds:
 
-    - ``difficulty_decoder``, a V-Net decoder for labelled images, ``D(·; psi)``;
+    - ``difficulty_decoder``, a V-Net decoder for labeled images, ``D(·; psi)``;
     - ``diffusion_stem`` and ``diffusion_decoder``, which denoise a label map given the image, ``D(·; xi)``, and the time
       embedding that every convolution of a noisy pass receives, at every resolution and in the shared encoder as well;
     - ``query`` and ``key``, the two linear projections of the correlation map (Eq. 18).

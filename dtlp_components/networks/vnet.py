@@ -178,6 +178,6 @@ class VNet(nn.Module):
             )
         if all(side == cls.divisor for side in patch_size):
             raise ValueError(
-                f"patch_size {list(patch_size)} leaves one voxel at the deepest stage, which cannot be normalised: "
+                f"patch_size {list(patch_size)} leaves one voxel at the deepest stage, which cannot be normalized: "
                 f"make one side at least {2 * cls.divisor}."
             )

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two teachers name every unlabelled voxel: probabilities, entropy ensemble, hard pseudo-label."""
+"""Two teachers name every unlabeled voxel: probabilities, entropy ensemble, hard pseudo-label."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,14 +11,15 @@ from monai.networks.layers import gaussian_1d, separable_filtering
 from torch import Tensor
 
 from ..keys import PseudoLabelSources as Sources
+from ..metrics.uncertainty import entropy_bits
 
-__all__ = ["DualTeacher", "PseudoLabels", "entropy_bits", "fuse_teachers", "gumbel_softmax"]
+__all__ = ["DualTeacher", "PseudoLabels", "fuse_teachers", "gumbel_softmax"]
 
 
 @dataclass
 class PseudoLabels:
     """
-    What the teachers say of a batch of unlabelled images; nothing here carries gradient.
+    What the teachers say of a batch of unlabeled images; nothing here carries gradient.
 
     Attributes:
         probabilities: one map ``(B, C, D, H, W)`` per :py:class:`PseudoLabelSources` but the student's own, float32,
@@ -31,11 +31,6 @@ class PseudoLabels:
     probabilities: dict[str, Tensor]
     mean_teacher_logits: Tensor
     label: Tensor
-
-
-def entropy_bits(probabilities: Tensor) -> Tensor:
-    """Entropy over classes in bits (Eq. 8, 9): ``(B, C, …) -> (B, 1, …)``."""
-    return torch.special.entr(probabilities).sum(dim=1, keepdim=True) / math.log(2)
 
 
 def fuse_teachers(first: Tensor, second: Tensor, first_entropy: Tensor, second_entropy: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from monai.bundle import ConfigParser
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import BundleProperty, BundlePropertyConfig
 
-from dtlp_components.bundle_checks import check_config, check_metadata
-from dtlp_components.make_bundle import RECIPES, check_bundles, render
+from dtlp_components.bundle.lint import check_config, check_metadata
+from dtlp_components.bundle.render import RECIPES, check_bundles, render
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = list(json.loads((RECIPES / "index.json").read_text(encoding="utf-8")))

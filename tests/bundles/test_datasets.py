@@ -20,33 +20,20 @@ from monai.metrics import compute_dice
 from monai.networks.utils import one_hot
 from monai.transforms import Compose, Invertd
 
+from dtlp_components.bundle.render import RECIPES
+from dtlp_components.datasets.amos import prepare_amos
+from dtlp_components.datasets.hippocampus import prepare_hippocampus
+from dtlp_components.datasets.la import prepare_la
+from dtlp_components.datasets.mmwhs import prepare_mmwhs
+from dtlp_components.datasets.mnms import prepare_mnms
+from dtlp_components.datasets.phantom import write_phantom
+from dtlp_components.datasets.synapse import prepare_synapse
 from dtlp_components.errors import InputError
-from dtlp_components.make_bundle import RECIPES
-from dtlp_components.phantom import write_phantom
-from dtlp_components.prepare.amos import prepare_amos
-from dtlp_components.prepare.hippocampus import prepare_hippocampus
-from dtlp_components.prepare.la import prepare_la
-from dtlp_components.prepare.mmwhs import prepare_mmwhs
-from dtlp_components.prepare.mnms import prepare_mnms
-from dtlp_components.prepare.synapse import prepare_synapse
+from tests import tiny
 
 INDEX: dict[str, dict[str, Any]] = json.loads((RECIPES / "index.json").read_text(encoding="utf-8"))
 SHAPE = (36, 32, 24)  # unequal sizes, so that swapped axes show
-TINY: dict[str, Any] = {
-    "patch_size": [32, 32, 32],
-    "features": 4,
-    "device": "cpu",
-    "window_overlap": 0.25,
-}
-TINY_TRAINING: dict[str, Any] = {
-    "ddim_steps": 1,
-    "max_iterations": 1,
-    "iterations_per_epoch": 1,
-    "val_interval": 1,
-    "monitor_cases": 1,
-    "log_interval": 1,
-    "mlflow": False,
-}
+TINY: dict[str, Any] = {**tiny.NETWORK, "patch_size": [32, 32, 32], "window_overlap": 0.25}
 
 
 def draw(rng: np.random.Generator, num_classes: int, ct: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +63,7 @@ def raw_synapse(raw: Path, suffix: str, rng: np.random.Generator) -> None:
     protocol = {"20": "genericssl", "10": "skcdf"}[suffix]
     partition = split_of("synapse")["protocols"][protocol]
     setting = partition["settings"][f"{suffix}%"]
-    cases = [*setting["labelled"][:2], *setting["unlabelled"][:2], partition["validation"][0], partition["test"][0]]
+    cases = [*setting["labeled"][:2], *setting["unlabeled"][:2], partition["validation"][0], partition["test"][0]]
     for case in cases:
         image, label = draw(rng, 14, ct=True)
         write(raw / f"RawData/Training/img/img{case}.nii.gz", image)
@@ -87,8 +74,8 @@ def raw_synapse(raw: Path, suffix: str, rng: np.random.Generator) -> None:
 def raw_amos(raw: Path, suffix: str, rng: np.random.Generator) -> None:
     split = split_of("amos")
     setting = split["settings"][f"{suffix}%"]
-    mr = next(case for case in setting["unlabelled"] if case in split["mr_ids"])
-    cases = [*setting["labelled"][:2], setting["unlabelled"][0], mr, split["validation"][0], split["test"][0]]
+    mr = next(case for case in setting["unlabeled"] if case in split["mr_ids"])
+    cases = [*setting["labeled"][:2], setting["unlabeled"][0], mr, split["validation"][0], split["test"][0]]
     for case in cases:
         image, label = draw(rng, 16, ct=case not in split["mr_ids"])
         folder = "Va" if case in split["test"] else "Tr"
@@ -103,7 +90,7 @@ def raw_mmwhs(raw: Path, suffix: str, rng: np.random.Generator) -> None:
     values = np.array(
         [0, *(int(v) for v, c in sorted(split["raw_values"].items(), key=lambda item: item[1]))], np.int16
     )
-    cases = [*setting["source_labelled"][:2], *setting["target_unlabelled"][:2], setting["target_test"][0]]
+    cases = [*setting["source_labeled"][:2], *setting["target_unlabeled"][:2], setting["target_test"][0]]
     for case in cases:
         image, label = draw(rng, 5, ct=case.startswith("ct"))
         raw_label = values[label]
@@ -118,7 +105,7 @@ def raw_mnms(raw: Path, suffix: str, rng: np.random.Generator) -> None:
     percent, target = suffix.split("_")
     setting = split["settings"][f"to{target.upper()}_{percent}%"]
     subjects: dict[str, list[int]] = {}
-    for cases, count in ((setting["labelled"], 2), (setting["unlabelled"], 2), (split["test"][setting["test_ref"]], 1)):
+    for cases, count in ((setting["labeled"], 2), (setting["unlabeled"], 2), (split["test"][setting["test_ref"]], 1)):
         for subject in list(dict.fromkeys(case[:6] for case in cases))[:count]:
             subjects[subject] = []
     for case in (case for cases in split["test"].values() for case in cases if case[:6] in subjects):
@@ -139,7 +126,7 @@ def raw_mnms(raw: Path, suffix: str, rng: np.random.Generator) -> None:
 def raw_la(raw: Path, suffix: str, rng: np.random.Generator) -> None:
     split = split_of("la")
     setting = split["settings"][f"{suffix}%"]
-    for case in [*setting["labelled"][:2], *setting["unlabelled"][:2], split["test"][0]]:
+    for case in [*setting["labeled"][:2], *setting["unlabeled"][:2], split["test"][0]]:
         image, label = draw(rng, 2, ct=False)
         folder = raw / "2018LA_Seg_Training Set" / case
         folder.mkdir(parents=True)
@@ -210,7 +197,7 @@ def with_validation(datalist: Path, folder: Path) -> Path:
 
 def workflow(bundle: str, config: str, data: Path, output: Path, **overrides: Any) -> ConfigWorkflow:
     configs = Path("bundles", bundle, "configs")
-    numbers = {**TINY, **(TINY_TRAINING if config == "train" else {})}
+    numbers = {**TINY, **(tiny.TRAINING if config == "train" else {})}
     return ConfigWorkflow(
         workflow_type="train" if config == "train" else "infer",
         config_file=str(configs / f"{config}.json"),
@@ -304,8 +291,8 @@ def test_published_preprocessing_and_convention(bundle: str, prepared: Callable[
     assert summary["units"]["asd"] == "voxels"
     # the grid that is scored is the resized one
     scored = evaluate.parser.get_parsed_content("evaluator").state.output[0]
-    wanted = next(iter(smaller.values())) if smaller else list(SHAPE)
-    assert list(scored["pred"].shape[1:]) == list(scored["label"].shape[1:]) == wanted
+    expected = next(iter(smaller.values())) if smaller else list(SHAPE)
+    assert list(scored["pred"].shape[1:]) == list(scored["label"].shape[1:]) == expected
     image = evaluate.parser.get_parsed_content("dataset")[0]["image"]
     assert (image.min().item(), image.max().item()) == (0, 1)
 
@@ -374,5 +361,5 @@ def test_bundle_without_published_preprocessing_says_so(
     data = prepared(bundle)
     train = workflow(bundle, "train", data, tmp_path / "out", preprocessing_variant="published")
     train.initialize()
-    with pytest.raises(InputError, match="--preprocessing_variant is 'published'; wanted one of 'native'"):
+    with pytest.raises(InputError, match="--preprocessing_variant is 'published'; expected one of 'native'"):
         train.run()

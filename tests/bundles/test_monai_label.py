@@ -25,6 +25,7 @@ from monai.transforms import Invertd, LoadImaged
 
 from dtlp_components import load_weights
 from dtlp_components.errors import InputError
+from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = ROOT / "bundles"
@@ -32,17 +33,8 @@ DOC = ROOT / "docs" / "monailabel.md"
 INFERENCE = sorted(BUNDLES.glob("*/configs/inference.json"))
 # a bundle's own numbers, edited in its copy: the server overrides other keys
 TINY: dict[str, Any] = {
-    "num_classes": 3,
-    "label_names": ["background", "first", "second"],
-    "spacing_mm": [1.0, 1.0, 1.0],
-    "patch_size": [16, 32, 32],
-    "features": 4,
-    "ddim_steps": 1,
+    **{key: value for key, value in {**tiny.FACTS, **tiny.TRAINING}.items() if key not in ("device", "max_iterations")},
     "iterations_per_epoch": 2,
-    "val_interval": 1,
-    "monitor_cases": 1,
-    "log_interval": 1,
-    "mlflow": False,
 }
 
 
@@ -138,16 +130,14 @@ def count(lines: list[str], start: str) -> int:
 
 def test_studies_without_a_label_are_trained_on(train, bundle: Path, studies: Path) -> None:
     lines = train(items(studies, "training_0", "training_1"), items(studies, "validation_0"))
-    assert (
-        f"3 labelled, 3 unlabelled studies in {studies}; of the labelled ones 2 to train on, 1 to validate on." in lines
-    )
-    assert lines.count("Training on 2 labelled and 3 unlabelled scans.") == 1  # an empty run id trains once
+    assert f"3 labeled, 3 unlabeled studies in {studies}; of the labeled ones 2 to train on, 1 to validate on." in lines
+    assert lines.count("Training on 2 labeled and 3 unlabeled scans.") == 1  # an empty run id trains once
     assert count(lines, "4/4 ") == 1  # two epochs of two iterations
     assert [file.name for file in (bundle / "models").iterdir()] == ["model.pt"]
 
 
 def test_schedules_follow_the_length_that_the_server_asks_for(train, bundle: Path, studies: Path) -> None:
-    # the phantom's: 800 iterations, unlabelled volumes from half of the training on
+    # the phantom's: 800 iterations, unlabeled volumes from half of the training on
     lines = train(items(studies, "training_0"), [], max_epochs=3, run_id="run")
     progress = [line for line in lines if "/6 " in line]
     assert len(progress) == 6
@@ -155,13 +145,13 @@ def test_schedules_follow_the_length_that_the_server_asks_for(train, bundle: Pat
     assert "learning_rate 0.0100" not in progress[-1]
 
 
-def test_one_labelled_study_and_no_other_is_labelled_only(train, bundle: Path, studies: Path) -> None:
+def test_one_labeled_study_and_no_other_is_labeled_only(train, bundle: Path, studies: Path) -> None:
     for file in studies.glob("*.nii.gz"):
         if file.name != "training_0.nii.gz":
             file.unlink()
     lines = train(items(studies, "training_0"), [])
-    assert "Training on 1 labelled and 0 unlabelled scans." in lines
-    assert count(lines, "No unlabelled scans: the student trains on true labels alone") == 1
+    assert "Training on 1 labeled and 0 unlabeled scans." in lines
+    assert count(lines, "No unlabeled scans: the student trains on true labels alone") == 1
     assert (bundle / "models/model.pt").is_file()
 
 
@@ -183,7 +173,7 @@ def test_next_training_goes_on_from_the_model_and_keeps_it(train, bundle: Path, 
 
 
 def test_no_label_yet_is_said_in_words(train, studies: Path) -> None:
-    with pytest.raises(InputError, match=f"no study to train on in {studies}; wanted at least one with a submitted"):
+    with pytest.raises(InputError, match=f"no study to train on in {studies}; expected at least one with a submitted"):
         train([], [])
 
 
@@ -195,7 +185,7 @@ def test_broken_study_is_named_before_anything_is_loaded(train, bundle: Path, st
     assert not (bundle / "checkpoints").exists()
 
 
-def test_without_a_server_the_datalist_names_the_unlabelled_scans() -> None:
+def test_without_a_server_the_datalist_names_the_unlabeled_scans() -> None:
     config = json.loads((BUNDLES / "phantom_10/configs/train.json").read_text())
     parser = ConfigParser({**config, "datalist": "/nowhere/datalist.json"})
     assert parser.get_parsed_content("studies_dir") is None

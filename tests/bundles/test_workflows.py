@@ -21,30 +21,16 @@ import torch
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
+from dtlp_components.deploy.segment import segment_scans
 from dtlp_components.errors import InputError
-from dtlp_components.segment import segment_scans
+from tests import tiny
 
-# small enough for a second per iteration; the phantom's seven classes become the three of tiny_dataset
-TINY: dict[str, Any] = {
-    "device": "cpu",
-    "num_classes": 3,
-    "spacing_mm": [1.0, 1.0, 1.0],
-    "patch_size": [16, 32, 32],
-    "features": 4,
-    "ddim_steps": 2,
-    "max_iterations": 2,
-    "iterations_per_epoch": 1,
-    "val_interval": 2,
-    "monitor_cases": 1,
-    "log_interval": 1,
-    "mlflow": False,  # its data base takes seconds to make; test_commands has a run with it
-}
-NAMES = ["background", "first", "second"]
+# the phantom's seven classes become the three of tiny_dataset
+TRAINING: dict[str, Any] = {**tiny.TRAINING, "ddim_steps": 2, "max_iterations": 2, "val_interval": 2}
 
 
 def workflow(bundle: Path, config: str, data: Path, output: Path, **overrides: Any) -> ConfigWorkflow:
-    facts = {k: TINY[k] for k in ("device", "num_classes", "spacing_mm", "patch_size", "features")}
-    numbers = TINY if config == "train" else facts
+    numbers = {**tiny.FACTS, **(TRAINING if config == "train" else {})}
     return ConfigWorkflow(
         workflow_type="train" if config == "train" else "infer",
         config_file=str(bundle / "configs" / f"{config}.json"),
@@ -53,7 +39,7 @@ def workflow(bundle: Path, config: str, data: Path, output: Path, **overrides: A
         dataset_dir=str(data),
         datalist=str(data / "datalist.json"),
         output_dir=str(output),
-        **{**numbers, "label_names": NAMES, **overrides},
+        **{**numbers, **overrides},
     )
 
 
@@ -179,7 +165,7 @@ def test_labeled_only_baseline_says_so_once(data: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(logging.getLogger("dtlp"), "warning", messages.append)
     trainer.run()
     assert outputs == [{"image", "label", "loss", "student_labeled", "grad_norm", "learning_rate"}] * 2
-    assert sum("labelled-only baseline" in message for message in messages) == 1
+    assert sum("labeled-only baseline" in message for message in messages) == 1
 
 
 def test_no_validation_list_is_fine_and_the_last_weights_are_kept(data: Path, tmp_path: Path) -> None:
@@ -360,7 +346,15 @@ def test_segment_maps_the_disagreement_of_the_teachers_of_a_checkpoint(data: Pat
     scan, weights = data / "testing_0.nii.gz", str(tmp_path / "out/models/model.pt")
 
     def segment(output: Path, checkpoint: str) -> None:
-        segment_scans(str(PHANTOM), str(scan), str(output), weights, checkpoint, device="cpu", label_names=NAMES)
+        segment_scans(
+            str(PHANTOM),
+            str(scan),
+            str(output),
+            weights,
+            checkpoint,
+            device="cpu",
+            label_names=tiny.CLASSES["label_names"],
+        )
 
     for output in (tmp_path / "first", tmp_path / "second"):
         segment(output, str(tmp_path / "out/checkpoints/last.pt"))
@@ -369,13 +363,13 @@ def test_segment_maps_the_disagreement_of_the_teachers_of_a_checkpoint(data: Pat
     values = np.asarray(first.dataobj)
     assert 0 <= values.min() < values.max() <= np.log2(3)  # four opinions, three classes
     np.testing.assert_array_equal(values, np.asarray(second.dataobj))  # the diffusion teacher's noise has a seed
-    with pytest.raises(InputError, match=r"model\.pt: wanted the last\.pt of a training with these settings"):
+    with pytest.raises(InputError, match=r"model\.pt: expected the last\.pt of a training with these settings"):
         segment(tmp_path / "third", weights)
     with pytest.raises(InputError, match=r"No checkpoint at .*nowhere\.pt"):
         segment(tmp_path / "third", "nowhere.pt")
     losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", max_iterations=1, batch_size_unlabeled=0))
     with pytest.raises(
-        InputError, match=r"last\.pt: found a training on labelled scans alone, which trains no teachers"
+        InputError, match=r"last\.pt: found a training on labeled scans alone, which trains no teachers"
     ):
         segment(tmp_path / "third", str(tmp_path / "out/checkpoints/last.pt"))
 

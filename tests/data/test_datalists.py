@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from dtlp_components.data.datalists import PredictionNames, find_images, load_datalist
+from dtlp_components.data.datalists import load_datalist
+from dtlp_components.data.scans import find_images
+from dtlp_components.data.segmentations import PredictionNames
 from dtlp_components.errors import InputError
-from dtlp_components.inspect_scans import find_scans
 from dtlp_components.keys import DatalistKeys
+from dtlp_components.own_data.find import find_scans
 
 
 def write(folder: Path, content: Any) -> str:
@@ -54,8 +56,8 @@ def test_box_is_passed_on_in_every_section(tmp_path):
 )
 def test_what_is_no_box_is_refused(tmp_path, box, found):
     datalist = write(tmp_path, {"testing": [{"image": "i.nii", "published_box": box}]})
-    wanted = "`testing`, item 0 .*: `published_box` must be three pairs of whole numbers, 0 <= start < end, found"
-    with pytest.raises(InputError, match=f"datalist.json: {wanted} {found}"):
+    expected = "`testing`, item 0 .*: `published_box` must be three pairs of whole numbers, 0 <= start < end, found"
+    with pytest.raises(InputError, match=f"datalist.json: {expected} {found}"):
         load_datalist(datalist, "testing", str(tmp_path))
 
 
@@ -135,7 +137,7 @@ def test_binary_file_is_not_json(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], r"wanted an object .*, found a list \(\[\]\)"),
+        ([], r"expected an object .*, found a list \(\[\]\)"),
         ({"training": {"image": "i"}}, "`training` must be a list of items, found an object"),
         ({"training": None}, "`training` must be a list of items, found null"),
         ({"training": [{"image": "i"}, "i.nii"]}, "item 1 .* found a text"),
@@ -293,7 +295,7 @@ def test_hidden_folders_and_links_to_notes_are_passed_over(tmp_path):
 
 
 def test_one_dicom_file_is_refused_with_its_folder(tmp_path):
-    with pytest.raises(InputError, match=f"IM1: found a DICOM file, wanted the folder of its series: {tmp_path}$"):
+    with pytest.raises(InputError, match=f"IM1: found a DICOM file, expected the folder of its series: {tmp_path}$"):
         find_images(str(put(tmp_path / "IM1")))
 
 

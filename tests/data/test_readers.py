@@ -81,7 +81,7 @@ def test_only_the_slices_of_a_folder_are_read(tmp_path: Path, write_series: Any)
     np.testing.assert_array_equal(read(folder).numpy()[0], voxels)
 
 
-def test_slice_that_is_no_longer_recognised_is_not_skipped(tmp_path: Path, write_series: Any) -> None:
+def test_slice_that_is_no_longer_recognized_is_not_skipped(tmp_path: Path, write_series: Any) -> None:
     folder = write_series(tmp_path / "ct", voxels_of(4, 5, 6), ending="")
     (folder / "slice05").write_bytes(b"")  # the last one: without it there is no gap
     (problem,) = series_problems(folder)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which studies of a MONAI Label server count as unlabelled."""
+"""Which studies of a MONAI Label server count as unlabeled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def item(studies: Path, name: str) -> dict[str, str]:
     return {"image": str(studies / name), "label": str(studies / "labels/final" / name)}
 
 
-def test_studies_in_no_list_are_unlabelled_and_labels_are_no_studies(studies: Path) -> None:
+def test_studies_in_no_list_are_unlabeled_and_labels_are_no_studies(studies: Path) -> None:
     found = unlabeled_studies(str(studies), [item(studies, "a.nii.gz")], [item(studies, "b.nii.gz")])
     assert found == [{"image": str(studies / name)} for name in ("c.nii", "d.nii.gz", "e.nii.gz")]
 
@@ -37,11 +37,11 @@ def test_counts_are_logged(studies: Path, caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level(logging.INFO, logger="dtlp"):
         unlabeled_studies(str(studies), [item(studies, "a.nii.gz")], [item(studies, "b.nii.gz")])
     assert caplog.messages == [
-        f"2 labelled, 3 unlabelled studies in {studies}; of the labelled ones 1 to train on, 1 to validate on."
+        f"2 labeled, 3 unlabeled studies in {studies}; of the labeled ones 1 to train on, 1 to validate on."
     ]
 
 
-def test_link_to_a_labelled_study_is_the_labelled_study(studies: Path, tmp_path: Path) -> None:
+def test_link_to_a_labeled_study_is_the_labeled_study(studies: Path, tmp_path: Path) -> None:
     # the server hands out real paths
     links = tmp_path / "links"
     links.mkdir()

@@ -19,7 +19,6 @@ from monai.transforms import Compose, RandGaussianNoised
 from torch import Tensor, nn
 
 from dtlp_components.data.loaders import EndlessDataLoader
-from dtlp_components.data.mixing import BlockMask, CrossSetCutMix
 from dtlp_components.engines.trainer import WEIGHTED_TERMS, DTLPTrainer, loss_terms
 from dtlp_components.errors import NonFiniteError
 from dtlp_components.handlers.checkpoints import TrainingCheckpoint
@@ -32,6 +31,7 @@ from dtlp_components.networks.mean_teacher import MeanTeacher
 from dtlp_components.networks.vnet import VNet
 from dtlp_components.pseudo_labels.dual_teacher import DualTeacher
 from dtlp_components.pseudo_labels.propagation import propagate_logits
+from dtlp_components.transforms.mixing import BlockMask, CrossSetCutMix
 
 pytestmark = pytest.mark.usefixtures("seed")
 
@@ -68,7 +68,7 @@ def make_trainer(
     net: DTLPNet | None = None,
     **kwargs: Any,
 ) -> DTLPTrainer:
-    """A trainer of two labelled and three unlabelled volumes with all weights 1 but those given."""
+    """A trainer of two labeled and three unlabeled volumes with all weights 1 but those given."""
     torch.manual_seed(0)
     student = VNet(num_classes=CLASSES, features=4, norm=norm)
     net = net or DTLPNet(student, LabelDiffusion(CLASSES, ddim_steps=2), correlation_stage=2)
@@ -183,7 +183,7 @@ def test_without_unlabeled_data_the_student_alone_trains_on_true_labels_and_the_
     assert all(output["loss"] == output[Terms.STUDENT_LABELED] for output in outputs)
     moved = changed(trainer.network, before)
     assert moved and all(name.startswith("student.") for name in moved)
-    assert caplog.text.count("labelled-only baseline") == 1
+    assert caplog.text.count("labeled-only baseline") == 1
 
 
 def test_labeled_only_training_ignores_the_weights() -> None:
@@ -208,7 +208,7 @@ def test_loaders_run_on_independently() -> None:
             yield batch
 
     train(make_trainer(unlabeled=endless(), epoch_length=2, max_epochs=2, weights={**NO_UNLABELED_TERM}))
-    assert drawn == [0, 1, 2, 3]  # goes on where the labelled loader's epoch ends
+    assert drawn == [0, 1, 2, 3]  # goes on where the labeled loader's epoch ends
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
@@ -380,7 +380,7 @@ def test_reconstruction_is_the_mean_over_all_volumes_towards_the_teacher_on_whol
     trainer = make_trainer(reconstruction_loss=number_of_volumes)
     teacher = copy.deepcopy(trainer.mean_teacher)
     (output,) = train(trainer)
-    # three unlabelled volumes of value 3 and two labelled of value 2
+    # three unlabeled volumes of value 3 and two labeled of value 2
     assert output[Terms.RECONSTRUCTION] == pytest.approx((3 * 3 + 2 * 2) / (3 + 2))
     images = batches(3, first=50)[0]["image"], batches(2, first=0)[0]["image"]
     for target, image in zip(targets, images, strict=True):

@@ -223,7 +223,7 @@ def test_domain_means_follow_the_convention(tmp_path):
 
 
 def test_unknown_convention_is_refused_with_the_names_there_are():
-    with pytest.raises(InputError, match="wanted one of native, genericssl, uamt, got `medpy`"):
+    with pytest.raises(InputError, match="expected one of native, genericssl, uamt, got `medpy`"):
         ScoreTable("out", NAMES, "testing", convention="medpy")
 
 

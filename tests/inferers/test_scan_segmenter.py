@@ -15,11 +15,12 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Activationsd, AsDiscreted, Compose, Invertd, Rotate90
 
-from dtlp_components.data.scan_grid import SLAB_BYTES, ScanGridLabelsd
-from dtlp_components.inferers.scan_segmenter import ScanSegmenter, jensen_shannon_bits
+from dtlp_components.inferers.scan_segmenter import ScanSegmenter
+from dtlp_components.metrics.uncertainty import jensen_shannon_bits
+from dtlp_components.transforms.scan_grid import SLAB_BYTES, ScanGridLabelsd
+from tests import tiny
 
 CPU = torch.device("cpu")
-TINY: dict[str, Any] = {"device": "cpu", "features": 4, "patch_size": [16, 32, 32]}
 C, S = math.cos(0.3), math.sin(0.3)
 AFFINES = {
     "RAS": np.diag([1.2, 0.9, 2.0, 1.0]),
@@ -41,7 +42,7 @@ def write_scan(file: Path, affine: np.ndarray, shape: tuple[int, ...] = (30, 37,
 def parse(bundle: str, scan: Path, **overrides: Any) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config(f"bundles/{bundle}/configs/inference.json")
-    parser.update({**TINY, "input": str(scan), "prediction_dir": str(scan.parent / "out"), **overrides})
+    parser.update({**tiny.NETWORK, "input": str(scan), "prediction_dir": str(scan.parent / "out"), **overrides})
     return parser
 
 

@@ -10,7 +10,8 @@ import torch
 from monai.losses import DiceCELoss
 from torch import Tensor
 
-from dtlp_components.losses.difficulty import DifficultyAwareLoss, batch_dice
+from dtlp_components.losses.difficulty import DifficultyAwareLoss
+from dtlp_components.metrics.overlap import batch_dice
 
 pytestmark = pytest.mark.usefixtures("seed")
 

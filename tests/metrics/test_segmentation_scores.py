@@ -59,7 +59,7 @@ def test_hd95_is_the_larger_direction_and_asd_weighs_voxels():
 
 
 def test_only_the_surface_counts():
-    # a 5 x 5 x 5 cube without its centre: the 6 neighbours of the cavity become surface, 1 mm below the outer one
+    # a 5 x 5 x 5 cube without its center: the 6 neighbors of the cavity become surface, 1 mm below the outer one
     solid = block((3, 3, 3), (5, 5, 5))
     hollow = solid - block((5, 5, 5), (1, 1, 1))
     outside = 5**3 - 3**3

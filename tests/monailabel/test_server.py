@@ -21,7 +21,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from dtlp_components.pack import pack_bundle
+from dtlp_components.deploy.pack import pack_bundle
+from tests import tiny
 
 monailabel_client = pytest.importorskip(
     "monailabel.client", reason="MONAI Label has an environment of its own: make test-monailabel"
@@ -38,11 +39,8 @@ STUDIES = (*LABELED, "unlabeled_0", "unlabeled_1", "unlabeled_2")
 PACKED = {"features": 8}
 # a bundle's own numbers, edited in the copy that the server gets; it overrides others
 TINY: dict[str, Any] = {
-    "num_classes": 3,
-    "label_names": ["background", "first", "second"],
+    **{key: tiny.FACTS[key] for key in tiny.FACTS if key != "device"},
     "spacing_mm": [1.5, 1.0, 1.0],
-    "patch_size": [16, 32, 32],
-    "features": 4,
 }
 TINY_TRAINING: dict[str, Any] = {
     "ddim_steps": 1,
@@ -132,7 +130,7 @@ def make_packed_bundle(app: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with two bundles and six studies, none of them labelled; the tests submit labels in their order."""
+    """A server with two bundles and six studies, none of them labeled; the tests submit labels in their order."""
     folder = tmp_path_factory.mktemp("server")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "monailabel.main"]
@@ -257,8 +255,8 @@ def test_training_with_slicers_parameters_uses_the_studies_without_a_label(
     server.client.save_label("unlabeled_0", str(tiny_dataset / "training_0_label.nii.gz"), tag="original", params={})
     status, log = server.train("phantom_10")
     assert status == "DONE", log
-    assert f"3 labelled, 3 unlabelled studies in {server.studies}" in log
-    assert log.count("Training on 2 labelled and 3 unlabelled scans.") == 1  # of three, a fifth is one to validate on
+    assert f"3 labeled, 3 unlabeled studies in {server.studies}" in log
+    assert log.count("Training on 2 labeled and 3 unlabeled scans.") == 1  # of three, a fifth is one to validate on
     assert "The student goes on from" in log
     assert "50/50 " in log and " mix " in log
     kept = [file.read_bytes() for file in (bundle / "checkpoints").glob("model-*.pt")]
@@ -273,17 +271,17 @@ def test_packed_bundle_trains_with_the_code_in_its_folder(server: Server) -> Non
     earlier = (bundle / "models/model.pt").read_bytes()
     status, log = server.train("hippocampus_5", max_epochs=1)
     assert status == "DONE", log
-    assert log.count("Training on 2 labelled and 3 unlabelled scans.") == 1
+    assert log.count("Training on 2 labeled and 3 unlabeled scans.") == 1
     assert '"dtlp_components.' not in (bundle / "configs/train.json").read_text()
     assert (bundle / "models/model.pt").read_bytes() != earlier
 
 
-def test_one_labelled_study_alone_trains(server: Server) -> None:
+def test_one_labeled_study_alone_trains(server: Server) -> None:
     for file in (*server.studies.glob("*.nii.gz"), *server.studies.glob("labels/*/*.nii.gz")):
         if file.name != "training_0.nii.gz":
             file.unlink()
     status, log = server.train("phantom_10", max_epochs=2)
     assert status == "DONE", log
-    assert f"1 labelled, 0 unlabelled studies in {server.studies}" in log
-    assert "No unlabelled scans: the student trains on true labels alone" in log
+    assert f"1 labeled, 0 unlabeled studies in {server.studies}" in log
+    assert "No unlabeled scans: the student trains on true labels alone" in log
     assert "the teachers' decoders with those of" in log

@@ -11,13 +11,8 @@ import torch
 from torch import Tensor
 
 from dtlp_components.keys import PseudoLabelSources as Sources
-from dtlp_components.pseudo_labels.dual_teacher import (
-    DualTeacher,
-    PseudoLabels,
-    entropy_bits,
-    fuse_teachers,
-    gumbel_softmax,
-)
+from dtlp_components.metrics.uncertainty import entropy_bits
+from dtlp_components.pseudo_labels.dual_teacher import DualTeacher, PseudoLabels, fuse_teachers, gumbel_softmax
 
 pytestmark = pytest.mark.usefixtures("seed")
 

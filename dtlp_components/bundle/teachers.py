@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks of a training run, from its last checkpoint: what teaches the student is not in ``model.pt``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from torch import Tensor, nn
+
+from ..errors import InputError, first_line
+from ..keys import PseudoLabelSources as Sources
+
+__all__ = ["Teachers", "load_teachers", "load_training_networks"]
+
+
+def load_training_networks(parser: ConfigParser, checkpoint: str | os.PathLike) -> tuple[nn.Module, nn.Module]:
+    """
+    Load a run's weights into the networks of its ``train.json``; both are put in eval mode.
+
+    Args:
+        parser: has read ``train.json``, with the run's model settings.
+        checkpoint: the run's ``checkpoints/last.pt``.
+
+    Returns:
+        ``training_network`` and ``mean_teacher``.
+
+    Raises:
+        InputError: if there is no such file, or it is of another kind or of other settings.
+    """
+    if not Path(checkpoint).is_file():
+        raise InputError(f"No checkpoint at {Path(checkpoint).absolute()}: train first, or give the run's output_dir.")
+    network, teacher = parser.get_parsed_content("training_network"), parser.get_parsed_content("mean_teacher")
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        network.load_state_dict(content["network"])
+        teacher.load_state_dict(content["mean_teacher"])
+    except Exception as error:  # torch raises many kinds; each means that this file is not this run's
+        raise InputError(
+            f"{Path(checkpoint).absolute()}: expected the last.pt of a training with these settings, found "
+            f"{type(error).__name__}: {first_line(error)}."
+        ) from error
+    return network.eval(), teacher.eval()
+
+
+class Teachers:
+    """
+    What each teacher of a training says of a window; the diffusion teacher draws the same noise each time.
+
+    Args:
+        pseudo_labeler: maps windows to :py:class:`dtlp_components.PseudoLabels`.
+        seed: of the noise.
+    """
+
+    names = (Sources.DIFFUSION, Sources.DIFFICULTY, Sources.MEAN_TEACHER)
+
+    def __init__(self, pseudo_labeler: Any, seed: int = 0) -> None:
+        self.pseudo_labeler, self.seed = pseudo_labeler, seed
+
+    def __call__(self, windows: Tensor) -> dict[str, Tensor]:
+        """Windows ``(B, in_channels, *patch)`` -> probabilities by name ``(B, C, *patch)``."""
+        devices = [windows.device] if windows.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.seed)
+            probabilities = self.pseudo_labeler(windows).probabilities
+        return {str(name): probabilities[name] for name in self.names}
+
+
+def load_teachers(
+    train_config: str, checkpoint: str, settings: Mapping[str, Any], device: str | torch.device = "cpu"
+) -> Teachers:
+    """
+    Teachers of the training run that a checkpoint is of.
+
+    Args:
+        train_config: the bundle's ``train.json``.
+        checkpoint: the run's ``checkpoints/last.pt``.
+        settings: values of keys of ``train.json`` that shape the networks.
+        device: where they compute.
+
+    Raises:
+        InputError: see :py:func:`load_training_networks`; or if the run had no unlabeled batches.
+    """
+    if not Path(train_config).is_file():
+        raise InputError(
+            f"{Path(train_config).absolute()}: not there; the teachers are built from the bundle's train.json."
+        )
+    parser = ConfigParser()
+    parser.read_config(train_config)
+    parser.update({**settings, "device": str(device)})
+    load_training_networks(parser, checkpoint)
+    # mapped: what is asked for is a few bytes of it
+    progress = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["progress"]
+    if progress["settings"].get("batch_size_unlabeled") == 0:
+        raise InputError(
+            f"{Path(checkpoint).absolute()}: found a training on labeled scans alone, which trains no teachers; expected "
+            "one with --batch_size_unlabeled above 0."
+        )
+    return Teachers(parser.get_parsed_content("pseudo_labeler"))

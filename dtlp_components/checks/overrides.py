@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys on a ``monai.bundle run`` command line that its configuration does not have."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import inspect
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import fire
+from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, ReferenceResolver
+from monai.bundle.scripts import create_workflow, run
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+
+__all__ = ["no_such_key", "override_problems"]
+
+
+def override_problems(arguments: Sequence[str]) -> list[str]:
+    """Keys of a ``monai.bundle run`` command line that its config file does not have."""
+    given = _parse_run_command(arguments)
+    args_file = given.get("args_file")
+    from_file = ConfigParser.load_config_file(args_file) if isinstance(args_file, str) else {}
+    config_file = given.get("config_file") or from_file.get("config_file")
+    if config_file is None:
+        return []
+    config = ConfigParser.load_config_files(config_file)
+    # what MONAI takes for itself, on the command line or in an args_file
+    parameters = {
+        name for f in (run, create_workflow, ConfigWorkflow.__init__) for name in inspect.signature(f).parameters
+    }
+    parameters |= _tracking_ids(given.get("tracking") or from_file.get("tracking"))
+    candidates = [*_ids(config), *sorted(parameters)]
+
+    problems = []
+    for origin, keys in (("on the command line", given.get("override", {})), (f"in {args_file}", from_file)):
+        for key in keys:
+            if key in parameters or _has_id(config, key):
+                continue
+            problems.append(no_such_key(f"--{key} ({origin})", key, candidates, config_file))
+    return problems
+
+
+def no_such_key(subject: str, key: str, known: Sequence[str], config_file: Any) -> str:
+    """The sentence on a key that a config file does not have, with those of the known ones that look like it."""
+    close = difflib.get_close_matches(ReferenceResolver.normalize_id(key), known, n=3)
+    meant = f"Did you mean {' or '.join('--' + c for c in close)}?" if close else "It would have no effect."
+    return f"{subject}: no such key in {config_file}. {meant}"
+
+
+def _parse_run_command(arguments: Sequence[str]) -> dict[str, Any]:
+    """Arguments of :py:func:`monai.bundle.run` that a command line means; empty if it is another command."""
+    if len(arguments) < 2 or arguments[1] != "run":
+        return {}
+    given: dict[str, Any] = {}
+
+    @functools.wraps(run)
+    def record(*args: Any, **kwargs: Any) -> None:
+        given.update(inspect.signature(run).bind(*args, **kwargs).arguments)
+
+    # Fire itself reads the line, as it does for MONAI: `--a 1`, `--a=1`, `-a 1`, `--a`, `--noa`, `--a-b` for `a_b`
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(fire.core.FireExit):
+        fire.Fire(record, command=list(arguments[2:]))
+    return given
+
+
+def _tracking_ids(tracking: Any) -> set[str]:
+    """Keys that an experiment tracking setting adds to the config."""
+    if tracking is None:
+        return set()
+    known: Mapping[str, Any] = DEFAULT_EXP_MGMT_SETTINGS
+    is_known = isinstance(tracking, str) and tracking in known
+    settings = known[tracking] if is_known else ConfigParser.load_config_files(tracking)
+    return set(settings.get("configs", {}))
+
+
+def _has_id(config: Any, id: str) -> bool:
+    parts = ReferenceResolver.split_id(id)
+    if parts[0] == ConfigParser.meta_key:
+        return True  # metadata.json, which MONAI adds to the config
+    for part in parts:
+        if isinstance(config, dict):
+            if part not in config:
+                # a component's constructor refuses an argument it does not know; any other dict takes it silently
+                return ConfigComponent.is_instantiable(config)
+            config = config[part]
+        elif isinstance(config, list):
+            if not part.isdecimal() or int(part) >= len(config):
+                return False
+            config = config[int(part)]
+        else:
+            return True  # a reference or a value: MONAI itself refuses to go into it
+    return True
+
+
+def _ids(config: Any, prefix: str = "") -> Iterator[str]:
+    for _, id, value in ReferenceResolver.iter_subconfigs(prefix, config) if isinstance(config, dict) else ():
+        yield id
+        yield from _ids(value, id)

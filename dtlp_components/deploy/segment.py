@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m dtlp_components segment``: a bundle's ``inference.json``, run on somebody's scans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from ..checks.overrides import no_such_key
+from ..errors import InputError, raise_if_any
+from ..files import read_object
+from ..run_folder import settings_of_weights
+
+__all__ = ["segment_scans"]
+
+
+def segment_scans(
+    bundle: str,
+    input: str,
+    output: str,
+    model_file: str = "",
+    checkpoint: str = "",
+    device: str = "",
+    flip_axes: list[int] | None = None,
+    keep_largest_component: bool = False,
+    uncertainty: bool = False,
+    dicom_seg: bool = False,
+    **keys: Any,
+) -> None:
+    """
+    Segment scans and write a label map for each, on its own grid.
+
+    This runs the bundle's inference.json; every other key at its root is a flag as well. Settings that a training on the
+    command line has changed (features, spacing, patch size) are taken from the record beside the weights. A scan that
+    cannot be segmented is skipped; then the exit code is 1 and the reasons are listed at the end.
+
+    Args:
+        bundle: folder of the bundle.
+        input: a NIfTI file, or a folder of NIfTI files and, at any depth, DICOM series.
+        output: folder for <scan>_seg.nii.gz and segmentations.csv; it is made.
+        model_file: weights; models/model.pt of the bundle if empty.
+        checkpoint: checkpoints/last.pt of the training, for a map of where its teachers disagree as well.
+        device: cpu, cuda, cuda:1 …; cuda if there is one if empty.
+        flip_axes: average over copies mirrored along these axes, such as "[0]"; 0 is left to right.
+        keep_largest_component: keep the largest connected part of each class alone.
+        uncertainty: write a map of entropy in bits.
+        dicom_seg: answer a DICOM series with a DICOM Segmentation as well.
+
+    Raises:
+        InputError: if there is no such bundle or key, or nothing to segment, before anything is done; at the end, if a
+            scan was skipped.
+    """
+    config_file = Path(bundle, "configs", "inference.json")
+    if not config_file.is_file():
+        raise InputError(
+            f"{Path(bundle).absolute()}: found no configs/inference.json, expected the folder of a bundle."
+        )
+    config = ConfigParser.load_config_file(str(config_file))
+    unknown = [name for name in keys if name.partition("::")[0] not in config]
+    raise_if_any([no_such_key(f"--{name}", name, list(config), config_file) for name in unknown])
+
+    weights = Path(model_file or Path(bundle, "models", "model.pt"))
+    recorded = settings_of_weights(weights)
+    settings = read_object(recorded) if recorded.is_file() else {}
+    given: dict[str, Any] = {
+        "bundle_root": str(bundle),
+        "input": input,
+        "prediction_dir": output,
+        "model_file": str(weights),
+        "keep_largest_component": keep_largest_component,
+        "uncertainty": uncertainty,
+        "dicom_seg": dicom_seg,
+        **({"flip_axes": list(flip_axes)} if flip_axes else {}),
+        **({"checkpoint": checkpoint} if checkpoint else {}),
+        **({"device": device} if device else {}),
+        **keys,
+    }
+    logging_file = Path(bundle, "configs", "logging.conf")
+    workflow = ConfigWorkflow(
+        workflow_type="infer",
+        config_file=str(config_file),
+        meta_file=str(Path(bundle, "configs", "metadata.json")),
+        logging_file=str(logging_file) if logging_file.is_file() else None,
+        # what is given wins, and is refused by the checks if it contradicts the record
+        **{**{name: value for name, value in settings.items() if name in config}, **given},
+    )
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle from somebody's own folders."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..bundle.render import bundle_names, render_recipe
+from ..checks.arguments import check_seed
+from ..checks.settings import TWO_VOXELS, has_two_voxels
+from ..errors import raise_if_any
+from ..files import read_json, write_text
+from ..keys import DatalistKeys as Keys
+from ..networks.vnet import VNet
+from .label_names import read_label_names
+from .memory import parse_memory
+from .plan import choose_settings
+from .recipe import COMMAND, folder_to_segment, recipe_of
+from .report import scan_table
+from .sections import (
+    TITLES,
+    Inspected,
+    domains,
+    draw_validation,
+    find_sections,
+    inspect_sections,
+    label_values,
+    refuse_overlap,
+)
+from .write import check_files, dump, is_current, list_scans, plan_copies, write_copy
+
+__all__ = ["new_bundle"]
+
+TASK_WORDS = ("deepedit", "deepgrow", "detection", "classification")  # MONAI Label guesses the kind of task from these
+
+
+def new_bundle(
+    name: str,
+    labeled: str,
+    unlabeled: str = "",
+    validation: str = "",
+    testing: str = "",
+    *,
+    labels: str = "",
+    output: str = "bundles",
+    validation_share: float = 0.0,
+    seed: int = 0,
+    memory: str = "8GB",
+    modality: str = "",
+    intensity_window: list[float] | None = None,
+    spacing_mm: list[float] | None = None,
+    patch_size: list[int] | None = None,
+    features: int | None = None,
+    batch_size_labeled: int | None = None,
+    batch_size_unlabeled: int | None = None,
+    max_iterations: int | None = None,
+    frame: int | None = None,
+    remap: bool = False,
+    skip_broken: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """
+    Make a bundle from folders of scans: inspect every scan, derive the settings, write list and configurations.
+
+    Scans stay where they are and are named by their absolute paths. Label files of unlabeled scans are never opened.
+    docs/adding_a_dataset.md says which layouts are understood and how each setting is derived.
+
+    Args:
+        name: of the bundle.
+        labeled: folder (or datalist) of the labeled scans to train on.
+        unlabeled: folder (or datalist) of the unlabeled ones; may be the same folder, if only some have labels.
+        validation: folder (or datalist) of labeled scans to choose settings on.
+        testing: folder (or datalist) of labeled scans to score at the end.
+        labels: JSON file with the label names; else those in a dataset.json or datalist, else numbers.
+        output: folder of the bundles.
+        validation_share: share of the labeled scans to draw for validation.
+        seed: of that draw.
+        memory: what a training may take, such as 8GB.
+        modality: CT or MR; guessed unless given.
+        intensity_window: lowest and highest HU that a CT network sees, such as "[-175,275]".
+        spacing_mm: grid to resample to, along x, y, z.
+        patch_size: voxels along x, y, z, multiples of 16.
+        features: channels at full resolution.
+        batch_size_labeled: patches per iteration.
+        batch_size_unlabeled: patches per iteration.
+        max_iterations: length of the training.
+        frame: number, from 0, of the volume to take from 4-D files; it is copied into the bundle.
+        remap: copy the labels into the bundle with values 0, 1, 2, ... instead of those they have.
+        skip_broken: leave broken unlabeled scans out.
+        overwrite: replace what this command made before, as long as nothing was trained with it.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        InputError: if anything cannot be used; all broken scans are listed at once. Nothing is written then.
+    """
+    command = _command_line(locals())
+    folder = Path(output, name)
+    budget = _check_arguments(
+        name=name, output=output, modality=modality, intensity_window=intensity_window, spacing_mm=spacing_mm,
+        patch_size=patch_size, features=features, batch_size_labeled=batch_size_labeled,
+        batch_size_unlabeled=batch_size_unlabeled, max_iterations=max_iterations, frame=frame,
+        validation=validation, validation_share=validation_share, seed=seed, memory=memory,
+    )  # fmt: skip
+
+    # 1. what there is
+    names_beside, scans = find_sections(
+        {Keys.TRAINING: labeled, Keys.UNLABELED: unlabeled, Keys.VALIDATION: validation, Keys.TESTING: testing}
+    )
+    given_names = read_label_names(read_json(Path(labels), "label names"), labels) if labels else names_beside
+    groups, skipped = inspect_sections(scans, frame, skip_broken)
+    # names of scans often name patients: these go where the scans are named anyway, not into the README
+    on_scans = [f"{path} is left out: {' '.join(problems)}" for path, problems in skipped.items()]
+    shown = {f"{TITLES[s]} ({domains(items)})": [f for _, f in items] for s, items in groups.items() if items}
+    print(scan_table(shown, given_names))
+
+    # 2. whether it can be used
+    on_scans += refuse_overlap(groups)
+    values, label_names, notes = label_values(groups, given_names, labels, remap)
+    if validation_share:
+        groups[Keys.TRAINING], groups[Keys.VALIDATION] = draw_validation(groups[Keys.TRAINING], validation_share, seed)
+    if not groups[Keys.UNLABELED]:
+        notes.append("There are no unlabeled scans: this bundle trains on the labeled ones alone.")
+    if not groups[Keys.VALIDATION]:
+        notes.append("There is no validation: nothing shows whether teachers help. --validation_share 0.2 draws one.")
+
+    # 3. what follows from it
+    choices = choose_settings(
+        {section: [facts for _, facts in items] for section, items in groups.items()}, len(label_names), budget,
+        {"modality": modality, "intensity_window": intensity_window, "spacing_mm": spacing_mm, "patch_size": patch_size,
+         "features": features, "batch_size_labeled": batch_size_labeled, "batch_size_unlabeled": batch_size_unlabeled,
+         "max_iterations": max_iterations},
+        memory,
+    )  # fmt: skip
+    print("\nSettings")
+    for key, choice in choices.items():
+        print(f"  {key}: {json.dumps(choice.value)}\n      {choice.why}")
+    for note in [*on_scans, *notes]:
+        print(f"Note: {note}")
+    if on_scans:
+        notes.append(
+            f"Remarks on single scans (repeated, or left out): {len(on_scans)}, the `notes` in `datalist.json`, which "
+            "`pack` leaves behind."
+        )
+
+    # 4. the files
+    mapping = {value: i for i, value in enumerate(values)}
+    changed = remap and any(value != i for value, i in mapping.items())
+    copies, listed = plan_copies(groups, folder, frame, mapping if changed else None)
+    recipe = recipe_of(name, output, command, groups, label_names, choices, notes)
+    files = render_recipe(recipe)
+    how_made = {"name": name, "made_by": command, **({"seed": seed} if validation_share else {})}
+    files["datalist.json"] = dump(list_scans(listed, label_names, how_made | ({"notes": on_scans} if on_scans else {})))
+    check_files(files, len(label_names))
+    if is_current(folder, files, copies, overwrite):
+        print(f"\n{folder} is already what this command would write.")
+    else:
+        for target, (source, is_label) in copies.items():
+            write_copy(Path(source), target, frame, mapping if changed and is_label else None)
+        for path, text in files.items():
+            write_text(str(folder / path), text)
+        print(
+            f"\nWrote {folder}: {', '.join(f'{len(items)} {TITLES[s]}' for s, items in groups.items() if items)} scans."
+        )
+    _print_commands(folder, groups)
+    return folder
+
+
+def _check_arguments(
+    *, name: str, output: str, modality: str, intensity_window: Sequence[float] | None,
+    spacing_mm: Sequence[float] | None, patch_size: Sequence[int] | None, features: int | None,
+    batch_size_labeled: int | None, batch_size_unlabeled: int | None, max_iterations: int | None, frame: int | None,
+    validation: str, validation_share: float, seed: int, memory: str,
+) -> int:  # fmt: skip
+    """Refuse what cannot be meant, all at once; bytes of ``memory``."""
+    budget = parse_memory(memory)
+    check_seed(seed)
+    problems = []
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        problems.append(
+            f"found the name {name!r}, expected letters, digits, _ and -, beginning with a letter or digit."
+        )
+    if word := next((word for word in TASK_WORDS if word in name.lower()), None):
+        problems.append(
+            f"found the name {name!r}, expected one without {word!r}, which makes MONAI Label guess another task."
+        )
+    if name in bundle_names():
+        problems.append(f"found the name {name!r}, which is a bundle of this project; expected another one.")
+    if output[:1] in tuple("$@%"):
+        problems.append(
+            f"--output: found {output!r}, expected a folder that does not begin with $, @ or % (MONAI would evaluate it)."
+        )
+    if modality not in ("", "CT", "MR"):
+        problems.append(f"--modality: found {modality!r}, expected CT or MR.")
+    if intensity_window is not None:
+        if len(intensity_window) != 2 or not intensity_window[0] < intensity_window[1]:
+            problems.append(f'--intensity_window: found {intensity_window}, expected two rising numbers: "[-175,275]".')
+        if modality == "MR":
+            problems.append("--intensity_window: found together with --modality MR, expected CT: MR has no unit.")
+    if spacing_mm is not None and (len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm)):
+        problems.append(f'--spacing_mm: found {spacing_mm}, expected three positive numbers: "[1.0,1.0,2.5]".')
+    if patch_size is not None:
+        try:
+            VNet.check_patch_size(patch_size)
+        except ValueError as error:
+            problems.append(f"--patch_size: {error}")
+        else:
+            if has_two_voxels(patch_size, VNet.divisor):
+                problems.append(f"--patch_size: found {patch_size}, which {TWO_VOXELS}; expected a larger one.")
+    for flag, number, least in (
+        ("features", features, 1),
+        ("batch_size_labeled", batch_size_labeled, 1),
+        ("batch_size_unlabeled", batch_size_unlabeled, 0),
+        ("max_iterations", max_iterations, 1),
+        ("frame", frame, 0),
+    ):
+        if number is not None and number < least:
+            problems.append(f"--{flag}: found {number}, expected {least} or more.")
+    if not 0 <= validation_share < 1:
+        problems.append(f"--validation_share: found {validation_share}, expected a share from 0 to below 1.")
+    if validation and validation_share:
+        problems.append("found --validation and --validation_share, expected one of the two.")
+    raise_if_any(problems, "Cannot make the bundle")
+    return budget
+
+
+def _command_line(arguments: Mapping[str, Any]) -> str:
+    """The command that makes the same bundle again."""
+    words = [COMMAND, shlex.quote(arguments["name"])]
+    for key, parameter in inspect.signature(new_bundle).parameters.items():
+        value = arguments[key]
+        # overwriting says nothing of the bundle
+        if key in ("name", "overwrite") or value == parameter.default and type(value) is type(parameter.default):
+            continue
+        words += [f"--{key}", shlex.quote(value if isinstance(value, str) else repr(value))]
+    return " ".join(words)
+
+
+def _print_commands(folder: Path, groups: Mapping[Keys, Inspected]) -> None:
+    configs = (folder / "configs").as_posix()
+    run = "python -m monai.bundle run"
+    print("\nNext, from this folder:")
+    print(f"  {run} training --config_file {shlex.quote(configs + '/train.json')}")
+    if groups[Keys.TESTING] or groups[Keys.VALIDATION]:
+        print(f"  {run} evaluating --config_file {shlex.quote(configs + '/evaluate.json')}")
+    else:
+        print(
+            "  (to evaluate, labeled scans are needed that training does not see: --validation, --validation_share or --testing)"
+        )
+    where = shlex.quote(folder_to_segment(groups))
+    print(f"  {run} run --config_file {shlex.quote(configs + '/inference.json')} --input {where}")

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of label values, from the files in which people keep them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from ..errors import InputError
+
+__all__ = ["read_label_names"]
+
+
+def read_label_names(content: Any, origin: str) -> dict[int, str]:
+    """
+    Label names by value, from ``{"0": "background", "1": "liver"}``, ``{"background": 0, "liver": 1}`` (nnU-Net) or a
+    list that begins with the background.
+
+    Raises:
+        InputError: if it is none of these, a value is named twice, a name cannot be used in a configuration, or voxels
+            are to be ignored.
+    """
+    expected = f'{origin}: expected label names like {{"0": "background", "1": "liver"}}'
+    if isinstance(content, list):
+        content = {str(value): name for value, name in enumerate(content)}
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{expected}, found {json.dumps(content)[:80]}.")
+    pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in content.items()]
+    names: dict[int, str] = {}
+    for value, name in pairs:
+        if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).isdecimal():
+            raise InputError(f"{expected}, found the value {value!r} for {name!r}.")
+        if name.strip().lower() == "ignore":
+            raise InputError(
+                f"{origin}: found the label {name!r} ({value}), nnU-Net's for voxels to leave out, expected only classes: every "
+                "voxel of a labeled scan counts here. Give the scans that have such voxels as --unlabeled and take "
+                f"{name!r} out of the file, or set these voxels to the class they belong to."
+            )
+        # MONAI would evaluate or look up the first three; the others end a cell of the README's table
+        if not name.strip() or name[0] in "$@%" or re.search(r"[|\x00-\x1f]", name):
+            raise InputError(
+                f"{origin}: found the label name {name!r}, expected words that do not begin with $, @ or %."
+            )
+        if int(value) in names:
+            raise InputError(f"{origin}: found two names for the value {value}: {names[int(value)]!r} and {name!r}.")
+        names[int(value)] = "background" if int(value) == 0 and name.strip().lower() == "background" else name.strip()
+    if names.get(0, "background") != "background":
+        raise InputError(f"{origin}: found {names[0]!r} as the name of 0, expected 'background'.")
+    if len({name.lower() for name in names.values()}) != len(names):
+        raise InputError(
+            f"{origin}: found the names {sorted(names.values())}, expected names that differ in lower case."
+        )
+    return {0: "background"} | dict(sorted(names.items()))

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much memory a training takes: an estimate, fitted to what ``bench.memory`` measures (docs/memory.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..errors import InputError
+
+__all__ = ["estimate_bytes", "parse_memory"]
+
+UNITS = {"MB": 10**6, "GB": 10**9}
+
+# fitted to POINTS so that the largest relative error is smallest; docs/memory.md has the numbers
+PROCESS = 700e6  # interpreter, torch, MONAI
+PER_SQUARED_FEATURE = 1.12e6  # weights of all networks, their gradients and momentum
+PER_FEATURE_VOXEL = 172.0  # what a convolution needs for one volume of the batch after the other
+PER_FEATURE_VOXEL_OF_BATCH = 85.5  # what a stream keeps for its backward pass
+PER_CLASS_VOXEL_OF_BATCH = 52.0  # logits, probabilities, noised label maps
+MARGIN = 1.09  # no measured point is further above the fit
+
+
+def parse_memory(text: str) -> int:
+    """
+    Bytes of a text like ``8GB`` (10^9 bytes each) or ``800MB``.
+
+    Raises:
+        InputError: if it is no positive number with one of these units.
+    """
+    number, unit = text.strip()[:-2].strip(), text.strip()[-2:].upper()
+    try:
+        size = float(number)
+    except ValueError:
+        size = math.nan
+    if unit not in UNITS or not math.isfinite(size) or size <= 0:
+        raise InputError(f"--memory: found {text!r}, expected a number with its unit, such as 8GB or 800MB.")
+    return int(size * UNITS[unit])
+
+
+def estimate_bytes(patch_size: Sequence[int], features: int, batch_size: int, num_classes: int) -> int:
+    """
+    Peak memory of a training, without scans kept in memory::
+
+        1.09 * (P + a F^2 + max(b, c B) F V + d B C V)
+
+    with ``F`` features, ``V`` voxels of a patch, ``B`` patches of each kind in a batch and ``C`` classes.
+
+    Args:
+        patch_size: sides in voxels.
+        features: channels at full resolution.
+        batch_size: patches, the larger of the labeled and the unlabeled batch.
+        num_classes: with the background.
+
+    Returns:
+        Bytes, on CPU in float32; what a GPU takes is not measured.
+    """
+    voxels = math.prod(patch_size)
+    fitted = (
+        PROCESS
+        + PER_SQUARED_FEATURE * features**2
+        + max(PER_FEATURE_VOXEL, PER_FEATURE_VOXEL_OF_BATCH * batch_size) * features * voxels
+        + PER_CLASS_VOXEL_OF_BATCH * batch_size * num_classes * voxels
+    )
+    return int(MARGIN * fitted)

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scans of every section of a data set: found, read, compared, and the labels they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError, raise_if_any
+from ..keys import DatalistKeys as Keys
+from .find import FLAGS, Scan, find_scans
+from .inspect import ScanFacts, inspect_scans
+
+__all__ = [
+    "TITLES",
+    "Inspected",
+    "domains",
+    "draw_validation",
+    "find_sections",
+    "inspect_sections",
+    "label_values",
+    "refuse_overlap",
+]
+
+TITLES = {
+    Keys.TRAINING: "labeled",
+    Keys.UNLABELED: "unlabeled",
+    Keys.VALIDATION: "validation",
+    Keys.TESTING: "testing",
+}
+Inspected = list[tuple[Scan, ScanFacts]]
+
+
+def find_sections(paths: Mapping[Keys, str]) -> tuple[dict[int, str], dict[Keys, list[Scan]]]:
+    """Label names that lie beside the labeled scans, and the scans of every section, each with its domain."""
+    found = {section: find_scans(path, section) for section, path in paths.items() if path or section == Keys.TRAINING}
+    scans = {section: found[section].scans if section in found else [] for section in paths}
+    labeled, unlabeled = paths[Keys.TRAINING], paths[Keys.UNLABELED]
+    if unlabeled and Path(unlabeled).is_dir() and Path(unlabeled).resolve() == Path(labeled).resolve():
+        # one folder in which only some scans have a label
+        scans[Keys.UNLABELED] = [scan for scan in scans[Keys.TRAINING] if scan.label is None]
+        scans[Keys.TRAINING] = [scan for scan in scans[Keys.TRAINING] if scan.label is not None]
+        if not scans[Keys.UNLABELED]:
+            raise InputError(f"--unlabeled {unlabeled}: found a label for every scan, expected some without.")
+    problems = []
+    for section, items in scans.items():
+        missing = [scan.image for scan in items if scan.label is None]
+        if section != Keys.UNLABELED and missing and len(missing) == len(items):
+            problems.append(
+                f"--{FLAGS[section]} {paths[section]}: found {len(items)} images and no labels, expected labels in labelsTr "
+                "beside imagesTr, in labels beside images, or in files of the same name that end in _label."
+            )
+        elif section != Keys.UNLABELED:
+            advice = "; to use it without, give the same folder with --unlabeled" if section == Keys.TRAINING else ""
+            problems += [f"{image}: found no label, expected one in --{FLAGS[section]}{advice}." for image in missing]
+    raise_if_any(problems, "Cannot make the bundle")
+
+    homes = {section: item.home for section, item in found.items()}
+    for section, home in homes.items():
+        # two folders of one name are told apart by the name of the folder above
+        twice = len({other for other in homes.values() if other.name == home.name}) > 1
+        name = f"{home.parent.name}/{home.name}" if twice else home.name
+        scans[section] = [replace(scan, domain=scan.domain or name) for scan in scans[section]]
+    return found[Keys.TRAINING].label_names, scans
+
+
+def domains(items: Inspected) -> str:
+    return ", ".join(dict.fromkeys(scan.domain for scan, _ in items))
+
+
+def inspect_sections(
+    scans: Mapping[Keys, list[Scan]], frame: int | None, skip_broken: bool
+) -> tuple[dict[Keys, Inspected], dict[str, list[str]]]:
+    """Every section's scans with what was read, and the unlabeled ones that are left out."""
+    groups: dict[Keys, Inspected] = {}
+    problems: list[str] = []
+    skipped: dict[str, list[str]] = {}
+    for section, items in scans.items():
+        groups[section], broken = inspect_scans(items, frame, section != Keys.UNLABELED, f"reading {TITLES[section]}")
+        if section == Keys.UNLABELED and skip_broken:
+            skipped = broken
+        else:
+            problems += [sentence for sentences in broken.values() for sentence in sentences]
+            if section == Keys.UNLABELED and broken:
+                problems[-1] += " (--skip_broken True leaves broken unlabeled scans out.)"
+    raise_if_any(problems, "Cannot make the bundle")
+    return groups, skipped
+
+
+def refuse_overlap(groups: Mapping[Keys, Inspected]) -> list[str]:
+    """Refuse a scan that is trained on with its label and used elsewhere; notes on other repetitions."""
+    seen: dict[str, tuple[Keys, str]] = {}
+    problems, notes = [], []
+    for section, items in groups.items():  # the labeled scans come first
+        for scan, facts in items:
+            other = seen.setdefault(facts.checksum, (section, scan.image))
+            if other == (section, scan.image):
+                continue
+            sentence = f"{scan.image} ({TITLES[section]}) is the same scan as {other[1]} ({TITLES[other[0]]})"
+            if other[0] == Keys.TRAINING and section != Keys.TRAINING:
+                why = "is no news" if section == Keys.UNLABELED else "would score what was learned"
+                problems.append(f"{sentence}, which {why}; expected it in one of the two.")
+            else:
+                notes.append(f"{sentence}.")
+    raise_if_any(problems, "Cannot make the bundle")
+    return notes
+
+
+def label_values(
+    groups: Mapping[Keys, Inspected], given: Mapping[int, str], labels: str, remap: bool
+) -> tuple[list[int], list[str], list[str]]:
+    """Label values in the files in the order of the classes, the classes' names, and notes."""
+    counted = {
+        s: [(scan, f.label_counts or {}) for scan, f in items] for s, items in groups.items() if s != Keys.UNLABELED
+    }
+    training = counted[Keys.TRAINING]
+    found = sorted({value for _, counts in training for value in counts})
+    if len(found) == 1:
+        what = f"the label {training[0][0].label} holds" if len(training) == 1 else f"all {len(training)} labels hold"
+        raise InputError(
+            f"Cannot make the bundle: {what} only the value {found[0]}, expected at least one labeled structure."
+        )
+
+    origin = f"--labels {labels}" if labels else "the label names beside the labeled scans"
+    values = sorted({0, *(given or found)})
+    if given:
+        unknown = {v: scan for items in counted.values() for scan, counts in items for v in counts if v not in values}
+        raise_if_any(
+            [
+                f"{scan.label}: found the value {value}, expected only those that {origin} names: {values}; name it there."
+                for value, scan in sorted(unknown.items())
+            ],
+            "Cannot make the bundle",
+        )
+    else:
+        problems = [
+            f"{scan.label}: found the values {sorted(set(counts) - set(values))}, which no labeled training scan has: {values}."
+            for section, items in counted.items()
+            for scan, counts in items
+            if section != Keys.TRAINING and set(counts) - set(values)
+        ]
+        raise_if_any(problems, "Cannot make the bundle")
+    if values != list(range(len(values))) and not remap:
+        mapping = ", ".join(f"{value} to {i}" for i, value in enumerate(values) if value != i)
+        raise InputError(
+            f"Cannot make the bundle: found the label values {values}, expected 0 to {len(values) - 1} without a gap. Either "
+            f"--remap True writes copies of the labels into the bundle with {mapping}, or --labels names every value up "
+            f"to {values[-1]}, also those that no scan has."
+        )
+    names = [given.get(value, "background" if value == 0 else f"label {value}") for value in values]
+    notes = [
+        f"No labeled training scan has {name!r} (value {value}): it cannot be learned."
+        for value, name in zip(values, names)
+        if value not in found
+    ]
+    empty = sum(not any(value > 0 for value in counts) for _, counts in training)
+    if empty:
+        notes.append(f"{empty} of {len(training)} labels are empty.")
+    return values, names, notes
+
+
+def draw_validation(items: Inspected, share: float, seed: int) -> tuple[Inspected, Inspected]:
+    """Deal labeled scans to training and validation: ``share``, rounded, at least one to each."""
+    count = max(1, round(share * len(items)))
+    if count >= len(items):
+        raise InputError(
+            f"--validation_share: found {share} of {len(items)} labeled scans, expected at least one to be left for training."
+        )
+    # RandomState, not default_rng: NumPy promises that its draws never change
+    drawn = set(np.random.RandomState(seed).permutation(len(items))[:count].tolist())
+    left = [item for i, item in enumerate(items) if i not in drawn]
+    if not any(value > 0 for _, facts in left for value in facts.label_counts or ()):
+        raise InputError("--validation_share: found only empty labels left for training, expected another --seed.")
+    return left, [item for i, item in enumerate(items) if i in drawn]

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a bundle of somebody's own scans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from ..bundle.lint import check_config, check_metadata
+from ..data.datalists import datalist
+from ..data.nifti import save_nifti
+from ..errors import InputError, raise_if_any
+from ..files import read_json
+from ..keys import DatalistKeys as Keys
+from .find import FLAGS, Scan
+from .recipe import COMMENT
+from .sections import Inspected
+
+__all__ = ["check_files", "dump", "is_current", "list_scans", "plan_copies", "write_copy"]
+
+COPIES = "scans"  # folder in the bundle for scans that had to be changed
+
+
+def plan_copies(
+    groups: Mapping[Keys, Inspected], folder: Path, frame: int | None, mapping: Mapping[int, int] | None
+) -> tuple[dict[Path, tuple[str, bool]], dict[Keys, list[Scan]]]:
+    """Files to write (target to source, and whether it is a label), and the scans with the paths to list."""
+    copies: dict[Path, tuple[str, bool]] = {}
+    listed: dict[Keys, list[Scan]] = {}
+
+    def place(source: str, section: Keys, case: str, is_label: bool) -> str:
+        if Path(source).is_dir() or not ((is_label and mapping) or _is_4d(source, frame)):
+            return source
+        target = folder / COPIES / FLAGS[section] / f"{case}_{'label' if is_label else 'image'}.nii.gz"
+        copies[target] = (source, is_label)
+        return str(target.relative_to(folder))
+
+    for section, items in groups.items():
+        listed[section] = [
+            replace(
+                scan,
+                image=place(scan.image, section, scan.case, False),
+                label=place(scan.label, section, scan.case, True) if scan.label and section != Keys.UNLABELED else None,
+            )
+            for scan, _ in items
+        ]
+    return copies, listed
+
+
+def _is_4d(path: str, frame: int | None) -> bool:
+    if frame is None:
+        return False
+    shape: tuple[int, ...] = nib.load(path).shape  # type: ignore[attr-defined]
+    return len(shape) > 3 and shape[3] > 1
+
+
+def write_copy(source: Path, target: Path, frame: int | None, mapping: Mapping[int, int] | None) -> None:
+    """A 3-D copy of a NIfTI file: one volume of it, and other label values."""
+    image: Any = nib.load(source)
+    voxels = np.asanyarray(image.dataobj)
+    if voxels.ndim > 3:
+        voxels = voxels.reshape(*voxels.shape[:3], -1)[..., frame if voxels.shape[3] > 1 else 0]
+    if mapping is not None:
+        remapped = np.zeros(voxels.shape, np.uint8 if len(mapping) <= 256 else np.uint16)
+        for value, new in mapping.items():
+            remapped[voxels == value] = new
+        voxels = remapped
+    elif voxels.dtype == np.float64:
+        voxels = voxels.astype(np.float32)  # what a scale factor in the header makes of integers
+    save_nifti(target, voxels, image.affine)
+
+
+def list_scans(
+    listed: Mapping[Keys, list[Scan]], label_names: Sequence[str], how_made: Mapping[str, Any]
+) -> dict[str, Any]:
+    def items(section: Keys) -> list[dict[str, str]]:
+        return [
+            {
+                Keys.IMAGE.value: scan.image,
+                **({Keys.LABEL.value: scan.label} if scan.label is not None else {}),
+                Keys.DOMAIN.value: scan.domain,
+            }
+            for scan in listed[section]
+        ]
+
+    return datalist(
+        {str(i): label for i, label in enumerate(label_names)},
+        training=items(Keys.TRAINING),
+        unlabeled=items(Keys.UNLABELED),
+        validation=items(Keys.VALIDATION),
+        testing=items(Keys.TESTING),
+        **how_made,
+    )
+
+
+def check_files(files: Mapping[str, str], num_classes: int) -> None:
+    """What the tests of the project check of its own bundles."""
+    problems = check_metadata(json.loads(files["configs/metadata.json"]), num_classes)
+    for workflow in ("train", "evaluate", "inference"):
+        problems += check_config(json.loads(files[f"configs/{workflow}.json"]))
+    raise_if_any(problems, "Cannot make the bundle")
+
+
+def is_current(folder: Path, files: Mapping[str, str], copies: Mapping[Path, Any], overwrite: bool) -> bool:
+    """
+    Whether nothing is to be written.
+
+    Raises:
+        InputError: if writing would change what somebody may rely on.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: found a file, expected a folder or nothing.")
+    there = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    if not there:
+        return False
+    differing = [
+        path for path, text in files.items() if path in there and there[path].read_text("utf-8", "replace") != text
+    ]
+    missing = [path for path in files if path not in there] + [str(c) for c in copies if not c.is_file()]
+    if not differing and not missing:
+        return True
+    mine = set(files) | {target.relative_to(folder).as_posix() for target in copies}
+    others = sorted(path for path in there if path not in mine and not path.startswith(f"{COPIES}/"))
+    advice = "choose another name, or move the folder away"
+    if others:
+        raise InputError(
+            f"{folder}: exists and holds {', '.join(others[:5])}, which this command did not write; {advice}."
+        )
+    config = there.get("configs/train.json")
+    if config is not None and read_json(config, "a bundle's configuration").get("_comment") != COMMENT:
+        raise InputError(f"{folder}: exists and was not made by this command; {advice}.")
+    if differing and not overwrite:
+        raise InputError(
+            f"{folder}: exists with other content in {', '.join(differing)}; {advice}, or add --overwrite True."
+        )
+    return False
+
+
+def dump(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
