@@ -7,6 +7,8 @@ import os
 
 from .bundle.teachers import load_teachers
 from .checks.input_checks import InputChecks
+from .checks.settings import Settings
+from .checks.trained_settings import TrainedSettings
 from .data.caching import ScanCache
 from .data.datalists import load_datalist
 from .data.loaders import EndlessDataLoader, RandomDraws
@@ -79,7 +81,9 @@ __all__ = [
     "ScanReader",
     "ScanSegmenter",
     "ScoreTable",
+    "Settings",
     "SigmoidRampUp",
+    "TrainedSettings",
     "TrainingCheckpoint",
     "TrainingProgress",
     "VNet",

@@ -17,7 +17,8 @@ from monai.bundle import ConfigParser
 
 from dtlp_components.bench.memory import POINTS
 from dtlp_components.bundle.lint import check_config, check_metadata
-from dtlp_components.bundle.render import RECIPES, render
+from dtlp_components.bundle.recipes import RECIPES
+from dtlp_components.bundle.render import render
 from dtlp_components.data.datalists import load_datalist
 from dtlp_components.deploy.export import export_bundle
 from dtlp_components.deploy.pack import pack_bundle

@@ -95,9 +95,9 @@ class InferenceVariant:
         settings = network_settings(parser)
         device = settings["device"]
         self.patch_size = settings["patch_size"]
-        self.overlap, self.mode = (parser.get_parsed_content(key) for key in ("window_overlap", "window_mode"))
+        self.overlap, self.mode = (parser.get_parsed_content(key) for key in ("window_overlap", "inferer::mode"))
         with tempfile.TemporaryDirectory() as folder:
-            parser["model_file"] = os.path.join(folder, "model.pt")
+            parser["model_file"] = plain_parser["model_file"] = os.path.join(folder, "model.pt")
             torch.save(dict(student), parser["model_file"])
             self.network = parser.get_parsed_content("network")
         self.inferer = parser.get_parsed_content("inferer")

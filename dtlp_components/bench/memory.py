@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser
 
-from ..bundle.render import RECIPES
+from ..bundle.recipes import RECIPES
 from ..own_data.memory import estimate_bytes
 
 __all__ = ["main", "measure_bytes", "peak_bytes"]

@@ -246,7 +246,7 @@ def _walk(config: Any, id: str = "") -> Iterator[tuple[str, Any]]:
 def _strings(config: Any) -> Iterator[tuple[str, str]]:
     """Every string that MONAI resolves, with its id; descriptions are not among them."""
     for id, value in _walk(config):
-        if isinstance(value, str) and id.rpartition("::")[2] not in ("_desc_", "_comment"):
+        if isinstance(value, str) and not id.startswith("_comment") and id.rpartition("::")[2] != "_desc_":
             yield id, value
 
 

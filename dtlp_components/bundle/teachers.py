@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from ..errors import InputError, first_line
+from ..key_table import key_table, model_keys
 from ..keys import PseudoLabelSources as Sources
 
 __all__ = ["Teachers", "load_teachers", "load_training_networks"]
@@ -79,7 +80,7 @@ def load_teachers(
     Args:
         train_config: the bundle's ``train.json``.
         checkpoint: the run's ``checkpoints/last.pt``.
-        settings: values of keys of ``train.json`` that shape the networks.
+        settings: values by key, of which those are taken that shape the networks.
         device: where they compute.
 
     Raises:
@@ -91,13 +92,27 @@ def load_teachers(
         )
     parser = ConfigParser()
     parser.read_config(train_config)
-    parser.update({**settings, "device": str(device)})
+    recorded = _recorded_settings(checkpoint)
+    parser.update(
+        {name: value for name, value in {**settings, **recorded}.items() if name in model_keys(teachers=True)}
+    )
+    parser["device"] = str(device)
     load_training_networks(parser, checkpoint)
-    # mapped: what is asked for is a few bytes of it
-    progress = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["progress"]
-    if progress["settings"].get("batch_size_unlabeled") == 0:
+    if recorded.get("batch_size_unlabeled") == 0:
         raise InputError(
             f"{Path(checkpoint).absolute()}: found a training on labeled scans alone, which trains no teachers; expected "
             "one with --batch_size_unlabeled above 0."
         )
     return Teachers(parser.get_parsed_content("pseudo_labeler"))
+
+
+def _recorded_settings(checkpoint: str) -> dict[str, Any]:
+    """What the training recorded beside its weights, as far as the table of keys allows it; empty if it cannot be read."""
+    try:
+        # mapped: what is asked for is a few bytes of it
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        settings: dict[str, Any] = content["progress"]["settings"]
+    except Exception:  # torch raises many kinds; whoever loads the networks says what is wrong
+        return {}
+    table = key_table()
+    return {name: value for name, value in settings.items() if name in table and table[name].accepts(value)}

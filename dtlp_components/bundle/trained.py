@@ -12,9 +12,10 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import read_object
+from ..key_table import model_keys
 from ..networks.weights import load_weights
-from ..run_folder import model_settings_file
-from .render import METADATA_FACTS
+from ..run_folder import RunFolder, read_record
+from .metadata import METADATA_FACTS
 
 __all__ = ["TrainedBundle", "find_trained"]
 
@@ -26,14 +27,14 @@ class TrainedBundle:
 
     Args:
         folder: of the bundle.
-        run: ``output_dir`` of the training.
+        run: folder of the training.
         weights: the student's state dict.
         settings: values of the configuration's root keys that the weights were trained with; empty if the run has no
             record, which means those of the configuration.
     """
 
     folder: Path
-    run: Path
+    run: RunFolder
     weights: Path
     settings: dict[str, Any]
 
@@ -44,20 +45,29 @@ class TrainedBundle:
 
     @property
     def changed_settings(self) -> dict[str, Any]:
-        """The settings that differ from the configuration's."""
-        config = read_object(self.folder / "configs" / "inference.json")
-        return {name: value for name, value in self.settings.items() if config.get(name) != value}
+        """The student's settings that differ from the bundle's own, which ``train.json`` has as they are."""
+        config = read_object(self.folder / "configs" / "train.json")
+        return {
+            name: self.settings[name]
+            for name in model_keys()
+            if name in self.settings and config.get(name) != self.settings[name]
+        }
+
+    def config(self, workflow: str = "inference") -> dict[str, Any]:
+        """Configuration of a workflow with the settings of the training in it, and the overlay it was trained with."""
+        files = [self.folder / "configs" / f"{workflow}.json"]
+        if self.settings.get("preprocessing_variant") == "published":
+            files.append(self.folder / "configs" / "published.json")
+            if not files[1].is_file():
+                raise InputError(
+                    f"{files[1]}: no such file, but {self.weights} were trained with it; is this the bundle that was trained?"
+                )
+        config: dict[str, Any] = ConfigParser.load_config_files([str(file) for file in files])
+        return config | {name: value for name, value in self.settings.items() if name in config}
 
     def parser(self, workflow: str = "inference") -> ConfigParser:
-        """Configuration of a workflow with the settings of the training in it."""
-        config = read_object(self.folder / "configs" / f"{workflow}.json")
-        unknown = sorted(set(self.settings) - set(config))
-        if unknown:
-            raise InputError(
-                f"{model_settings_file(self.run)}: trained with {unknown}, which {self.folder}/configs/{workflow}.json "
-                "does not have; is this the bundle that was trained?"
-            )
-        return ConfigParser(config | self.settings)
+        """:py:meth:`config`, to take components from."""
+        return ConfigParser(self.config(workflow))
 
     def load_student(self) -> nn.Module:
         """
@@ -70,26 +80,29 @@ class TrainedBundle:
         return load_weights(network, str(self.weights))
 
 
-def find_trained(bundle: str, run_dir: str = "") -> TrainedBundle:
+def find_trained(bundle: str, run_dir: str = "", model_file: str = "") -> TrainedBundle:
     """
     Find a bundle's files and the weights of a training.
 
     Args:
         bundle: folder of the bundle.
         run_dir: ``output_dir`` of the training; the bundle's folder if empty.
+        model_file: weights in a run's ``models/``; those of `run_dir` if empty.
 
     Raises:
-        InputError: if there is no such bundle, or no weights.
+        InputError: if there is no such bundle, no weights, or a record that is damaged.
     """
-    folder, run = Path(bundle), Path(run_dir or bundle)
+    folder = Path(bundle)
     missing = [name for name in ("inference", "metadata") if not (folder / "configs" / f"{name}.json").is_file()]
     if missing:
-        raise InputError(f"{folder.absolute()}: no bundle, since configs/{missing[0]}.json is not in it.")
-    weights = run / "models" / "model.pt"
+        raise InputError(
+            f"{folder.absolute()}: expected the folder of a bundle, got none with configs/{missing[0]}.json."
+        )
+    run = RunFolder.of_weights(model_file) if model_file else RunFolder(run_dir or bundle)
+    weights = Path(model_file) if model_file else run.model
     if not weights.is_file():
         raise InputError(
             f"No weights at {weights.absolute()}. Train first (python -m monai.bundle run training --config_file "
             f"{folder}/configs/train.json), or give --run_dir, the output_dir of the training."
         )
-    record = model_settings_file(run)
-    return TrainedBundle(folder, run, weights, read_object(record) if record.is_file() else {})
+    return TrainedBundle(folder, run, weights, read_record(run.model_settings) if run.model_settings.exists() else {})

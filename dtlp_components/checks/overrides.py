@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys on a ``monai.bundle run`` command line that its configuration does not have."""
+"""Keys on a ``monai.bundle run`` command line that its configuration does not have, or that have a wrong value."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import functools
 import inspect
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import fire
@@ -16,11 +17,19 @@ from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, Referenc
 from monai.bundle.scripts import create_workflow, run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
+from ..key_table import check_values
+
 __all__ = ["no_such_key", "override_problems"]
+
+# keys that an overlay file sets, since they go with others: the key, its values, the file
+IN_OVERLAYS = {"preset": ("paper", "paper.json"), "preprocessing_variant": ("published", "published.json")}
 
 
 def override_problems(arguments: Sequence[str]) -> list[str]:
-    """Keys of a ``monai.bundle run`` command line that its config file does not have."""
+    """
+    One sentence per key of a ``monai.bundle run`` command line that its configuration does not have, that only an overlay
+    can set, or whose value is not of its kind.
+    """
     given = _parse_run_command(arguments)
     args_file = given.get("args_file")
     from_file = ConfigParser.load_config_file(args_file) if isinstance(args_file, str) else {}
@@ -37,11 +46,27 @@ def override_problems(arguments: Sequence[str]) -> list[str]:
 
     problems = []
     for origin, keys in (("on the command line", given.get("override", {})), (f"in {args_file}", from_file)):
-        for key in keys:
-            if key in parameters or _has_id(config, key):
+        for key, value in keys.items():
+            if key in IN_OVERLAYS and value != config.get(key):
+                problems.append(_overlay_sentence(key, value, config_file))
+            elif key in parameters:
                 continue
-            problems.append(no_such_key(f"--{key} ({origin})", key, candidates, config_file))
+            elif not _has_id(config, key):
+                problems.append(no_such_key(f"--{key} ({origin})", key, candidates, config_file))
+            elif value is None and config.get(key) is not None:
+                problems.append(f"--{key}: MONAI leaves out a None that is given; write it as --{key} '$None'")
+            elif not (isinstance(value, str) and value.startswith(("$", "@"))):  # MONAI computes it
+                problems += check_values({key: value})
     return problems
+
+
+def _overlay_sentence(key: str, value: Any, config_file: Any) -> str:
+    expected, overlay = IN_OVERLAYS[key]
+    if value != expected:
+        return f"--{key}: expected {expected!r}, which the overlay {overlay} sets, got {value!r}."
+    files = [config_file] if isinstance(config_file, str) else list(config_file)
+    listed = [*files, str(Path(files[0]).with_name(overlay))]
+    return f'--{key} {value}: this is an overlay file now. Leave the key out and write --config_file "{listed}"'
 
 
 def no_such_key(subject: str, key: str, known: Sequence[str], config_file: Any) -> str:

@@ -1,32 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which values of settings can be meant."""
+"""Which values of settings can be meant: each by the table of keys, and some together."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import torch
 
-__all__ = ["TWO_VOXELS", "has_two_voxels", "is_number", "is_whole", "nearest_multiples"]
+from ..errors import first_line, raise_if_any
+from ..key_table import check_values
+from .overrides import override_problems
 
-TWO_VOXELS = "leaves two voxels at the deepest stage, of which instance norm makes +1 and -1 whatever they are"
+__all__ = ["TWO_VOXELS", "Settings", "has_two_voxels", "patch_size_problems"]
 
-
-def has_two_voxels(patch_size: Sequence[int], divisor: int) -> bool:
-    """Whether a patch has two voxels where the network has reduced its sides by ``divisor``."""
-    return math.prod(side // divisor for side in patch_size) == 2
-
-
-def nearest_multiples(value: int, divisor: int) -> str:
-    below = max(value // divisor, 1) * divisor
-    return str(below) if value <= below else f"{below} or {below + divisor}"
+TWO_VOXELS = "leaves only two voxels at the deepest stage; instance norm maps any two values to +1 and -1"
+DIVISOR = 16  # four stages below full resolution, each with half of it
 
 
-def is_whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+class Settings:
+    """
+    The values of a configuration's keys, checked before anything is done with them.
+
+    It stands in ``checks::settings`` of a bundle's JSON, which names every key that has a value. ``initialize`` calls
+    :py:meth:`check` first of all: a seed that is no number would otherwise end in a traceback of whoever takes it.
+
+    Args:
+        values: by the name of their key; read by :py:class:`dtlp_components.InputChecks` and recorded by the training.
+        arguments: ``sys.argv``. If it is a ``python -m monai.bundle run`` command, every key on it (and in its
+            ``args_file``) must exist in the configuration, and its value be of the key's kind.
+        device: that torch has to know and this machine to have.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], arguments: Sequence[str] = (), device: str | torch.device = "cpu"
+    ) -> None:
+        self.values, self.arguments, self.device = dict(values), arguments, device
+
+    def problems(self) -> list[str]:
+        """One sentence per value that cannot be meant."""
+        on_the_command_line = override_problems(self.arguments)
+        # what a wrong value on the command line is said to be need not be said again
+        of_values = [problem for problem in check_values(self.values) if problem not in on_the_command_line]
+        return [*on_the_command_line, *of_values, *self._joint_problems()]
+
+    def check(self) -> None:
+        """
+        Raises:
+            InputError: if there is a problem, with all of them.
+        """
+        raise_if_any(self.problems())
+
+    def _joint_problems(self) -> Iterator[str]:
+        try:
+            torch.empty(0, device=self.device)
+        except (AssertionError, RuntimeError, TypeError) as error:
+            there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+            yield f"--device: expected one of {', '.join(there)}, got {str(self.device)!r} ({first_line(error)})."
+        sides = self.values.get("patch_size")
+        if isinstance(sides, (list, tuple)) and not check_values({"patch_size": sides}):
+            yield from patch_size_problems(sides, str(self.values.get("norm", "instance")))
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+def patch_size_problems(sides: Sequence[int], norm: str) -> Iterator[str]:
+    """What is wrong with three positive sides of a patch in voxels, for a network with ``norm``."""
+    if any(side % DIVISOR for side in sides):
+        nearest = ", ".join(_nearest_multiples(side) for side in sides)
+        yield f"--patch_size: expected multiples of {DIVISOR}, got {list(sides)}; nearest: [{nearest}]."
+    elif all(side == DIVISOR for side in sides):
+        yield (
+            f"--patch_size: expected at least one side of {2 * DIVISOR} or more, got {list(sides)}, which leaves one voxel "
+            "at the deepest stage, too few to normalize."
+        )
+    elif norm == "instance" and has_two_voxels(sides):
+        larger = [2 * DIVISOR if side == DIVISOR else side for side in sides]
+        yield f"--patch_size: expected more, such as {larger}, or --norm group, got {list(sides)}, which {TWO_VOXELS}."
+
+
+def has_two_voxels(patch_size: Sequence[int]) -> bool:
+    """Whether a patch has two voxels where the network has reduced its sides most."""
+    return math.prod(side // DIVISOR for side in patch_size) == 2
+
+
+def _nearest_multiples(value: int) -> str:
+    below = max(value // DIVISOR, 1) * DIVISOR
+    return str(below) if value <= below else f"{below} or {below + DIVISOR}"

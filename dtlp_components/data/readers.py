@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import os
 import warnings
@@ -19,7 +18,7 @@ from monai.utils import ensure_tuple, optional_import
 
 from .dicom import series_files
 
-__all__ = ["ScanReader", "load_volume"]
+__all__ = ["ScanReader", "load_series"]
 
 format_number_as_ds, _ = optional_import("pydicom.valuerep", name="format_number_as_ds")
 
@@ -32,23 +31,17 @@ if os.environ.get("MONAI_DICOM_READER", "").lower() != "nvimgcodec":
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader: nvImageCodec decoder plugin did not register")
 
 
-def load_volume(path: str) -> MetaTensor:
+def load_series(folder: str) -> MetaTensor:
     """
-    Read a scan to its last byte.
+    Read a DICOM series.
 
     Args:
-        path: a file, or a folder with one DICOM series.
+        folder: with its slices.
 
     Returns:
-        Voxels ``(1, x, y, z)`` float32, channel first (a NIfTI file's fourth axis becomes the first one), with ``affine``.
+        Voxels ``(1, x, y, z)`` float32 with ``affine``.
     """
-    if path.lower().endswith(".gz"):
-        # nibabel stops after the last voxel; only who reads on gets the checksum compared
-        with gzip.open(path) as file:
-            while file.read(1 << 24):
-                pass
-    reader = _SeriesReader() if os.path.isdir(path) else None
-    volume: MetaTensor = LoadImage(image_only=True, ensure_channel_first=True)(path, reader)
+    volume: MetaTensor = LoadImage(image_only=True, ensure_channel_first=True)(folder, _SeriesReader())
     return volume
 
 
@@ -69,7 +62,7 @@ class ScanReader(ImageReader):
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
         is_series = os.path.isdir(ensure_tuple(data)[0])
-        self._reader: ImageReader = _SeriesReader() if is_series else NibabelReader()
+        self._reader: ImageReader = _SeriesReader() if is_series else NibabelReader(squeeze_non_spatial_dims=True)
         return self._reader.read(data, **kwargs)
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from monai.transforms import generate_spatial_bounding_box
 from tqdm import tqdm
 
+from ..data.volumes import Volume, image_problems, label_problems, pair_problems, read_volume
 from ..errors import InputError
 from ..files import place_file, sha256
 from ..keys import DatalistKeys
@@ -31,26 +32,17 @@ __all__ = [
 FindBox = Callable[[Path, np.ndarray, np.ndarray], list[list[int]]]
 
 
-def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and affine of a NIfTI file, read to its last byte."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.")
-    try:
-        image = nib.load(path)
-        return np.asanyarray(image.dataobj), image.affine  # type: ignore[attr-defined]
-    except Exception as error:  # a broken file makes nibabel, gzip and zlib raise many kinds
-        raise InputError(f"{path}: cannot be read as NIfTI ({type(error).__name__}: {error}).") from error
+def _load(path: Path) -> tuple[np.ndarray, Volume]:
+    """Voxels of a NIfTI file, read to its last byte, and their description."""
+    voxels, described, problems = read_volume(str(path))
+    if voxels is None or described is None:
+        raise InputError(" ".join(problems))
+    return voxels, described
 
 
-def _load_both(image: Path, label: Path, num_axes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Voxels and affine of an image, then of its label, which has the same shape."""
-    voxels, affine = _load(image)
-    label_voxels, label_affine = _load(label)
-    if voxels.ndim != num_axes:
-        raise InputError(f"{image}: found shape {voxels.shape}, expected {num_axes} axes.")
-    if voxels.shape != label_voxels.shape:
-        raise InputError(f"{label}: found shape {label_voxels.shape}, expected that of its image, {voxels.shape}.")
-    return voxels, affine, label_voxels, label_affine
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise InputError(" ".join(problems))
 
 
 def common_affine(image: Path, affine: np.ndarray, label: Path, label_affine: np.ndarray) -> np.ndarray:
@@ -87,8 +79,13 @@ def load_pair(image: Path, label: Path, num_axes: int = 3) -> tuple[np.ndarray, 
     Raises:
         InputError: if a file is missing or broken, or the two differ in shape or axes.
     """
-    voxels, affine, label_voxels, label_affine = _load_both(image, label, num_axes)
-    return voxels, label_voxels, common_affine(image, affine, label, label_affine)
+    (voxels, described), (label_voxels, label_described) = _load(image), _load(label)
+    if voxels.ndim != num_axes:
+        raise InputError(f"{image}: expected {num_axes} axes, got {' x '.join(map(str, voxels.shape))} voxels.")
+    if voxels.shape != label_voxels.shape:
+        raise InputError(" ".join(pair_problems(str(image), described, str(label), label_described)))
+    affines = (np.asarray(volume.affine) for volume in (described, label_described))
+    return voxels, label_voxels, common_affine(image, next(affines), label, next(affines))
 
 
 def count_labels(label: Path, voxels: np.ndarray, names: Mapping[str, str]) -> dict[str, int]:
@@ -147,12 +144,15 @@ def describe_pair(
     Raises:
         InputError: if a file is missing or broken, or the two differ in shape or affine, or the label has other values.
     """
-    voxels, affine, label_voxels, label_affine = _load_both(image, label, num_axes=3)
-    if not np.allclose(affine, label_affine, atol=1e-3):
-        raise InputError(
-            f"{label}: found affine {np.round(label_affine, 3).tolist()}, "
-            f"expected that of its image, {np.round(affine, 3).tolist()}."
-        )
+    (voxels, described), (label_voxels, label_described) = _load(image), _load(label)
+    _refuse(
+        [
+            *image_problems(str(image), described),
+            *label_problems(str(label), label_described),
+            *pair_problems(str(image), described, str(label), label_described),
+        ]
+    )
+    affine = np.asarray(described.affine)
     counts = count_labels(label, label_voxels, names)
     box = {} if find_box is None else {DatalistKeys.PUBLISHED_BOX.value: find_box(label, label_voxels, affine)}
     return {

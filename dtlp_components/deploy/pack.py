@@ -20,8 +20,10 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from ..bundle.compose import WORKFLOWS
+from ..bundle.format_json import format_json
 from ..bundle.lint import check_config, check_metadata
-from ..bundle.render import COMMANDS_FROM, ORIGIN
+from ..bundle.readme import COMMANDS_FROM, ORIGIN
 from ..bundle.trained import TrainedBundle, find_trained
 from ..errors import InputError, raise_if_any
 from ..files import read_object, sha256, write_text
@@ -32,7 +34,7 @@ __all__ = ["pack_bundle", "packed_config", "packed_readme", "vendored"]
 PACKAGE = Path(__file__).parents[1]
 NAME, VENDORED = "dtlp_components", "scripts.dtlp_components"
 CHECKSUMS = "SHA256SUMS"
-WORKFLOWS = ("train", "evaluate", "inference")
+OVERLAYS = ("paper", "published")
 COPIED = ("LICENSE", "configs/logging.conf", "docs/data_license.txt")
 PICTURES = (".png", ".jpg", ".jpeg", ".svg")
 MODEL_ZOO_LIMIT = 25 * 2**20  # bytes a file, see its CONTRIBUTING.md
@@ -75,10 +77,12 @@ def pack_bundle(
     _check_target(target, archive, overwrite)
     trained.load_student()  # complains if settings and weights do not fit
 
-    configs = {workflow: packed_config(trained.parser(workflow).get()) for workflow in WORKFLOWS}
+    configs = {workflow: packed_config(trained.config(workflow)) for workflow in WORKFLOWS}
+    overlays = {name: trained.folder / "configs" / f"{name}.json" for name in OVERLAYS}
+    configs |= {name: vendored(read_object(file)) for name, file in overlays.items() if file.is_file()}
     problems = check_metadata(metadata, configs["inference"]["num_classes"])
     for workflow in WORKFLOWS:
-        problems += [f"{workflow}.json, {p}" for p in check_config(trained.parser(workflow).get())]
+        problems += [f"{workflow}.json, {p}" for p in check_config(trained.config(workflow))]
     for file, content in {**configs, "metadata": metadata}.items():
         problems += [
             f"{file}.json, {id}: {text!r} holds {path}, a path of this machine." for id, text, path in paths_in(content)
@@ -207,7 +211,7 @@ def _link(mark: str, text: str, target: str, pictures: Mapping[str, str]) -> str
 
 def _weights_section(trained: TrainedBundle) -> str:
     """What is known of the weights: their settings where the text above has others, and their scores."""
-    written, changed = read_object(trained.folder / "configs" / "inference.json"), trained.changed_settings
+    written, changed = read_object(trained.folder / "configs" / "train.json"), trained.changed_settings
     lines = ["### The weights in this folder", ""]
     if changed:
         lines += [
@@ -220,7 +224,7 @@ def _weights_section(trained: TrainedBundle) -> str:
         ]
     scores = [
         read_object(file)
-        for file in sorted((trained.run / "evaluation").glob("*_summary.json"))
+        for file in sorted(trained.run.evaluation.glob("*_summary.json"))
         if file.stat().st_mtime >= trained.weights.stat().st_mtime  # else they are of other weights
     ]
     if scores:
@@ -412,4 +416,4 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _dump(config: Mapping[str, Any]) -> str:
-    return json.dumps(config, indent=4, ensure_ascii=False) + "\n"
+    return format_json(config) + "\n"

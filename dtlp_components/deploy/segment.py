@@ -10,8 +10,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ..checks.overrides import no_such_key
 from ..errors import InputError, raise_if_any
-from ..files import read_object
-from ..run_folder import settings_of_weights
+from ..run_folder import RunFolder, read_record
 
 __all__ = ["segment_scans"]
 
@@ -61,9 +60,10 @@ def segment_scans(
     unknown = [name for name in keys if name.partition("::")[0] not in config]
     raise_if_any([no_such_key(f"--{name}", name, list(config), config_file) for name in unknown])
 
-    weights = Path(model_file or Path(bundle, "models", "model.pt"))
-    recorded = settings_of_weights(weights)
-    settings = read_object(recorded) if recorded.is_file() else {}
+    weights = Path(model_file or RunFolder(bundle).model)
+    record_file = RunFolder.of_weights(weights).model_settings
+    record = read_record(record_file) if record_file.exists() else {}
+    overlays = [Path(bundle, "configs", "published.json")] if record.get("preprocessing_variant") == "published" else []
     given: dict[str, Any] = {
         "bundle_root": str(bundle),
         "input": input,
@@ -80,11 +80,14 @@ def segment_scans(
     logging_file = Path(bundle, "configs", "logging.conf")
     workflow = ConfigWorkflow(
         workflow_type="infer",
-        config_file=str(config_file),
+        config_file=[str(file) for file in (config_file, *overlays)],
         meta_file=str(Path(bundle, "configs", "metadata.json")),
         logging_file=str(logging_file) if logging_file.is_file() else None,
-        # what is given wins, and is refused by the checks if it contradicts the record
-        **{**{name: value for name, value in settings.items() if name in config}, **given},
+        # a packed bundle has literals where others ask for the record; the overlay sets the variant with what goes with it
+        **{
+            **{name: value for name, value in record.items() if name in config and name != "preprocessing_variant"},
+            **given,
+        },
     )
     workflow.initialize()
     workflow.run()

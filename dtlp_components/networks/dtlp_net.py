@@ -26,7 +26,7 @@ class DTLPNet(nn.Module):
     - ``query`` and ``key``, the two linear projections of the correlation map (Eq. 18).
 
     Args:
-        student: network of the student.
+        student: network of the student; this one is put on its device.
         diffusion: noising and sampling of label maps.
         correlation_stage: encoder stage whose features give the correlation map; stage ``i`` has ``1 / 2**i`` of the
             resolution, 0 … 4.
@@ -70,6 +70,7 @@ class DTLPNet(nn.Module):
         width = features * 2**correlation_stage
         self.query = PointwiseConv3d(width, width)
         self.key = PointwiseConv3d(width, width)
+        self.to(next(student.parameters()).device)
 
     def use_channels_last(self) -> None:
         """As :py:meth:`VNet.use_channels_last`, for all decoders."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..bundle.render import bundle_names, render_recipe
+from ..bundle.recipes import bundle_names
+from ..bundle.render import render_recipe
 from ..checks.arguments import check_seed
-from ..checks.settings import TWO_VOXELS, has_two_voxels
+from ..checks.settings import patch_size_problems
 from ..errors import raise_if_any
 from ..files import read_json, write_text
+from ..key_table import check_values
 from ..keys import DatalistKeys as Keys
-from ..networks.vnet import VNet
 from .label_names import read_label_names
 from .memory import parse_memory
 from .plan import choose_settings
@@ -205,25 +205,15 @@ def _check_arguments(
             problems.append(f'--intensity_window: found {intensity_window}, expected two rising numbers: "[-175,275]".')
         if modality == "MR":
             problems.append("--intensity_window: found together with --modality MR, expected CT: MR has no unit.")
-    if spacing_mm is not None and (len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm)):
-        problems.append(f'--spacing_mm: found {spacing_mm}, expected three positive numbers: "[1.0,1.0,2.5]".')
-    if patch_size is not None:
-        try:
-            VNet.check_patch_size(patch_size)
-        except ValueError as error:
-            problems.append(f"--patch_size: {error}")
-        else:
-            if has_two_voxels(patch_size, VNet.divisor):
-                problems.append(f"--patch_size: found {patch_size}, which {TWO_VOXELS}; expected a larger one.")
-    for flag, number, least in (
-        ("features", features, 1),
-        ("batch_size_labeled", batch_size_labeled, 1),
-        ("batch_size_unlabeled", batch_size_unlabeled, 0),
-        ("max_iterations", max_iterations, 1),
-        ("frame", frame, 0),
-    ):
-        if number is not None and number < least:
-            problems.append(f"--{flag}: found {number}, expected {least} or more.")
+    keys = {
+        "spacing_mm": spacing_mm, "patch_size": patch_size, "features": features, "batch_size_labeled": batch_size_labeled,
+        "batch_size_unlabeled": batch_size_unlabeled, "max_iterations": max_iterations,
+    }  # fmt: skip
+    problems += check_values({key: value for key, value in keys.items() if value is not None})
+    if patch_size is not None and not check_values({"patch_size": patch_size}):
+        problems += patch_size_problems(patch_size, "instance")
+    if frame is not None and frame < 0:
+        problems.append(f"--frame: expected an integer from 0, got {frame}.")
     if not 0 <= validation_share < 1:
         problems.append(f"--validation_share: found {validation_share}, expected a share from 0 to below 1.")
     if validation and validation_share:

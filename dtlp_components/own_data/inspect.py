@@ -9,17 +9,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from monai.data import MetaTensor
 from tqdm import tqdm
 
-from ..data.dicom import series_problems
-from ..data.readers import load_volume
-from ..data.volumes import PROGRESS_FROM, Volume, describe_volume, pair_problems
-from ..errors import first_line
+from ..data.volumes import (
+    PROGRESS_FROM,
+    Volume,
+    describe_volume,
+    image_problems,
+    label_problems,
+    pair_problems,
+    read_volume,
+)
 from ..transforms.intensity import border_median
 from .find import Scan
 
@@ -97,36 +100,25 @@ def inspect_scans(
 
 def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFacts | None, list[str]]:
     problems: list[str] = []
-    is_folder = Path(scan.image).is_dir()
-    if is_folder and (problems := series_problems(Path(scan.image))):
-        return None, problems
     image = _read(scan.image, frame, problems)
     label = _read(scan.label, frame, problems) if scan.label is not None and with_labels else None
     if image is None or problems:
         return None, problems
     voxels, described = image
     affine = np.asarray(described.affine)
-    if not described.finite:
-        return None, [f"{scan.image}: holds NaN or infinite values."]
-    if described.minimum == described.maximum:
-        return None, [f"{scan.image}: every voxel is {described.minimum:g}."]
-    sizes = nib.affines.voxel_sizes(affine)
-    if not np.isfinite(affine).all() or not (sizes > 0).all():
-        return None, [
-            f"{scan.image}: found voxels of {sizes.tolist()} mm, expected three positive sizes in its header."
-        ]
-
+    problems += image_problems(scan.image, described)
     counts, foreground = None, np.empty(0, np.float32)
     if label is not None and scan.label is not None:
-        labels, label_described = label
-        problems += pair_problems(scan.image, described, scan.label, label_described)
-        if not label_described.finite or not label_described.integer or label_described.minimum < 0:
-            problems.append(f"{scan.label}: a label must hold whole numbers from 0 on.")
-        if problems:
-            return None, problems
+        problems += label_problems(scan.label, label[1])
+        problems += pair_problems(scan.image, described, scan.label, label[1])
+    if problems:
+        return None, problems
+    if label is not None:
+        labels = label[0]
         values, numbers = np.unique(labels, return_counts=True)
         counts = {int(value): int(number) for value, number in zip(values, numbers)}
         foreground = _sample(voxels[labels > 0], _FOREGROUND_SAMPLE)
+    sizes = nib.affines.voxel_sizes(affine)
 
     # RAS: which stored axis is nearest to the patient's x, y, z
     axes = np.argsort(nib.orientations.io_orientation(affine)[:, 0])
@@ -136,7 +128,7 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
         shape=(voxels.shape[x], voxels.shape[y], voxels.shape[z]),
         spacing_mm=(float(sizes[x]), float(sizes[y]), float(sizes[z])),
         orientation="".join(map(str, nib.orientations.aff2axcodes(affine))),
-        whole=described.integer,
+        whole=described.whole,
         minimum=described.minimum,
         percentiles=(low, median, high),
         maximum=described.maximum,
@@ -149,33 +141,28 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
 
 
 def _read(path: str, frame: int | None, problems: list[str]) -> tuple[np.ndarray, Volume] | None:
-    """Voxels ``(x, y, z)`` and their description; a sentence is added to ``problems`` if there is no such thing."""
-    if not Path(path).exists():
-        problems.append(f"{path}: no such file.")
+    """
+    Voxels ``(x, y, z)`` float32, of one volume of a 4-D file if ``frame`` says which, and their description; sentences are
+    added to ``problems`` if there is no such thing.
+    """
+    voxels, described, found = read_volume(path)
+    problems += found
+    if voxels is None or described is None:
         return None
-    try:
-        volume = load_volume(path)
-    except Exception as e:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
-        problems.append(f"{path}: truncated, damaged or no image ({type(e).__name__}: {first_line(e)}).")
-        return None
-    if volume.ndim != 4:
-        problems.append(f"{path}: found shape {list(volume.shape[1:])}, expected three axes.")
-        return None
-    frames = volume.shape[0]
-    if frames > 1 and frame is None:
-        problems.append(
-            f"{path}: found {frames} volumes of {list(volume.shape[1:])} voxels (4-D), expected one; --frame 0 to "
-            f"--frame {frames - 1} takes one of them."
-        )
-        return None
-    if frames > 1 and frame is not None:
+    if voxels.ndim == 4:
+        frames = voxels.shape[3]
+        if frame is None:
+            (sentence,) = (p for p in image_problems(path, described) if "4-D" in p)
+            problems.append(f"{sentence} --frame 0 to --frame {frames - 1} takes one of them.")
+            return None
         if not 0 <= frame < frames:
             problems.append(
-                f"{path}: found {frames} volumes (4-D), expected more than --frame {frame}, which counts from 0."
+                f"{path}: expected more than --frame {frame}, which counts from 0, got {frames} volumes (4-D)."
             )
             return None
-        volume = MetaTensor(volume.as_tensor()[frame : frame + 1], affine=volume.affine)
-    return np.ascontiguousarray(volume.as_tensor().numpy()[0]), describe_volume(volume)
+        voxels = voxels[..., frame]
+        described = describe_volume(voxels, np.asarray(described.affine))
+    return np.ascontiguousarray(voxels, dtype=np.float32), described
 
 
 def _sample(values: np.ndarray, most: int) -> np.ndarray:

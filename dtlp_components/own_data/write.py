@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from ..bundle.compose import WORKFLOWS, with_overlay
 from ..bundle.lint import check_config, check_metadata
 from ..data.datalists import datalist
 from ..data.nifti import save_nifti
@@ -101,9 +102,11 @@ def list_scans(
 
 def check_files(files: Mapping[str, str], num_classes: int) -> None:
     """What the tests of the project check of its own bundles."""
-    problems = check_metadata(json.loads(files["configs/metadata.json"]), num_classes)
-    for workflow in ("train", "evaluate", "inference"):
-        problems += check_config(json.loads(files[f"configs/{workflow}.json"]))
+    configs = {name: json.loads(files[f"configs/{name}.json"]) for name in (*WORKFLOWS, "paper", "metadata")}
+    problems = check_metadata(configs["metadata"], num_classes)
+    for workflow in WORKFLOWS:
+        problems += check_config(configs[workflow])
+    problems += check_config(with_overlay(configs["train"], configs["paper"]))
     raise_if_any(problems, "Cannot make the bundle")
 
 
@@ -133,7 +136,7 @@ def is_current(folder: Path, files: Mapping[str, str], copies: Mapping[Path, Any
             f"{folder}: exists and holds {', '.join(others[:5])}, which this command did not write; {advice}."
         )
     config = there.get("configs/train.json")
-    if config is not None and read_json(config, "a bundle's configuration").get("_comment") != COMMENT:
+    if config is not None and read_json(config, "a bundle's configuration").get("_comment", [""])[0] != COMMENT:
         raise InputError(f"{folder}: exists and was not made by this command; {advice}.")
     if differing and not overwrite:
         raise InputError(

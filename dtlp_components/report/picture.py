@@ -3,24 +3,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from monai.networks.utils import eval_mode
 from monai.transforms import Compose
 from monai.utils.enums import CommonKeys as Keys
 
 from ..bundle.teachers import load_training_networks
+from ..bundle.trained import find_trained
 from ..data.datalists import load_datalist
 from ..errors import InputError
 from ..handlers.pseudo_label_monitor import predict_sources
 from ..metrics.overlap import batch_dice
-from ..run_folder import model_settings_file
+from ..run_folder import RunFolder
 
 __all__ = ["draw_panels", "write_picture"]
 
@@ -55,15 +54,12 @@ def write_picture(
     Raises:
         InputError: if there is no checkpoint or no such scan.
     """
-    checkpoint = Path(output_dir, "checkpoints", "last.pt")
+    run = RunFolder(output_dir)
+    checkpoint = run.last
     if not checkpoint.is_file():  # before anything that takes time
         raise InputError(f"No checkpoint at {checkpoint.absolute()}: train first, or give the run's output_dir.")
-    parser = ConfigParser()
-    parser.read_config(str(Path(bundle, "configs", "train.json")))
+    parser = find_trained(bundle, output_dir).parser("train")
     parser.update({"dataset_dir": dataset_dir, "output_dir": output_dir, "batch_size_unlabeled": 0})
-    settings = model_settings_file(output_dir)
-    if settings.is_file():
-        parser.update(json.loads(settings.read_text(encoding="utf-8")))
     if datalist:
         parser["datalist"] = datalist
 
@@ -93,7 +89,7 @@ def write_picture(
         panels[f"{title}\nDice {100 * float(dice[1:][present[1:]].mean()):.1f}"] = labels.numpy()
 
     name = Path(items[case][Keys.IMAGE]).name.removesuffix(".gz").removesuffix(".nii")
-    target = Path(file) if file else Path(output_dir, "pictures", f"{name}.png")
+    target = Path(file) if file else run.pictures / f"{name}.png"
     draw_panels(image[0].numpy(), panels, list(parser["label_names"]), name, target)
     print(f"Picture: {os.path.abspath(target)}")
     return target

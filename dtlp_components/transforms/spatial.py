@@ -49,7 +49,7 @@ class CropToBoxd(Cropd):
             if self.box_key not in item:
                 refuse(
                     f"{file_of(item[key])}: has no `{self.box_key}`: variant `published` crops to where the label is, "
-                    "which a new scan cannot know; use --preprocessing_variant native"
+                    "which a new scan cannot know; leave out the overlay published.json"
                 )
             box, size = item[self.box_key], item[key].shape[1:]
             if len(box) != len(size) or not all(0 <= start < end <= n for (start, end), n in zip(box, size)):

@@ -12,13 +12,17 @@ from monai.bundle import ConfigParser
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import BundleProperty, BundlePropertyConfig
 
+from dtlp_components.bundle.compose import with_overlay
 from dtlp_components.bundle.lint import check_config, check_metadata
-from dtlp_components.bundle.render import RECIPES, check_bundles, render
+from dtlp_components.bundle.recipes import RECIPES
+from dtlp_components.bundle.render import check_bundles, render
+from dtlp_components.key_table import key_table
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = list(json.loads((RECIPES / "index.json").read_text(encoding="utf-8")))
 CONFIGS = sorted(BUNDLES.glob("*/configs/*.json"))
-WORKFLOWS = [path for path in CONFIGS if path.name != "metadata.json"]
+WORKFLOWS = [path for path in CONFIGS if path.stem in ("train", "evaluate", "inference")]
+OVERLAYS = [path for path in CONFIGS if path.stem in ("paper", "published")]
 FOLDERS = sorted({path.parents[1] for path in CONFIGS})
 
 # ids a user, MONAI Label or the docs rely on: in every bundle the same
@@ -59,13 +63,32 @@ def test_bundle_is_what_the_recipes_render(name: str) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
 def test_bundle_is_complete(folder: Path) -> None:
-    missing = [path for path in render(NAMES[0]) if not (folder / path).is_file()]
+    missing = [path for path in render("phantom_10") if not (folder / path).is_file()]
     assert not missing
 
 
 @pytest.mark.parametrize("config", WORKFLOWS, ids=name_of)
 def test_arguments_references_and_names_exist(config: Path) -> None:
     assert check_config(load(config)) == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
+def test_overlay_fits_what_it_goes_over(overlay: Path) -> None:
+    for workflow in ("train",) if overlay.stem == "paper" else ("train", "evaluate", "inference"):
+        config = with_overlay(load(overlay.with_name(f"{workflow}.json")), load(overlay))
+        assert check_config(config) == [], workflow
+
+
+def test_every_root_key_is_in_the_table_and_every_entry_is_a_root_key() -> None:
+    used = {key for config in WORKFLOWS for key in load(config)} - {"_comment"}
+    assert used == set(key_table())
+
+
+def test_configurations_are_short() -> None:
+    # those of the Model Zoo have 307 to 424 lines and 17 to 44 root keys
+    for name, lines in {"train": 560, "evaluate": 190, "inference": 260}.items():
+        assert len((BUNDLES / f"la_5/configs/{name}.json").read_text(encoding="utf-8").splitlines()) <= lines, name
+    assert len(load(BUNDLES / "la_5/configs/train.json")) <= 90
 
 
 @pytest.mark.parametrize("config", WORKFLOWS, ids=name_of)
@@ -101,10 +124,11 @@ def test_ids_that_monai_label_overwrites_are_literal(config: Path) -> None:
 def test_metadata_is_valid_and_agrees_with_the_classes_of_every_workflow(folder: Path) -> None:
     metadata = load(folder / "configs/metadata.json")
     for workflow in REQUIRED:
-        config = load(folder / f"configs/{workflow}.json")
-        assert check_metadata(metadata, config["num_classes"]) == [], workflow
-        assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == config["patch_size"]
-        assert config["bundle_name"] == folder.name
+        parser = ConfigParser({**load(folder / f"configs/{workflow}.json"), "model_file": "none/models/model.pt"})
+        facts = {key: parser.get_parsed_content(key) for key in ("num_classes", "patch_size", "bundle_name")}
+        assert check_metadata(metadata, facts["num_classes"]) == [], workflow
+        assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == facts["patch_size"]
+        assert facts["bundle_name"] == folder.name
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=name_of)

@@ -20,6 +20,7 @@ from monai.metrics import compute_dice
 from monai.networks.utils import one_hot
 from monai.transforms import Compose, Invertd
 
+from dtlp_components.bundle.compose import with_overlay
 from dtlp_components.bundle.render import RECIPES
 from dtlp_components.datasets.amos import prepare_amos
 from dtlp_components.datasets.hippocampus import prepare_hippocampus
@@ -171,7 +172,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def prepare(bundle: str) -> Path:
         if bundle not in folders:
             folder = tmp_path_factory.mktemp(bundle)
-            dataset, suffix = INDEX[bundle]["dataset"], INDEX[bundle]["overrides"]["common"]["datalist_suffix"]
+            dataset, suffix = INDEX[bundle]["dataset"], INDEX[bundle]["list"]
             if dataset == "phantom":
                 write_phantom(str(folder / "data"), num_training=6, num_validation=1, num_testing=1)
             else:
@@ -195,12 +196,12 @@ def with_validation(datalist: Path, folder: Path) -> Path:
     return copy
 
 
-def workflow(bundle: str, config: str, data: Path, output: Path, **overrides: Any) -> ConfigWorkflow:
+def workflow(bundle: str, config: str, data: Path, output: Path, overlay: str = "", **overrides: Any) -> ConfigWorkflow:
     configs = Path("bundles", bundle, "configs")
     numbers = {**TINY, **(tiny.TRAINING if config == "train" else {})}
     return ConfigWorkflow(
         workflow_type="train" if config == "train" else "infer",
-        config_file=str(configs / f"{config}.json"),
+        config_file=[str(configs / f"{name}.json") for name in (config, *([overlay] if overlay else []))],
         meta_file=str(configs / "metadata.json"),
         logging_file=str(configs / "logging.conf"),
         dataset_dir=str(data),
@@ -225,7 +226,7 @@ def test_bundle_goes_from_the_raw_download_to_a_segmented_scan(
     bundle: str, prepared: Callable[[str], Path], tmp_path: Path
 ) -> None:
     data, output = prepared(bundle), tmp_path / "out"
-    suffix = INDEX[bundle]["overrides"]["common"]["datalist_suffix"]
+    suffix = INDEX[bundle]["list"]
     datalist = with_validation(data / f"datalist_{suffix}.json", tmp_path)
     content = json.loads(datalist.read_text())
     assert all(content[section] for section in ("training", "unlabeled", "validation", "testing"))
@@ -257,10 +258,10 @@ def test_bundle_goes_from_the_raw_download_to_a_segmented_scan(
 
 # one bundle of each data set with the variant; what of it is larger than the volumes here is overridden
 PUBLISHED = {
-    "synapse_20": ("genericssl", {"published_transforms::1::spatial_size": [32, 40, 32]}),
-    "amos_2": ("genericssl", {"published_transforms::1::spatial_size": [32, 40, 32]}),
-    "mmwhs_mr2ct": ("genericssl", {"published_transforms::5::spatial_size": [36, 36, 36]}),
-    "mnms_2_a": ("genericssl", {"published_transforms::2::spatial_size": [36, 36, 32]}),
+    "synapse_20": ("genericssl", {"deterministic_transforms::1::spatial_size": [32, 40, 32]}),
+    "amos_2": ("genericssl", {"deterministic_transforms::1::spatial_size": [32, 40, 32]}),
+    "mmwhs_mr2ct": ("genericssl", {"deterministic_transforms::5::spatial_size": [36, 36, 36]}),
+    "mnms_2_a": ("genericssl", {"deterministic_transforms::2::spatial_size": [36, 36, 32]}),
     "la_5": ("uamt", {}),
 }
 CROPPED = ("mmwhs_mr2ct", "mnms_2_a")
@@ -268,9 +269,7 @@ CROPPED = ("mmwhs_mr2ct", "mnms_2_a")
 
 def test_every_data_set_with_published_preprocessing_is_tested() -> None:
     have = {
-        entry["dataset"]
-        for name, entry in INDEX.items()
-        if json.loads(Path("bundles", name, "configs/train.json").read_text())["published_transforms"]
+        entry["dataset"] for name, entry in INDEX.items() if Path("bundles", name, "configs/published.json").is_file()
     }
     assert have == {INDEX[name]["dataset"] for name in PUBLISHED}
 
@@ -278,10 +277,10 @@ def test_every_data_set_with_published_preprocessing_is_tested() -> None:
 @pytest.mark.parametrize("bundle", PUBLISHED)
 def test_published_preprocessing_and_convention(bundle: str, prepared: Callable[[str], Path], tmp_path: Path) -> None:
     data, output = prepared(bundle), tmp_path / "out"
-    suffix = INDEX[bundle]["overrides"]["common"]["datalist_suffix"]
+    suffix = INDEX[bundle]["list"]
     datalist = with_validation(data / f"datalist_{suffix}.json", tmp_path)
     convention, smaller = PUBLISHED[bundle]
-    variant = {"datalist": str(datalist), "preprocessing_variant": "published", **smaller}
+    variant = {"datalist": str(datalist), "overlay": "published", **smaller}
     run(workflow(bundle, "train", data, output, monitor_cases=0, **variant))
 
     evaluate = workflow(bundle, "evaluate", data, output, metric_convention=convention, **variant)
@@ -303,14 +302,16 @@ def test_published_preprocessing_and_convention(bundle: str, prepared: Callable[
 
     forgotten = workflow(bundle, "evaluate", data, output, datalist=str(datalist))
     forgotten.initialize()
-    with pytest.raises(InputError, match="--preprocessing_variant published"):
+    with pytest.raises(
+        InputError, match=r"--preprocessing_variant: expected 'published'.*Add the overlay published\.json"
+    ):
         forgotten.run()
 
     scan = data / json.loads(datalist.read_text())["testing"][0]["image"]
     segment = workflow(bundle, "inference", data, output, input=str(scan), **variant)
     segment.initialize()
     if bundle in CROPPED:
-        with pytest.raises(InputError, match=f"{scan.name}(?s:.)*published_box(?s:.)*native"):
+        with pytest.raises(InputError, match=f"{scan.name}(?s:.)*published_box(?s:.)*overlay"):
             segment.run()
         assert not list((output / "predictions").glob("*"))
     else:
@@ -338,10 +339,12 @@ def test_labels_come_back_from_the_preprocessed_grid_where_they_were(
     bundle: str, variant: str, least: float, prepared: Callable[[str], Path]
 ) -> None:
     data = prepared(bundle)
-    suffix = INDEX[bundle]["overrides"]["common"]["datalist_suffix"]
+    suffix = INDEX[bundle]["list"]
     item = json.loads((data / f"datalist_{suffix}.json").read_text())["testing"][0]
     config = json.loads(Path("bundles", bundle, "configs/train.json").read_text())
-    parser = ConfigParser(config | {"preprocessing_variant": variant})
+    if variant == "published":
+        config = with_overlay(config, json.loads(Path("bundles", bundle, "configs/published.json").read_text()))
+    parser = ConfigParser(config)
     transform = Compose(parser.get_parsed_content("deterministic_transforms"))
     scan = transform({**item, "image": str(data / item["image"]), "label": str(data / item["label"])})
     scan["pred"] = MetaTensor(
@@ -352,14 +355,3 @@ def test_labels_come_back_from_the_preprocessed_grid_where_they_were(
     found = one_hot(back.as_tensor().argmax(dim=0)[None, None], config["num_classes"])
     dice = compute_dice(found, one_hot(label[None, None], config["num_classes"]), include_background=False)
     assert dice.min() > least
-
-
-@pytest.mark.parametrize("bundle", ["phantom_10", "hippocampus_5"])
-def test_bundle_without_published_preprocessing_says_so(
-    bundle: str, prepared: Callable[[str], Path], tmp_path: Path
-) -> None:
-    data = prepared(bundle)
-    train = workflow(bundle, "train", data, tmp_path / "out", preprocessing_variant="published")
-    train.initialize()
-    with pytest.raises(InputError, match="--preprocessing_variant is 'published'; expected one of 'native'"):
-        train.run()

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether label maps can be written where they are to go, without a loss."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..data.segmentations import LABEL_MAP_ENDING, TABLE, PredictionNames, printable, read_table
+
+__all__ = ["output_problems"]
+
+
+def output_problems(prediction_dir: str, images: Sequence[str], input: str | None) -> Iterator[str]:
+    """
+    What is wrong with a folder for label maps, which is made.
+
+    Args:
+        prediction_dir: the folder.
+        images: paths of the scans to segment.
+        input: what :py:func:`dtlp_components.find_images` was given; with it, label maps of other scans that an earlier run
+            has left under the same names are not overwritten.
+    """
+    place = os.path.abspath(prediction_dir)
+    try:
+        os.makedirs(place, exist_ok=True)
+        # also where the permissions do not tell: a full or read-only disk
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"0")
+    except OSError as error:
+        yield f"{place}: cannot be written to ({error.strerror}); expected a folder for the label maps."
+    taken = {os.path.realpath(folder) for image in images for folder in (image, os.path.dirname(image))}
+    if input is not None:
+        taken.add(os.path.realpath(input))
+    if os.path.realpath(place) in taken:
+        yield f"{place}: is where the scans are, expected another folder: the next run would take label maps for scans."
+    if input is not None:
+        yield from _overwriting_problems(Path(place), images, PredictionNames(input))
+
+
+def _overwriting_problems(place: Path, images: Sequence[str], names: PredictionNames) -> Iterator[str]:
+    scans = {names.name_of(image) + LABEL_MAP_ENDING: printable(image) for image in images}
+    for row in read_table(place):
+        name = os.path.basename(row["label_map"])
+        if name in scans and scans[name] != row["scan"] and (place / name).is_file():
+            yield (
+                f"{place / name}: is the label map of {row['scan']} (says {TABLE} there), and would be replaced by that of "
+                f"{scans[name]}; expected another --prediction_dir, or that file moved away."
+            )

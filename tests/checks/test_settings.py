@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values that go together, and the machine they are for."""
+
+from __future__ import annotations
+
+import pytest
+
+from dtlp_components.checks.settings import Settings, has_two_voxels, patch_size_problems
+from dtlp_components.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "nearest"),
+    [([30, 48, 32], "[16 or 32, 48, 32]"), ([16, 100, 8], "[16, 96 or 112, 16]"), ([1, 20, 32], "[16, 16 or 32, 32]")],
+)
+def test_patch_size_the_network_cannot_take_names_the_nearest(patch_size: list[int], nearest: str) -> None:
+    (message,) = patch_size_problems(patch_size, "instance")
+    assert message == f"--patch_size: expected multiples of 16, got {patch_size}; nearest: {nearest}."
+
+
+@pytest.mark.parametrize("patch_size", [[16, 16, 32], [16, 32, 16], [32, 16, 16]])
+def test_two_voxels_at_the_deepest_stage_are_refused_for_instance_norm_alone(patch_size: list[int]) -> None:
+    assert has_two_voxels(patch_size)
+    (message,) = patch_size_problems(patch_size, "instance")
+    assert "two voxels" in message and "[32, 32, 32], or --norm group" in message
+    for norm in ("group", "batch"):
+        assert list(patch_size_problems(patch_size, norm)) == []
+
+
+@pytest.mark.parametrize("patch_size", [[16, 16, 48], [16, 32, 32]])
+def test_three_voxels_at_the_deepest_stage_pass(patch_size: list[int]) -> None:
+    assert list(patch_size_problems(patch_size, "instance")) == []
+
+
+def test_one_voxel_is_too_few_for_any_norm() -> None:
+    (message,) = patch_size_problems([16, 16, 16], "batch")
+    assert "one voxel" in message
+
+
+def test_patch_size_of_a_wrong_kind_is_said_once() -> None:
+    (message,) = Settings({"patch_size": [32, 48]}).problems()
+    assert message.startswith("--patch_size: expected a list of 3 integers each from 1, got [32, 48].")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "mps:x"])
+def test_device_that_is_not_there_comes_with_those_that_are(device: str) -> None:
+    (message,) = Settings({}, device=device).problems()
+    assert message.startswith("--device: expected one of cpu") and f"got {device!r}" in message
+
+
+def test_check_raises_all_problems() -> None:
+    with pytest.raises(InputError, match="2 problems found:\n  - --seed: .*\n  - --burn_in: "):
+        Settings({"seed": "a", "burn_in": 2.0, "amp": True}).check()

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training recorded is taken; what contradicts it is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtlp_components.checks.trained_settings import TrainedSettings, record_problems
+
+
+def trained(folder: Path, **settings: Any) -> str:
+    """Path of weights whose run recorded these settings."""
+    (folder / "logs").mkdir()
+    (folder / "logs" / "model_settings.json").write_text(json.dumps(settings))
+    return str(folder / "models" / "model.pt")
+
+
+def test_recorded_value_wins_over_the_bundles_own_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = TrainedSettings(trained(tmp_path, features=16, norm="group"))
+    with caplog.at_level("INFO", logger="dtlp"):
+        assert settings("features", 32) == 16
+        assert settings("norm", "group") == "group"
+        assert settings("spacing_mm", [1.0, 1.0, 2.0]) == [1.0, 1.0, 2.0]
+    (line,) = caplog.messages
+    assert line == f"features 16, from {tmp_path}/logs/model_settings.json (the bundle's own: 32)."
+
+
+def test_without_a_record_the_bundles_own_values_are_taken(tmp_path: Path) -> None:
+    assert TrainedSettings(str(tmp_path / "models" / "model.pt"))("features", 32) == 32
+
+
+def test_contradiction_names_both_values_and_the_way_out(tmp_path: Path) -> None:
+    model_file = trained(tmp_path, features=16, spacing_mm=[1.0, 1.0, 2.5], norm="group")
+    values = {"features": 32, "spacing_mm": [1.0, 1.0, 1.0], "norm": "group", "amp": True}
+    spacing, features = record_problems(model_file, values)
+    assert features == (
+        f"--features: expected 16, which {model_file} was trained with (recorded in {tmp_path}/logs/model_settings.json), "
+        "got 32. Leave it out: it is taken from there."
+    )
+    assert spacing.startswith("--spacing_mm: expected [1.0, 1.0, 2.5]")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "given", "verb"), [("published", "native", "Add"), ("native", "published", "Leave out")]
+)
+def test_other_variant_is_answered_with_the_overlay(tmp_path: Path, recorded: str, given: str, verb: str) -> None:
+    model_file = trained(tmp_path, preprocessing_variant=recorded)
+    (sentence,) = record_problems(model_file, {"preprocessing_variant": given})
+    assert sentence.endswith(f"{verb} the overlay published.json in --config_file.")
+
+
+def test_weights_without_a_record_are_not_compared_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="dtlp"):
+        assert list(record_problems(str(tmp_path / "models" / "model.pt"), {"features": 32})) == []
+    (line,) = caplog.messages
+    assert "logs/model_settings.json is not there" in line and "features 32" in line
