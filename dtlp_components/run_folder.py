@@ -6,19 +6,121 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["model_settings_file", "run_name_file", "settings_of_weights"]
+__all__ = ["RunFolder", "model_settings_file", "settings_of_weights"]
+
+
+class RunFolder:
+    """
+    Every place below a run's ``output_dir``; nothing is made or read. The configurations spell the same places in JSON.
+
+    Args:
+        output_dir: of the run; a bundle's folder is that of its own run.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike) -> None:
+        self.root = Path(output_dir)
+
+    @classmethod
+    def of_weights(cls, model_file: str | os.PathLike) -> RunFolder:
+        """The run that has weights in its ``models/``."""
+        return cls(Path(os.path.abspath(model_file)).parent.parent)
+
+    @property
+    def models(self) -> Path:
+        """Folder of weights for others to use, and of nothing else."""
+        return self.root / "models"
+
+    @property
+    def model(self) -> Path:
+        """The student's weights, a plain state dict."""
+        return self.models / "model.pt"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what training needs for itself."""
+        return self.root / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """Everything that is needed to go on."""
+        return self.checkpoints / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best validation, of the same form as :py:attr:`model`."""
+        return self.checkpoints / "best.pt"
+
+    def kept(self, file: Path, date: str) -> Path:
+        """Where weights or a checkpoint of an earlier run in this folder are kept."""
+        return self.checkpoints / f"{file.stem}-{date}{file.suffix}"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of curves and records."""
+        return self.root / "logs"
+
+    @property
+    def model_settings(self) -> Path:
+        """The numbers that evaluation and inference have to share with the training."""
+        return self.logs / "model_settings.json"
+
+    @property
+    def run_name(self) -> Path:
+        """The training's name in MLflow."""
+        return self.logs / "run_name.txt"
+
+    @property
+    def checked_inputs(self) -> Path:
+        """What the check of the scans found, for the next start."""
+        return self.logs / "checked_inputs.json"
+
+    @property
+    def pseudo_labels(self) -> Path:
+        """How good every source of pseudo-labels is, by validation."""
+        return self.logs / "pseudo_labels.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's events."""
+        return self.logs / "tensorboard"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's data base."""
+        return self.root / "mlruns.db"
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of scores."""
+        return self.root / "evaluation"
+
+    def cases_csv(self, section: str) -> Path:
+        """Scores by case of a section of the datalist."""
+        return self.evaluation / f"{section}_cases.csv"
+
+    def summary_csv(self, section: str) -> Path:
+        """Means by class and domain."""
+        return self.evaluation / f"{section}_summary.csv"
+
+    def summary_json(self, section: str) -> Path:
+        """The same, with the convention."""
+        return self.evaluation / f"{section}_summary.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Folder of label maps, where inference is told no other."""
+        return self.root / "predictions"
+
+    def picture(self, scan: str) -> Path:
+        """The picture of a scan."""
+        return self.root / "pictures" / f"{scan}.png"
 
 
 def model_settings_file(output_dir: str | os.PathLike) -> Path:
-    """Where a training run keeps the numbers that evaluation and inference have to share with it."""
-    return Path(output_dir, "logs", "model_settings.json")
+    """:py:attr:`RunFolder.model_settings` of a run."""
+    return RunFolder(output_dir).model_settings
 
 
 def settings_of_weights(model_file: str | os.PathLike) -> Path:
-    """The :py:func:`model_settings_file` of the run that has weights in its ``models/``."""
-    return model_settings_file(Path(os.path.abspath(model_file)).parent.parent)
-
-
-def run_name_file(output_dir: str | os.PathLike) -> Path:
-    """Where a training run keeps its name in MLflow."""
-    return Path(output_dir, "logs", "run_name.txt")
+    """:py:attr:`RunFolder.model_settings` of the run that has weights in its ``models/``."""
+    return RunFolder.of_weights(model_file).model_settings

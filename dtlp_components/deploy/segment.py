@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from ..checks.overrides import no_such_key
 from ..errors import InputError, raise_if_any
 from ..files import read_object
-from ..run_folder import settings_of_weights
+from ..run_folder import RunFolder
 
 __all__ = ["segment_scans"]
 
@@ -61,8 +61,8 @@ def segment_scans(
     unknown = [name for name in keys if name.partition("::")[0] not in config]
     raise_if_any([no_such_key(f"--{name}", name, list(config), config_file) for name in unknown])
 
-    weights = Path(model_file or Path(bundle, "models", "model.pt"))
-    recorded = settings_of_weights(weights)
+    weights = Path(model_file or RunFolder(bundle).model)
+    recorded = RunFolder.of_weights(weights).model_settings
     settings = read_object(recorded) if recorded.is_file() else {}
     given: dict[str, Any] = {
         "bundle_root": str(bundle),

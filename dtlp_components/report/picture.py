@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from monai.utils.enums import CommonKeys as Keys
 from ..bundle.teachers import load_training_networks
 from ..data.datalists import load_datalist
 from ..errors import InputError
+from ..files import read_object, whole_file
 from ..handlers.pseudo_label_monitor import predict_sources
 from ..metrics.overlap import batch_dice
-from ..run_folder import model_settings_file
+from ..run_folder import RunFolder
 
 __all__ = ["draw_panels", "write_picture"]
 
@@ -55,15 +55,15 @@ def write_picture(
     Raises:
         InputError: if there is no checkpoint or no such scan.
     """
-    checkpoint = Path(output_dir, "checkpoints", "last.pt")
+    run = RunFolder(output_dir)
+    checkpoint = run.last
     if not checkpoint.is_file():  # before anything that takes time
         raise InputError(f"No checkpoint at {checkpoint.absolute()}: train first, or give the run's output_dir.")
     parser = ConfigParser()
     parser.read_config(str(Path(bundle, "configs", "train.json")))
     parser.update({"dataset_dir": dataset_dir, "output_dir": output_dir, "batch_size_unlabeled": 0})
-    settings = model_settings_file(output_dir)
-    if settings.is_file():
-        parser.update(json.loads(settings.read_text(encoding="utf-8")))
+    if run.model_settings.is_file():
+        parser.update(read_object(run.model_settings))
     if datalist:
         parser["datalist"] = datalist
 
@@ -93,7 +93,7 @@ def write_picture(
         panels[f"{title}\nDice {100 * float(dice[1:][present[1:]].mean()):.1f}"] = labels.numpy()
 
     name = Path(items[case][Keys.IMAGE]).name.removesuffix(".gz").removesuffix(".nii")
-    target = Path(file) if file else Path(output_dir, "pictures", f"{name}.png")
+    target = Path(file) if file else run.picture(name)
     draw_panels(image[0].numpy(), panels, list(parser["label_names"]), name, target)
     print(f"Picture: {os.path.abspath(target)}")
     return target
@@ -151,6 +151,6 @@ def draw_panels(
     figure.legend(handles=handles, loc="lower center", ncol=min(6, len(handles)), frameon=False)
     figure.suptitle(f"{title}, slice {z}")
     figure.tight_layout(rect=(0, 0.06, 1, 0.98))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    with whole_file(file) as part:
+        figure.savefig(part, dpi=110)
     plt.close(figure)

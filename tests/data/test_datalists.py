@@ -117,20 +117,20 @@ def test_missing_file_names_its_place_and_the_hint(tmp_path, monkeypatch):
 
 
 def test_folder_in_place_of_a_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
         load_datalist(str(tmp_path), "training", str(tmp_path))
 
 
 def test_broken_json_names_line_and_column(tmp_path):
     # the second line lacks its value: the parser stops at column 14, after `{"training": `
-    with pytest.raises(InputError, match="datalist.json is not JSON: .* at line 2, column 14"):
+    with pytest.raises(InputError, match=r"datalist\.json: is not JSON \(.* at line 2, column 14\)"):
         load_datalist(write(tmp_path, '\n{"training": }'), "training", str(tmp_path))
 
 
 def test_binary_file_is_not_json(tmp_path):
     path = tmp_path / "datalist.json"
     path.write_bytes(b'{"training\xff": []}')
-    with pytest.raises(InputError, match=r"not UTF-8 text \(byte 10\)"):
+    with pytest.raises(InputError, match=r"is not JSON \(byte 10 is not UTF-8 text\)"):
         load_datalist(str(path), "training", str(tmp_path))
 
 

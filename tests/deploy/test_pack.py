@@ -22,7 +22,9 @@ import torch
 from monai.bundle import verify_metadata
 
 from dtlp_components.bundle.trained import find_trained
-from dtlp_components.deploy.pack import ISOLATED, pack_bundle, packed_readme, vendored
+from dtlp_components.deploy.pack import ISOLATED, pack_bundle
+from dtlp_components.deploy.packed_config import vendored
+from dtlp_components.deploy.packed_readme import packed_readme
 from dtlp_components.deploy.path_leaks import PATH
 from dtlp_components.errors import InputError
 from dtlp_components.networks.vnet import VNet
