@@ -11,7 +11,9 @@ from pathlib import Path
 
 from .datasets.phantom import write_phantom
 from .errors import InputError
+from .keys import DatalistKeys
 from .report.picture import write_picture
+from .run_folder import RunFolder
 
 __all__ = ["run_demo"]
 
@@ -33,23 +35,23 @@ def run_demo(output: str = "demo") -> None:
     if not (BUNDLE / "configs" / "train.json").is_file():
         raise InputError(f"{BUNDLE} is not here: run this from the root of the repository.")
     started = time.monotonic()
-    data, run = Path(output, "data"), Path(output, "phantom_10")
+    data, run = Path(output, "data"), RunFolder(Path(output, BUNDLE.name))
     write_phantom(str(data))
-    common = ["--dataset_dir", str(data), "--output_dir", str(run)]
+    common = ["--dataset_dir", str(data), "--output_dir", str(run.root)]
     _bundle("training", "train.json", common)
     _bundle("evaluating", "evaluate.json", common)
     scan = min((data / "imagesTs").glob("*.nii.gz"))
     _bundle("run", "inference.json", [*common, "--input", str(scan)])
-    picture = write_picture(str(BUNDLE), str(data), str(run))
+    picture = write_picture(str(BUNDLE), str(data), str(run.root))
     print(
         f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. What there is to look at:\n"
         f"  picture       {picture}\n"
-        f"  scores        {run / 'evaluation' / 'testing_cases.csv'}\n"
-        f"  label map     {run / 'predictions'}\n"
-        f"  weights       {run / 'models' / 'model.pt'}\n"
+        f"  scores        {run.cases_csv(DatalistKeys.TESTING)}\n"
+        f"  label map     {run.predictions}\n"
+        f"  weights       {run.model}\n"
         f"  curves        {shlex.join([sys.executable, '-m', 'mlflow', 'ui', '--backend-store-uri'])} "
-        f"sqlite:///{(run / 'mlruns.db').absolute()}\n"
-        f"To hand it on: python -m dtlp_components pack {BUNDLE} packed --run_dir {run}"
+        f"sqlite:///{run.mlflow.absolute()}\n"
+        f"To hand it on: python -m dtlp_components pack {BUNDLE} packed --run_dir {run.root}"
     )
 
 

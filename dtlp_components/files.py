@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small text files: written so that no reader ever meets half of one, where a run keeps its settings, and checksums."""
+"""Files that no reader ever meets half of, JSON whose faults are named, and checksums."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import filecmp
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,17 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["place_file", "read_json", "read_object", "replacing", "sha256", "write_json", "write_text"]
+__all__ = [
+    "json_text",
+    "place_file",
+    "read_json",
+    "read_object",
+    "replacing",
+    "sha256",
+    "whole_file",
+    "write_json",
+    "write_text",
+]
 
 
 def sha256(path: Path) -> str:
@@ -28,59 +38,76 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_text(path: str, text: str) -> None:
+@contextmanager
+def whole_file(path: str | os.PathLike, part: Path | None = None) -> Iterator[Path]:
     """
-    Write `text` to `path` atomically (UTF-8), making its folder: `path` holds the old text or the new one, never a part.
+    A file to write beside `path`, which takes that name only when the block ends well; their folder is made.
+
+    Whoever finds `path` finds it complete, no matter when the program was killed.
+
+    Args:
+        path: the file.
+        part: name until it is whole, in the same folder, since a rename is atomic only within one file system. A name of
+            its own if not given, hidden and of the same ending, so that several processes may write one file.
 
     Raises:
         OSError: if the folder cannot be made or written to; `path` is untouched then.
     """
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    # in the same folder, since a rename is atomic only within one file system
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.")
+    target = Path(path)
+    part = part or target.with_name(f".{secrets.token_hex(4)}.{target.name}")
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would hide results from colleagues
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        yield part
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """
-    A file to write beside ``path``, which takes that name only when the block ends well.
+    :py:func:`whole_file` for the large files of a data set, which one command writes.
 
-    Whoever finds ``path`` finds it complete, no matter when an earlier run was killed.
+    Raises:
+        InputError: if that is impossible.
     """
-    # always the same name: what a killed run leaves, the next one overwrites
-    part = path.with_name(f".part-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
+        # always the same name: what a killed run leaves, the next one overwrites
+        with whole_file(path, path.with_name(f".part-{path.name}")) as part:
+            yield part
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}).") from error
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """
+    Write `text` in UTF-8, whole or not at all.
+
+    Raises:
+        OSError: see :py:func:`whole_file`.
+    """
+    with whole_file(path) as part:
+        part.write_bytes(text.encode("utf-8"))
+
+
+def json_text(content: Any, indent: int = 2) -> str:
+    """`content` as JSON to be read by people: indented, letters of any language as they are."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
+    # of a file's name that is not UTF-8, what cannot be encoded becomes JSON's \udcfc
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, whole or not at all; :py:class:`InputError` if that is impossible."""
     try:
-        write_text(str(path), json.dumps(content, indent=2) + "\n")
+        write_text(path, json_text(content))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}).") from error
 
 
-def read_json(path: Path, expected: str) -> Any:
+def read_json(path: str | os.PathLike, expected: str) -> Any:
     """
-    Parse a JSON file.
+    Parse a JSON file in UTF-8, with or without the mark that Windows puts in front.
 
     Args:
         path: the file.
@@ -90,9 +117,29 @@ def read_json(path: Path, expected: str) -> Any:
         InputError: if there is no such file, or it is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); expected {expected}.") from error
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        found = f"cannot be read ({error.strerror})"
+    except json.JSONDecodeError as error:
+        found = f"is not JSON ({error.msg} at line {error.lineno}, column {error.colno})"
+    except RecursionError:
+        found = "is not JSON that anybody wrote (nested too deeply)"
+    except UnicodeDecodeError as error:
+        found = f"is not JSON (byte {error.start} is not UTF-8 text)"
+    raise InputError(f"{path}: {found}; expected {expected}.")
+
+
+def read_object(path: str | os.PathLike, expected: str = "a JSON object") -> dict[str, Any]:
+    """
+    Content of a JSON file that holds an object.
+
+    Raises:
+        InputError: if it holds anything else; see :py:func:`read_json`.
+    """
+    content = read_json(path, expected)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected {expected}, got {type(content).__name__}.")
+    return content
 
 
 def place_file(source: Path, target: Path) -> None:
@@ -114,19 +161,3 @@ def place_file(source: Path, target: Path) -> None:
             os.link(source, part)
         except OSError:  # another file system, or one without hard links, or a file of somebody else's
             shutil.copyfile(source, part)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """
-    Content of a JSON file that holds an object.
-
-    Raises:
-        InputError: if it holds anything else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}.")
-    return content

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,16 @@ __all__ = ["RunFolder", "read_record"]
 LARGEST_RECORD = 2**20  # bytes; a record has some hundred
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """
-    The files of a run. Bundles spell the same places in their JSON, which a test compares with these.
+    Every place below a run's ``output_dir``; nothing is made or read. The configurations spell the same places in JSON.
 
     Args:
-        path: ``output_dir`` of the run.
+        output_dir: of the run; a bundle's folder is that of its own run.
     """
 
-    path: Path
-
-    def __init__(self, path: str | os.PathLike) -> None:
-        object.__setattr__(self, "path", Path(path))
+    def __init__(self, output_dir: str | os.PathLike) -> None:
+        self.root = Path(output_dir)
 
     @classmethod
     def of_weights(cls, model_file: str | os.PathLike) -> RunFolder:
@@ -38,8 +34,8 @@ class RunFolder:
 
     @property
     def models(self) -> Path:
-        """Folder with nothing but the student's weights."""
-        return self.path / "models"
+        """Folder of weights for others to use, and of nothing else."""
+        return self.root / "models"
 
     @property
     def model(self) -> Path:
@@ -48,76 +44,83 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of what is needed to resume, and of what earlier runs left."""
-        return self.path / "checkpoints"
+        """Folder of what training needs for itself."""
+        return self.root / "checkpoints"
 
     @property
     def last(self) -> Path:
-        """All that is needed to resume."""
+        """Everything that is needed to go on."""
         return self.checkpoints / "last.pt"
 
     @property
     def best(self) -> Path:
-        """Weights of the best validation, like ``model``."""
+        """Weights of the best validation, of the same form as :py:attr:`model`."""
         return self.checkpoints / "best.pt"
+
+    def kept(self, file: Path, date: str) -> Path:
+        """Where weights or a checkpoint of an earlier run in this folder are kept."""
+        return self.checkpoints / f"{file.stem}-{date}{file.suffix}"
 
     @property
     def logs(self) -> Path:
-        """Folder of records."""
-        return self.path / "logs"
+        """Folder of curves and records."""
+        return self.root / "logs"
 
     @property
     def model_settings(self) -> Path:
-        """The settings that the weights can only be used with."""
+        """The numbers that evaluation and inference have to share with the training."""
         return self.logs / "model_settings.json"
 
     @property
     def run_name(self) -> Path:
-        """The run's name in MLflow."""
+        """The training's name in MLflow."""
         return self.logs / "run_name.txt"
 
     @property
     def checked_inputs(self) -> Path:
-        """What was found of the scans, so that the next start is instant."""
+        """What the check of the scans found, for the next start."""
         return self.logs / "checked_inputs.json"
 
     @property
     def pseudo_labels(self) -> Path:
-        """Dice and entropy of every source of pseudo-labels, a row per validation."""
+        """How good every source of pseudo-labels is, by validation."""
         return self.logs / "pseudo_labels.csv"
 
     @property
     def tensorboard(self) -> Path:
-        """TensorBoard's folder."""
+        """Folder of TensorBoard's events."""
         return self.logs / "tensorboard"
 
     @property
-    def mlflow_database(self) -> Path:
+    def mlflow(self) -> Path:
         """MLflow's data base."""
-        return self.path / "mlruns.db"
+        return self.root / "mlruns.db"
 
     @property
     def evaluation(self) -> Path:
-        """Folder of the tables of scores."""
-        return self.path / "evaluation"
+        """Folder of scores."""
+        return self.root / "evaluation"
 
-    def case_scores(self, section: str) -> Path:
-        """Table with a row per case."""
+    def cases_csv(self, section: str) -> Path:
+        """Scores by case of a section of the datalist."""
         return self.evaluation / f"{section}_cases.csv"
 
-    def summary(self, section: str, ending: str = ".json") -> Path:
-        """Means over cases, as ``.json`` or ``.csv``."""
-        return self.evaluation / f"{section}_summary{ending}"
+    def summary_csv(self, section: str) -> Path:
+        """Means by class and domain."""
+        return self.evaluation / f"{section}_summary.csv"
+
+    def summary_json(self, section: str) -> Path:
+        """The same, with the convention."""
+        return self.evaluation / f"{section}_summary.json"
 
     @property
     def predictions(self) -> Path:
-        """Folder of the label maps."""
-        return self.path / "predictions"
+        """Folder of label maps, where inference is told no other."""
+        return self.root / "predictions"
 
-    @property
-    def pictures(self) -> Path:
-        """Folder of the pictures."""
-        return self.path / "pictures"
+    def picture(self, scan: str) -> Path:
+        """The picture of a scan."""
+        return self.root / "pictures" / f"{scan}.png"
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def read_record(file: Path) -> dict[str, Any]:
     """
     if file.is_file() and file.stat().st_size > LARGEST_RECORD:
         raise InputError(f"{file}: expected the settings of a training, got a file of {file.stat().st_size} bytes.")
-    record = read_object(file)
+    record = read_object(file, "the settings of a training")
     known, table = model_keys(teachers=True), key_table()
     for name, value in record.items():
         if name not in known:

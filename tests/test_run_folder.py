@@ -1,52 +1,72 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Places in a run's folder, and its record, which is data whoever wrote it."""
+"""A run's folder: Python, JSON and the documentation name the same places; its record is data, whoever wrote it."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dtlp_components.data.segmentations import LABEL_MAP_ENDING, TABLE
 from dtlp_components.errors import InputError
+from dtlp_components.handlers.prediction_report import COMPANIONS
 from dtlp_components.run_folder import RunFolder, read_record
 
 ROOT = Path(__file__).parents[1]
-RUN = RunFolder("out")
+BASE = ROOT / "dtlp_components/recipes/base"
+RUN = RunFolder("")
+PLACES = {getattr(RUN, name) for name, value in vars(RunFolder).items() if isinstance(value, property)}
+FILES = {
+    *PLACES,
+    *(place("<section>") for place in (RUN.cases_csv, RUN.summary_csv, RUN.summary_json)),
+    *(RUN.kept(file, "<date>") for file in (RUN.last, RUN.best, RUN.model)),
+    *(RUN.predictions / f"<scan>{ending}" for ending in (LABEL_MAP_ENDING, *COMPANIONS.values())),
+    RUN.predictions / TABLE,
+    RUN.picture("<scan>"),
+}
 
 
-def test_weights_lead_to_their_run() -> None:
-    assert RunFolder.of_weights("/a/run/models/model.pt").model_settings == Path("/a/run/logs/model_settings.json")
+def written_in_json() -> list[str]:
+    """What the workflows put behind ``@output_dir``."""
+    texts = [file.read_text(encoding="utf-8") for file in sorted(BASE.glob("*.json"))]
+    return [place for text in texts for place in re.findall(r"@output_dir\)? \+ '/([^']+)'", text)]
 
 
-@pytest.mark.parametrize("workflow", ["common", "train", "evaluate", "inference"])
-def test_bundles_spell_the_same_places(workflow: str) -> None:
-    text = (ROOT / f"dtlp_components/recipes/base/{workflow}.json").read_text(encoding="utf-8")
-    places = {
-        "models/model.pt": RUN.model,
-        "predictions": RUN.predictions,
-        "logs/checked_inputs.json": RUN.checked_inputs,
-        "logs/tensorboard": RUN.tensorboard,
-        "mlruns.db": RUN.mlflow_database,
-    }
-    found = {part.split("'")[0] for part in text.split("'/")[1:]}
-    for place in found - {"imagesTs", "datalist.json"}:
-        assert Path("out", place) == places[place]
+def test_places_in_json_are_those_of_python() -> None:
+    places = {Path(place) for place in written_in_json()}
+    assert {RUN.model, RUN.predictions, RUN.checked_inputs, RUN.tensorboard, RUN.mlflow} <= places <= PLACES
 
 
-def test_docs_name_every_place() -> None:
+def test_table_of_the_documentation_has_the_places_of_python() -> None:
     text = (ROOT / "docs/bundles.md").read_text(encoding="utf-8")
-    for place in (
-        RUN.model,
-        RUN.last,
-        RUN.best,
-        RUN.model_settings,
-        RUN.run_name,
-        RUN.checked_inputs,
-        RUN.pseudo_labels,
-    ):
-        assert f"`{place.relative_to('out')}" in text, place
+    part = text.split("## What a run writes\n")[1].split("\n## ")[0]
+    cells = [line.split("|")[1] for line in part.splitlines() if line.startswith("| `")]
+    documented = set()
+    for cell in cells:
+        first, *others = (Path(name) for name in re.findall(r"`([^`]+)`", cell))
+        documented.add(first)
+        for (
+            other
+        ) in others:  # `.json` and `…_disagreement.nii.gz` go on from the first, `best-<date>.pt` lies beside it
+            name = str(other)
+            if name.startswith("."):
+                documented.add(first.with_suffix(name))
+            elif name.startswith("…"):
+                documented.add(first.with_name(f"<scan>{name[1:]}"))
+            else:
+                documented.add(other if other in PLACES else first.with_name(name))
+    folders = {RUN.models, RUN.checkpoints, RUN.logs, RUN.evaluation, RUN.predictions}
+    assert documented == FILES - folders
+
+
+def test_weights_lead_to_the_folder_of_their_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path / "models")
+    assert RunFolder.of_weights("model.pt").root == tmp_path
+    assert RunFolder.of_weights(RunFolder(tmp_path).model).model_settings == tmp_path / "logs/model_settings.json"
 
 
 RECORD = {"features": 16, "norm": "group", "spacing_mm": [1.0, 1.0, 2.5], "image_shortcut": False}
@@ -76,10 +96,10 @@ ATTACKS: list[tuple[Any, str]] = [
     ({"features": -1}, "features: expected"),
     ({"+features": 16}, r"got the key '\+features'"),
     ({"train::trainer::max_epochs": 1}, "got the key 'train::trainer::max_epochs'"),
-    (["features"], "expected a JSON object"),
-    ("[" * 100_000, "cannot be read as JSON"),
-    ("{features: 16}", "cannot be read as JSON"),
-    ("\x00", "cannot be read as JSON"),
+    (["features"], "expected the settings of a training, got list"),
+    ("[" * 100_000, "is not JSON"),
+    ("{features: 16}", "is not JSON"),
+    ("\x00", "is not JSON"),
     ('{"features": 16}' + " " * 2**21, "expected the settings of a training, got a file of"),
 ]  # fmt: skip
 
@@ -97,5 +117,5 @@ def test_record_that_is_no_record_is_refused_by_its_name(
 
 
 def test_folder_in_the_place_of_a_record_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read as JSON"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_record(tmp_path)

@@ -14,14 +14,16 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import monai
 import torch
 
 from ..errors import InputError
-from ..files import write_text
+from ..files import write_json
 from ..inferers.windows import window_slices
+from ..tables import align
 from .inference import InferenceVariant, read_inference_config
 from .memory import peak_bytes
 from .reference import PlainIteration, convolutions, count_flop
@@ -123,7 +125,7 @@ def run_bench(
             }
     print(_table(report))
     if output:
-        write_text(output, json.dumps(report, indent=4) + "\n")
+        write_json(Path(output), report)
     return report
 
 
@@ -324,9 +326,9 @@ def _table(report: Mapping[str, Any]) -> str:
         lines += ["", *_variant_lines(name, variant)]
     if "ratios" in report:
         ratios = report["ratios"]
-        lines += ["", _line("B / A", ["ratio"])]
-        lines += [_line(key, [f"{ratio:.3f}"]) for key, ratio in ratios["streams"].items()]
-        lines.append(_line("iteration", [f"{ratios['iteration']:.3f}"]))
+        rows = {**ratios["streams"], "iteration": ratios["iteration"]}
+        table = [["B / A", "ratio"], *([key, f"{ratio:.3f}"] for key, ratio in rows.items())]
+        lines += ["", align(table, right=True)]
     return "\n".join(lines)
 
 
@@ -339,13 +341,14 @@ def _variant_lines(name: str, variant: Mapping[str, Any]) -> list[str]:
         f"{name}: {overrides}",
         f"patch {variant['patch_size']}, {variant['features']} features, {variant['num_classes']} classes, batch size "
         + f"{variant['batch_size']}{_megabytes(variant['peak_bytes'])}",
-        _line("", ["seconds", "units", "GFLOP", "GFLOP/s", "attained"]),
     ]
+    table = [["", "seconds", "units", "GFLOP", "GFLOP/s", "attained"]]
     for key, values in variant["streams"].items():
-        lines.append(_row_line(f"{key} (x {variant['recycling']:g})" if key == RECYCLING else key, values))
-    lines.append(_row_line("iteration", variant["iteration"]))
-    lines += [_row_line(f"  of which {key}", values) for key, values in variant["of_which"].items()]
+        table.append(_cells(f"{key} (x {variant['recycling']:g})" if key == RECYCLING else key, values))
+    table.append(_cells("iteration", variant["iteration"]))
+    table += [_cells(f"  of which {key}", values) for key, values in variant["of_which"].items()]
     lines += [
+        align(table, right=True),
         f"Attainable: {best['flop_per_second'] / 1e9:.1f} GFLOP/s {variant['dtype'].removeprefix('torch.')}, by one "
         + f"convolution of {best['channels']} channels on {best['grid']}, {memory_format}.",
         f"Data loading: {loading['seconds']:.4f} s for the batches of an iteration, {loading['num_workers']} workers; "
@@ -363,15 +366,11 @@ def _variant_lines(name: str, variant: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _row_line(title: str, values: Mapping[str, Any]) -> str:
-    cells = [f"{values['seconds']:.4f}", f"{values['units']:.3f}", f"{values['flop'] / 1e9:.2f}"]
+def _cells(title: str, values: Mapping[str, Any]) -> list[str]:
+    cells = [title, f"{values['seconds']:.4f}", f"{values['units']:.3f}", f"{values['flop'] / 1e9:.2f}"]
     if values["flop"]:
         cells += [f"{values['flop_per_second'] / 1e9:.1f}", f"{values['attained']:.1%}"]
-    return _line(title, cells)
-
-
-def _line(title: str, cells: Sequence[str]) -> str:
-    return f"{title:<34}" + "".join(f"{cell:>11}" for cell in cells)
+    return cells
 
 
 def _megabytes(size: int | None) -> str:

@@ -16,6 +16,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from ..bundle.recipes import RECIPES
+from ..files import read_object
 from ..own_data.memory import estimate_bytes
 
 __all__ = ["main", "measure_bytes", "peak_bytes"]
@@ -80,7 +81,7 @@ def peak_bytes() -> int:
 def _run_two_iterations(patch_size: list[int], features: int, batch_size: int, num_classes: int) -> int:
     """What the child process of :py:func:`measure_bytes` does."""
     torch.set_num_threads(1)
-    base = [json.loads((RECIPES / "base" / f"{name}.json").read_text(encoding="utf-8")) for name in ("common", "train")]
+    base = [read_object(RECIPES / "base" / f"{name}.json") for name in ("common", "train")]
     parser = ConfigParser(base[0] | base[1])
     generator = torch.Generator().manual_seed(0)
     shape = (batch_size, 1, *patch_size)

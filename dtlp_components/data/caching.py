@@ -23,6 +23,7 @@ from monai.transforms import Compose
 from monai.utils import ImageMetaKey
 
 from ..errors import InputError
+from ..files import whole_file
 
 __all__ = ["ScanCache", "describe"]
 
@@ -179,12 +180,5 @@ def _unpack(packed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _save(packed: Mapping[str, Any], file: Path) -> None:
-    # a name of its own until it is whole: two runs may share the folder
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", suffix=".part", delete=False) as temporary:
-        try:
-            torch.save(packed, temporary)
-        except BaseException:
-            temporary.close()
-            os.unlink(temporary.name)
-            raise
-    os.replace(temporary.name, file)
+    with whole_file(file) as part:  # two runs may share the folder
+        torch.save(packed, part)

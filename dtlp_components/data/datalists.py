@@ -45,7 +45,7 @@ def load_datalist(
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise InputError(f"the number of items to take from a datalist must be None, 0 or more, got {limit!r}.")
-    content = _read_json(datalist, hint)
+    content = _read(datalist, hint)
     if not isinstance(content, dict):
         raise InputError(f"{datalist}: expected an object with lists of scans by section, found {_kind(content)}.")
     items = content.get(section, [])
@@ -64,27 +64,19 @@ def section_sizes(datalist: str) -> dict[str, int]:
     Raises:
         InputError: if the file is missing or is not JSON.
     """
-    content = _read_json(datalist, "")
+    content = _read(datalist, "")
     lists = {name: items for name, items in content.items() if isinstance(items, list)}
     # a list of label names is no section
     return {name: len(items) for name, items in lists.items() if items and isinstance(items[0], Mapping)}
 
 
-def _read_json(path: str, hint: str) -> Any:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
-    except FileNotFoundError:
+def _read(path: str, hint: str) -> Any:
+    if not os.path.exists(path):
         how = f" To prepare it: {hint}" if hint else ""
         raise InputError(
             f"datalist not found: {os.path.abspath(path)}. If it is elsewhere: --dataset_dir DIR or --datalist FILE.{how}"
-        ) from None
-    except OSError as e:
-        raise InputError(f"datalist {os.path.abspath(path)} cannot be read: {e.strerror}.") from None
-    except json.JSONDecodeError as e:
-        raise InputError(f"{path} is not JSON: {e.msg} at line {e.lineno}, column {e.colno}.") from None
-    except UnicodeDecodeError as e:
-        raise InputError(f"{path} is not JSON: not UTF-8 text (byte {e.start}).") from None
+        )
+    return read_json(os.path.abspath(path), "a datalist")
 
 
 def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[str, Any]:

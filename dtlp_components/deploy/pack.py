@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -13,32 +12,24 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from copy import deepcopy
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
-
 from ..bundle.compose import WORKFLOWS
-from ..bundle.format_json import format_json
 from ..bundle.lint import check_config, check_metadata
-from ..bundle.readme import COMMANDS_FROM, ORIGIN
 from ..bundle.trained import TrainedBundle, find_trained
 from ..errors import InputError, raise_if_any
 from ..files import read_object, sha256, write_text
-from .path_leaks import PATH, names_a_path, paths_in
+from ..run_folder import RunFolder
+from .packed_config import packed_config, packed_metadata, vendored
+from .packed_folder import COPIED, files_of, text_problems, write_folder
+from .path_leaks import paths_in
 
-__all__ = ["pack_bundle", "packed_config", "packed_readme", "vendored"]
+__all__ = ["pack_bundle"]
 
-PACKAGE = Path(__file__).parents[1]
-NAME, VENDORED = "dtlp_components", "scripts.dtlp_components"
 CHECKSUMS = "SHA256SUMS"
 OVERLAYS = ("paper", "published")
-COPIED = ("LICENSE", "configs/logging.conf", "docs/data_license.txt")
-PICTURES = (".png", ".jpg", ".jpeg", ".svg")
 MODEL_ZOO_LIMIT = 25 * 2**20  # bytes a file, see its CONTRIBUTING.md
-SCANS = "$@dataset_dir + '/imagesTs'"
 
 # runs MONAI where an installed dtlp_components cannot be imported, as it will be for those who get the folder
 ISOLATED = (
@@ -96,12 +87,12 @@ def pack_bundle(
         raise InputError(f"{Path(output).absolute()}: cannot be written to ({error.strerror}).") from error
     try:
         folder = staging / name
-        _write(trained, folder, configs, metadata)
-        raise_if_any(_text_problems(folder), f"Cannot pack {trained.folder}")
+        write_folder(trained, folder, configs, metadata)
+        raise_if_any(text_problems(folder), f"Cannot pack {trained.folder}")
         _monai(folder, "verify_net_in_out")
         if torchscript:
-            _monai(folder, "ckpt_export", "--filepath", "models/model.ts", "--ckpt_file", "models/model.pt")
-        write_text(str(folder / CHECKSUMS), "".join(f"{sha256(f)}  {path}\n" for path, f in _files(folder).items()))
+            _monai(folder, "ckpt_export", "--filepath", "models/model.ts", "--ckpt_file", str(RunFolder("").model))
+        write_text(folder / CHECKSUMS, "".join(f"{sha256(f)}  {path}\n" for path, f in files_of(folder).items()))
         packed_zip = Path(shutil.make_archive(str(staging / "packed"), "zip", staging, name))
         _move(folder, target, staging / "replaced")
         packed_zip.replace(archive)
@@ -110,162 +101,6 @@ def pack_bundle(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     _report(target, archive)
-
-
-def packed_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    A workflow's configuration as it is in a packed folder.
-
-    Targets name the package in ``scripts``, places are relative to the folder, and the scans that a bundle of ``new``
-    was made from are no longer named.
-
-    Args:
-        config: with the settings of the training in it; not changed.
-    """
-    packed: dict[str, Any] = vendored(deepcopy(dict(config)))
-    packed["bundle_root"] = "."
-    packed.pop("_comment", None)
-    if isinstance(packed.get("input"), str) and os.path.isabs(packed["input"]):
-        packed["input"] = SCANS
-    hint = packed.get("prepare_hint")
-    if isinstance(hint, str):
-        packed["prepare_hint"] = (
-            "" if names_a_path(hint) else hint.replace(f"python -m {NAME}", f"python -m {VENDORED}")
-        )
-    return packed
-
-
-def vendored(content: Any) -> Any:
-    """Change every ``_target_`` of ``dtlp_components``, at any depth, to the package's copy in ``scripts``, in place."""
-    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, value in items:
-        # a recipe names what it overrides by an id that may end in _target_
-        if isinstance(value, str) and str(key).endswith("_target_") and value.startswith(f"{NAME}."):
-            content[key] = value.replace(NAME, VENDORED, 1)
-        else:
-            vendored(value)
-    return content
-
-
-def packed_metadata(trained: TrainedBundle) -> dict[str, Any]:
-    """
-    Metadata with the trained network's shapes, and the versions of what is installed, without a build's suffix.
-
-    Raises:
-        InputError: if a package that it names is not installed.
-    """
-    parser = ConfigParser(read_object(trained.folder / "configs" / "metadata.json"))
-    for id, value in trained.metadata_settings.items():
-        parser[id] = value
-    metadata: dict[str, Any] = parser.get()
-    try:
-        for package in ("monai", "pytorch", "numpy"):
-            metadata[f"{package}_version"] = _installed({"pytorch": "torch"}.get(package, package))
-        metadata["required_packages_version"] = {
-            package: _installed(package) for package in metadata["required_packages_version"]
-        }
-    except PackageNotFoundError as error:
-        raise InputError(
-            f"{trained.folder}/configs/metadata.json requires {error.name}, which is not installed."
-        ) from error
-    return metadata
-
-
-def packed_readme(text: str, trained: TrainedBundle, pictures: Mapping[str, str] | None = None) -> str:
-    """
-    A bundle's README as it is in a packed folder, with a part on the weights under Performance.
-
-    Args:
-        text: README of the bundle, with commands from the root of the repository and links into it.
-        trained: the bundle and its weights.
-        pictures: new target by old one, of pictures that were copied into the folder.
-    """
-    hint = trained.parser("train").get("prepare_hint")
-    if isinstance(hint, str) and names_a_path(hint):
-        text = text.replace(hint, "(by the command that made the bundle, from folders that are not part of it)")
-    text = text.replace(ORIGIN, f"Packed by `pack`; `scripts/{NAME}` is a copy of the project's package.")
-    text = text.replace(COMMANDS_FROM, "From this bundle's folder, the one that holds `configs`.")
-    text = text.replace(f"python -m {NAME}", f"python -m {VENDORED}")
-    named = re.search(r"--config_file (\S+)/configs/", text)
-    if named:  # the bundle's folder, as the commands name it
-        text = re.sub(rf"(?<![\w.-]){re.escape(named[1])}/", "", text)
-        text = re.sub(rf"(?<![\w./-]){re.escape(named[1])}(?![\w./-])", ".", text)
-    text = re.sub(
-        r"(!?)\[([^\]]*)\]\((\.\./\.\./[^)]*)\)",  # what leads out of the bundle's folder
-        lambda m: _link(m[1], m[2], m[3], pictures or {}),
-        text,
-    )
-    head, performance, rest = text.partition("\n## Performance\n")
-    section = _weights_section(trained)
-    if not performance:
-        return f"{head.rstrip()}\n\n{section}"
-    own, heading, others = rest.partition("\n## ")
-    return f"{head}{performance}{own.rstrip()}\n\n{section}{heading}{others}"
-
-
-def _link(mark: str, text: str, target: str, pictures: Mapping[str, str]) -> str:
-    if mark:
-        return f"![{text}]({pictures[target]})" if target in pictures else ""
-    return f"{text} of the project"
-
-
-def _weights_section(trained: TrainedBundle) -> str:
-    """What is known of the weights: their settings where the text above has others, and their scores."""
-    written, changed = read_object(trained.folder / "configs" / "train.json"), trained.changed_settings
-    lines = ["### The weights in this folder", ""]
-    if changed:
-        lines += [
-            "Trained with settings other than those named elsewhere in this text; the configurations here have them:",
-            "",
-            "| key | trained with | the project's |",
-            "|---|---|---|",
-            *(f"| `{name}` | {json.dumps(value)} | {json.dumps(written[name])} |" for name, value in changed.items()),
-            "",
-        ]
-    scores = [
-        read_object(file)
-        for file in sorted(trained.run.evaluation.glob("*_summary.json"))
-        if file.stat().st_mtime >= trained.weights.stat().st_mtime  # else they are of other weights
-    ]
-    if scores:
-        lines += [
-            "Measured with them, mean ± standard deviation over cases:",
-            "",
-            "| section | cases | " + " | ".join(f"{name} [{unit}]" for name, unit in scores[0]["units"].items()) + " |",
-            "|---|---|" + "---|" * len(scores[0]["units"]),
-        ]
-        for score in scores:
-            cells = [_score(score, name) for name in scores[0]["units"]]
-            lines.append(f"| {score['section']} | {score['cases']} | {' | '.join(cells)} |")
-        lines += ["", f"Convention {scores[0]['convention']}", ""]
-    else:
-        lines += ["Their scores were not measured.", ""]
-    return "\n".join(lines)
-
-
-def _score(summary: Mapping[str, Any], name: str) -> str:
-    mean, std = summary["mean"].get(name), summary["std"].get(name)
-    return "–" if mean is None or std is None else f"{mean:.2f} ± {std:.2f}"
-
-
-def _installed(package: str) -> str:
-    return version(package).partition("+")[0]
-
-
-def _text_problems(folder: Path) -> list[str]:
-    """Absolute paths in the texts of a packed folder; the package's copy is as it was, the configurations were checked."""
-    problems = []
-    for name, file in _files(folder).items():
-        if name.startswith(("scripts/", "models/")) or (name.startswith("configs/") and name.endswith(".json")):
-            continue
-        try:
-            text = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            continue  # a picture
-        # one name alone may as well be a route of a server, /info, or what a folder ends in
-        paths = [path for path in dict.fromkeys(PATH.findall(text)) if re.search(r"[/\\][^/\\]+[/\\]", path)]
-        problems += [f"{name} of the packed folder holds {path}, a path of this machine." for path in paths]
-    return problems
 
 
 def _names(trained: TrainedBundle, metadata: Mapping[str, Any]) -> tuple[str, str]:
@@ -302,7 +137,7 @@ def _check_target(target: Path, archive: Path, overwrite: bool) -> None:
             )
         lines = (line.partition("  ") for line in sums.read_text(encoding="utf-8").splitlines())
         recorded = {path: digest for digest, _, path in lines}
-        there = {path: file for path, file in _files(target).items() if path != CHECKSUMS}
+        there = {path: file for path, file in files_of(target).items() if path != CHECKSUMS}
         other = [path for path, file in there.items() if path not in recorded or sha256(file) != recorded[path]]
         if other:
             raise InputError(
@@ -335,39 +170,6 @@ def _is_packed(archive: Path, name: str) -> bool:
     return zipfile.is_zipfile(archive) and f"{name}/{CHECKSUMS}" in zipfile.ZipFile(archive).namelist()
 
 
-def _write(trained: TrainedBundle, folder: Path, configs: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    for path in COPIED:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(trained.folder / path, folder / path)
-    for name, content in {**configs, "metadata": metadata}.items():
-        write_text(str(folder / f"configs/{name}.json"), _dump(content))
-    readme = (trained.folder / "docs/README.md").read_text(encoding="utf-8")
-    write_text(
-        str(folder / "docs/README.md"), packed_readme(readme, trained, _copy_pictures(readme, trained.folder, folder))
-    )
-    (folder / "models").mkdir()
-    shutil.copyfile(trained.weights, folder / "models/model.pt")
-    copy = folder / "scripts" / NAME
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    write_text(str(folder / "scripts/__init__.py"), "# SPDX-License-Identifier: Apache-2.0\n")
-    for recipe in copy.rglob("*.json"):  # so that `new` makes bundles that run from this folder
-        before = json.loads(recipe.read_text(encoding="utf-8"))
-        after = vendored(deepcopy(before))
-        if after != before:
-            write_text(str(recipe), _dump(after))
-
-
-def _copy_pictures(readme: str, bundle: Path, folder: Path) -> dict[str, str]:
-    """Copy pictures that a README shows and that lie outside of its bundle into ``docs/``; new target by old one."""
-    pictures = {}
-    for target in re.findall(r"!\[[^\]]*\]\((\.\./\.\./[^)]*)\)", readme):
-        picture = bundle / "docs" / target
-        if picture.suffix in PICTURES and picture.is_file():
-            shutil.copyfile(picture, folder / "docs" / picture.name)
-            pictures[target] = picture.name
-    return pictures
-
-
 def _monai(folder: Path, command: str, *words: str) -> None:
     """
     Run a command of MONAI in the packed folder, without this project's package.
@@ -397,7 +199,7 @@ def _monai(folder: Path, command: str, *words: str) -> None:
 
 
 def _report(target: Path, archive: Path) -> None:
-    files = _files(target)
+    files = files_of(target)
     size = sum(file.stat().st_size for file in files.values())
     print(f"\n{target.absolute()}: {len(files)} files, {size / 1e6:.1f} MB\n{archive.absolute()}: "
           f"{archive.stat().st_size / 1e6:.1f} MB")  # fmt: skip
@@ -407,13 +209,3 @@ def _report(target: Path, archive: Path) -> None:
               f"download: {', '.join(large)}.")  # fmt: skip
     print(f"\nTry it:\n  cd {shlex.quote(str(target))}\n"
           "  python -m monai.bundle run --config_file configs/inference.json --input SCAN_OR_FOLDER --prediction_dir OUT")  # fmt: skip
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """Files of a folder by relative path, sorted; compiled Python, which appears by itself, is left out."""
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and "__pycache__" not in file.parts)
-    return {file.relative_to(folder).as_posix(): file for file in files}
-
-
-def _dump(config: Mapping[str, Any]) -> str:
-    return format_json(config) + "\n"

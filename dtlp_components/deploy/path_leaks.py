@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.bundle import ReferenceResolver
 
-__all__ = ["PATH", "names_a_path", "paths_in"]
+__all__ = ["deep_paths", "names_a_path", "paths_in"]
 
 
 # An absolute path, of POSIX, with a drive, or in a home folder, where a text can begin one. No path: what goes on from a
@@ -26,6 +26,11 @@ PATH = re.compile(
 def names_a_path(text: str) -> bool:
     """Whether an absolute path is in a text, such as a command."""
     return PATH.search(text) is not None
+
+
+def deep_paths(text: str) -> list[str]:
+    """The different absolute paths in a text that lead through a folder: one name may as well be a server's ``/info``."""
+    return [path for path in dict.fromkeys(PATH.findall(text)) if re.search(r"[/\\][^/\\]+[/\\]", path)]
 
 
 def paths_in(config: Any, id: str = "") -> Iterator[tuple[str, str, str]]:

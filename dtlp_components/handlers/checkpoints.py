@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -18,7 +17,7 @@ from ignite.handlers import DiskSaver
 from torch import nn
 
 from ..errors import InputError
-from ..files import write_text
+from ..files import whole_file, write_json, write_text
 from ..key_table import model_keys
 from ..run_folder import RunFolder
 
@@ -105,7 +104,7 @@ class TrainingCheckpoint:
     ) -> None:
         if selection not in ("last", "best"):
             raise ValueError(f"selection must be 'last' or 'best', got {selection!r}.")
-        self.folder = RunFolder(output_dir)
+        self.run = RunFolder(output_dir)
         self.objects = {**objects, "random": RandomStates()}
         self.exported_model = exported_model
         self.loaders = [loader for loader in trainer_loaders if loader is not None]
@@ -127,38 +126,36 @@ class TrainingCheckpoint:
 
     def start(self, engine: Engine) -> None:
         """Resume, or put an earlier run's files aside."""
-        if self.resume and self.folder.last.is_file():
+        if self.resume and self.run.last.is_file():
             self._load(engine)
         elif self.resume:
             self.logger.warning(
-                f"Nothing to resume: {self.folder.last} does not exist. Training starts from the beginning."
+                f"Nothing to resume: {self.run.last} does not exist. Training starts from the beginning."
             )
         else:
             self._keep_earlier()
-        write_text(str(self.folder.model_settings), json.dumps(self.model_settings, indent=4))
+        write_json(self.run.model_settings, self.model_settings)
         if self.run_name is not None:
-            write_text(str(self.folder.run_name), self.run_name)
+            write_text(self.run.run_name, self.run_name)
 
     def _keep_earlier(self) -> None:
         """Give the files of an earlier run, if there are any, names of their own in ``checkpoints/``."""
-        model_file = self.folder.model
-        files = [f for f in (self.folder.last, self.folder.best, model_file) if f.is_file()]
+        files = [file for file in (self.run.last, self.run.best, self.run.model) if file.is_file()]
         if not files:
             return
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(files[0].stat().st_mtime))
-        self.folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            kept = self.folder.checkpoints / f"{file.stem}-{stamp}.pt"
-            if self.in_use and file == model_file:
-                copy = kept.with_suffix(".copying")
-                shutil.copy2(file, copy)
-                os.replace(copy, kept)
+        self.run.checkpoints.mkdir(parents=True, exist_ok=True)
+        kept = {file: self.run.kept(file, stamp) for file in files}
+        for file, place in kept.items():
+            if self.in_use and file == self.run.model:
+                with whole_file(place) as copy:
+                    shutil.copy2(file, copy)
             else:
-                shutil.move(file, kept)
+                shutil.move(file, place)
         advice = "" if self.in_use else " To go on with a run instead, say `--resume True`."
-        names = " and ".join(f"{file.stem}-{stamp}.pt" for file in files)
+        names = " and ".join(place.name for place in kept.values())
         self.logger.warning(
-            f"{self.folder.path} held an earlier run: it is kept in {self.folder.checkpoints} as {names}.{advice}"
+            f"{self.run.root} held an earlier run: it is kept in {self.run.checkpoints} as {names}.{advice}"
         )
 
     def save(self, engine: Engine) -> None:
@@ -170,7 +167,7 @@ class TrainingCheckpoint:
             return
         never_validated = is_last and self._best_epoch_written < 1
         if self.selection == "last" or self.validator is None or never_validated:
-            self._write(self._exported_state(), self.folder.model)
+            self._write(self._exported_state(), self.run.model)
         content = {name: item.state_dict() for name, item in self.objects.items()}
         content["progress"] = {
             "iteration": state.iteration,
@@ -179,9 +176,9 @@ class TrainingCheckpoint:
             "best_metric_epoch": int(self.validator.state.best_metric_epoch) if self.validator is not None else -1,
             "settings": self.settings,
         }
-        self._write(content, self.folder.last)
+        self._write(content, self.run.last)
         if is_last:
-            self.logger.info(f"Student's weights: {os.path.abspath(self.folder.model)}")
+            self.logger.info(f"Student's weights: {os.path.abspath(self.run.model)}")
 
     def _save_best(self, epoch: int) -> None:
         if self.validator is None:
@@ -190,19 +187,20 @@ class TrainingCheckpoint:
         # the evaluator counts its own epochs on the trainer's clock, see monai.engines.Evaluator.run(global_epoch)
         if best_epoch > self._best_epoch_written and best_epoch == epoch:
             self._best_epoch_written = best_epoch
-            self._write(self._exported_state(), self.folder.best)
+            self._write(self._exported_state(), self.run.best)
             if self.selection == "best":
-                self._write(self._exported_state(), self.folder.model)
+                self._write(self._exported_state(), self.run.model)
 
     def _exported_state(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().cpu().contiguous() for name, value in self.exported_model.state_dict().items()}
 
     @staticmethod
     def _write(content: Mapping, file: Path) -> None:
+        # Ignite's and not `whole_file`: of several processes, only the first writes
         DiskSaver(str(file.parent), atomic=True, create_dir=True, require_empty=False)(content, file.name)
 
     def _load(self, engine: Engine) -> None:
-        content = torch.load(self.folder.last, map_location="cpu", weights_only=True)
+        content = torch.load(self.run.last, map_location="cpu", weights_only=True)
         progress = content["progress"]
         changed = [
             f"{name} was {old}, is {self.settings[name]}"
@@ -211,7 +209,7 @@ class TrainingCheckpoint:
         ]
         if changed:
             raise InputError(
-                f"Cannot resume {self.folder.last}: {'; '.join(changed)}. Give the old values, or another output_dir."
+                f"Cannot resume {self.run.last}: {'; '.join(changed)}. Give the old values, or another output_dir."
             )
         for name, item in self.objects.items():
             item.load_state_dict(content[name])
@@ -222,4 +220,4 @@ class TrainingCheckpoint:
             self._best_epoch_written = progress["best_metric_epoch"]
         for loader in self.loaders:
             loader.start_at(progress["iteration"])
-        self.logger.info(f"Resumed {self.folder.last} after iteration {progress['iteration']}.")
+        self.logger.info(f"Resumed {self.run.last} after iteration {progress['iteration']}.")

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import logging
 import os
 import sys
@@ -24,6 +22,7 @@ from ..data.segmentations import LABEL_MAP_ENDING, TABLE, printable, read_table
 from ..errors import raise_if_any
 from ..files import write_text
 from ..keys import ScanEvents, ScanKeys
+from ..tables import csv_text
 
 __all__ = ["PredictionReport"]
 
@@ -160,13 +159,9 @@ class PredictionReport:
         columns = dict.fromkeys(["scan", "label_map", "seconds"])
         for row in sorted(self.rows.values(), key=len, reverse=True):
             columns.update(dict.fromkeys(name for name in row if name != "problem"))
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, [*columns, "problem"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows.values())
         file = self.prediction_dir / TABLE
         try:
-            write_text(str(file), text.getvalue())
+            write_text(file, csv_text([*self.rows.values()], [*columns, "problem"]))
         except OSError as error:  # the scans that are left are to be segmented all the same
             problem = f"{file}: cannot be written ({error.strerror})."
             if problem not in self.problems:

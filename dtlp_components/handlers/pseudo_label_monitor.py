@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +16,8 @@ from torch import Tensor, nn
 from ..keys import PseudoLabelSources as Sources
 from ..metrics.overlap import batch_dice
 from ..metrics.uncertainty import entropy_bits
+from ..run_folder import RunFolder
+from ..tables import csv_text
 
 __all__ = ["PseudoLabelMonitor", "predict_sources"]
 
@@ -91,7 +91,7 @@ class PseudoLabelMonitor:
         self.dataset, self.network, self.student = dataset, network, student
         self.pseudo_labeler, self.inferer, self.device = pseudo_labeler, inferer, device
         self.num_classes, self.interval, self.max_cases, self.seed = num_classes, interval, max_cases, seed
-        self.file = Path(output_dir, "logs", "pseudo_labels.csv")
+        self.file = RunFolder(output_dir).pseudo_labels
         self.logger = logging.getLogger("dtlp")
 
     def attach(self, engine: Engine) -> None:
@@ -127,11 +127,8 @@ class PseudoLabelMonitor:
         engine.state.metrics.update({k: v for k, v in row.items() if k != "iteration"})
         self.file.parent.mkdir(parents=True, exist_ok=True)
         is_new = not self.file.exists()
-        with open(self.file, "a", newline="") as f:
-            writer = csv.DictWriter(f, fieldnames=list(row))
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        with open(self.file, "a", encoding="utf-8", newline="") as file:
+            file.write(csv_text([row], header=is_new))
         table = "  ".join(f"{name} {value:.3f} ({entropy[name]:.3f})" for name, value in dice.items())
         self.logger.info(f"Iteration {engine.state.iteration}: Dice (entropy in bits) of each source: {table}")
 

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +15,12 @@ from monai.data import MetaTensor
 from monai.utils import CommonKeys, ImageMetaKey
 
 from ..errors import InputError
-from ..files import write_text
+from ..files import json_text, write_text
 from ..keys import DatalistKeys
 from ..metrics.conventions import CONVENTIONS, METRICS
 from ..metrics.segmentation_scores import CaseScores, segmentation_scores
+from ..run_folder import RunFolder
+from ..tables import align, csv_text
 
 __all__ = ["ScoreTable"]
 
@@ -83,7 +82,7 @@ class ScoreTable:
         if convention not in CONVENTIONS:
             raise InputError(f"convention: expected one of {', '.join(CONVENTIONS)}, got `{convention}`.")
         self.convention = CONVENTIONS[convention]
-        self.folder = os.path.join(output_dir, "evaluation")
+        self.run = RunFolder(output_dir)
         self.classes = names[1:]
         self.section = section
         self.cases: list[_Case] = []
@@ -131,14 +130,15 @@ class ScoreTable:
             "domains": {d: self._summarize([case for case in self.cases if case.domain == d]) for d in domains},
         }
         files = {
-            f"{self.section}_cases.csv": _to_csv(self._case_rows()),
-            f"{self.section}_summary.json": json.dumps(_without_nan(summary), indent=4) + "\n",
-            f"{self.section}_summary.csv": _to_csv(self._summary_rows(summary)),
+            self.run.cases_csv(self.section): _to_csv(self._case_rows()),
+            self.run.summary_json(self.section): json_text(_without_nan(summary), indent=4),
+            self.run.summary_csv(self.section): _to_csv(self._summary_rows(summary)),
         }
-        for name, text in files.items():
-            write_text(os.path.join(self.folder, name), text)
+        for file, text in files.items():
+            write_text(file, text)
         print(self._table(summary), flush=True)
-        print(f"Written to {os.path.abspath(self.folder)}: {', '.join(files)}", flush=True)
+        names = ", ".join(file.name for file in files)
+        print(f"Written to {os.path.abspath(self.run.evaluation)}: {names}", flush=True)
 
     def _summarize(self, cases: Sequence[_Case]) -> dict[str, Any]:
         """Means, standard deviations and counts; NaN where there is nothing to average."""
@@ -190,10 +190,14 @@ class ScoreTable:
         header = [*(f"{metric} [{unit}]" for metric, unit in self.convention.units.items()), "n", "missed", "absent"]
         rows = self._summary_rows(summary)
         by_class = [["class", *header]] + [[r["class"], *_cells(r)] for r in rows if r["domain"] == "all"]
-        lines = [f"Scores of section `{self.section}`, {summary['cases']} cases, mean ± std", *_align(by_class)]
+        lines = [
+            f"Scores of section `{self.section}`, {summary['cases']} cases, mean ± std",
+            align(by_class, right=True),
+        ]
         if summary["domains"]:
             means = [r for r in rows if r["domain"] != "all" and r["class"] == "mean"]
-            lines += ["", *_align([["domain", *header], *([r["domain"], *_cells(r)] for r in means)])]
+            by_domain = [["domain", *header], *([r["domain"], *_cells(r)] for r in means)]
+            lines += ["", align(by_domain, right=True)]
         return "\n".join([*lines, str(self.convention)])
 
 
@@ -226,13 +230,12 @@ def _without_nan(value: Any) -> Any:
 
 
 def _to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        known = {k: "" if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()}
-        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in known.items()})
-    return text.getvalue()
+    def cell(value: Any) -> Any:
+        if isinstance(value, float):
+            return "" if np.isnan(value) else f"{value:.4f}"
+        return value
+
+    return csv_text([{name: cell(value) for name, value in row.items()} for row in rows])
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -240,12 +243,4 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         *("-" if np.isnan(mean) else f"{mean:.2f} ± {std:.2f}" for mean, std in scores),
         *(str(row[count]) for count in ("n", "missed", "absent")),
-    ]
-
-
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
     ]

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
+
+from ..run_folder import RunFolder
 
 __all__ = ["WarmStart"]
 
@@ -34,32 +35,31 @@ class WarmStart:
 
     def __init__(self, student: nn.Module, network: nn.Module, mean_teacher: Any, output_dir: str) -> None:
         self.student, self.network, self.mean_teacher = student, network, mean_teacher
-        self.model_file = Path(output_dir, "models", "model.pt")
-        self.last_file = Path(output_dir, "checkpoints", "last.pt")
+        self.run = RunFolder(output_dir)
         self.logger = logging.getLogger("dtlp")
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if not self.model_file.is_file():
+        if not self.run.model.is_file():
             return
-        exported = torch.load(self.model_file, map_location="cpu", weights_only=True)
+        exported = torch.load(self.run.model, map_location="cpu", weights_only=True)
         if not _are_equal(self.student.state_dict(), exported):
             self.logger.info(
-                f"The student does not have the weights of {self.model_file}: training starts without them."
+                f"The student does not have the weights of {self.run.model}: training starts without them."
             )
             return
         teachers = "teachers' decoders from the beginning"
-        if self.last_file.is_file():
-            content = torch.load(self.last_file, map_location="cpu", weights_only=True)
+        if self.run.last.is_file():
+            content = torch.load(self.run.last, map_location="cpu", weights_only=True)
             rest = content.get("network", {}) if isinstance(content, dict) else {}
             if _shapes(rest) == _shapes(self.network.state_dict()):
                 self.network.load_state_dict(rest)
                 self.student.load_state_dict(exported)  # last.pt has the student of the last iteration, not its average
-                teachers = f"teachers' decoders with those of {self.last_file}"
+                teachers = f"teachers' decoders with those of {self.run.last}"
         self.mean_teacher.module.load_state_dict(exported)
-        self.logger.info(f"The student goes on from {self.model_file}, the {teachers}.")
+        self.logger.info(f"The student goes on from {self.run.model}, the {teachers}.")
 
 
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:

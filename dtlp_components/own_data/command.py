@@ -16,7 +16,7 @@ from ..bundle.render import render_recipe
 from ..checks.arguments import check_seed
 from ..checks.settings import patch_size_problems
 from ..errors import raise_if_any
-from ..files import read_json, write_text
+from ..files import json_text, read_json, write_text
 from ..key_table import check_values
 from ..keys import DatalistKeys as Keys
 from .label_names import read_label_names
@@ -34,7 +34,7 @@ from .sections import (
     label_values,
     refuse_overlap,
 )
-from .write import check_files, dump, is_current, list_scans, plan_copies, write_copy
+from .write import check_files, is_current, list_scans, plan_copies, write_copy
 
 __all__ = ["new_bundle"]
 
@@ -158,7 +158,9 @@ def new_bundle(
     recipe = recipe_of(name, output, command, groups, label_names, choices, notes)
     files = render_recipe(recipe)
     how_made = {"name": name, "made_by": command, **({"seed": seed} if validation_share else {})}
-    files["datalist.json"] = dump(list_scans(listed, label_names, how_made | ({"notes": on_scans} if on_scans else {})))
+    files["datalist.json"] = json_text(
+        list_scans(listed, label_names, how_made | ({"notes": on_scans} if on_scans else {}))
+    )
     check_files(files, len(label_names))
     if is_current(folder, files, copies, overwrite):
         print(f"\n{folder} is already what this command would write.")
@@ -166,7 +168,7 @@ def new_bundle(
         for target, (source, is_label) in copies.items():
             write_copy(Path(source), target, frame, mapping if changed and is_label else None)
         for path, text in files.items():
-            write_text(str(folder / path), text)
+            write_text(folder / path, text)
         print(
             f"\nWrote {folder}: {', '.join(f'{len(items)} {TITLES[s]}' for s, items in groups.items() if items)} scans."
         )

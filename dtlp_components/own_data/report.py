@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ..tables import align
 from .inspect import _PERCENTILES, ScanFacts
 
 __all__ = ["scan_table"]
@@ -31,7 +32,7 @@ def scan_table(groups: Mapping[str, Sequence[ScanFacts]], label_names: Mapping[i
         rows.append([f"{percent:g} %", *(_spread([f.percentiles[i] for f in facts]) for facts in groups.values())])
     rows.append(["maximum", *(_spread([f.maximum for f in facts]) for facts in groups.values())])
     rows.append(["stored as", *(", ".join(sorted({f.orientation for f in facts})) for facts in groups.values())])
-    text = "Scans: smallest / median / largest, along the patient's x, y, z\n" + _columns(rows)
+    text = "Scans: smallest / median / largest, along the patient's x, y, z\n" + align(rows)
 
     labeled = {title: counted for title, facts in groups.items() if (counted := _counted(facts))}
     rows = [["value", "name", *(f"{title}: scans, ml" for title in labeled)]]
@@ -44,7 +45,7 @@ def scan_table(groups: Mapping[str, Sequence[ScanFacts]], label_names: Mapping[i
             present = [ml for ml in present if ml > 0]
             row.append(f"{len(present)} of {len(facts)}, {_spread(present)}" if present else f"0 of {len(facts)}")
         rows.append(row)
-    return f"{text}\n\nLabels: in how many scans, and smallest / median / largest volume there\n{_columns(rows)}"
+    return f"{text}\n\nLabels: in how many scans, and smallest / median / largest volume there\n{align(rows)}"
 
 
 def _counted(facts: Sequence[ScanFacts]) -> list[ScanFacts]:
@@ -54,8 +55,3 @@ def _counted(facts: Sequence[ScanFacts]) -> list[ScanFacts]:
 def _spread(values: Iterable[float]) -> str:
     three = [f"{x:.4g}" for x in np.percentile(list(values), (0, 50, 100))]
     return " / ".join(three if len(set(three)) > 1 else three[:1])
-
-
-def _columns(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)

@@ -23,7 +23,7 @@ from .find import FLAGS, Scan
 from .recipe import COMMENT
 from .sections import Inspected
 
-__all__ = ["check_files", "dump", "is_current", "list_scans", "plan_copies", "write_copy"]
+__all__ = ["check_files", "is_current", "list_scans", "plan_copies", "write_copy"]
 
 COPIES = "scans"  # folder in the bundle for scans that had to be changed
 
@@ -143,7 +143,3 @@ def is_current(folder: Path, files: Mapping[str, str], copies: Mapping[Path, Any
             f"{folder}: exists with other content in {', '.join(differing)}; {advice}, or add --overwrite True."
         )
     return False
-
-
-def dump(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

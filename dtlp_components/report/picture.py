@@ -17,6 +17,7 @@ from ..bundle.teachers import load_training_networks
 from ..bundle.trained import find_trained
 from ..data.datalists import load_datalist
 from ..errors import InputError
+from ..files import whole_file
 from ..handlers.pseudo_label_monitor import predict_sources
 from ..metrics.overlap import batch_dice
 from ..run_folder import RunFolder
@@ -89,7 +90,7 @@ def write_picture(
         panels[f"{title}\nDice {100 * float(dice[1:][present[1:]].mean()):.1f}"] = labels.numpy()
 
     name = Path(items[case][Keys.IMAGE]).name.removesuffix(".gz").removesuffix(".nii")
-    target = Path(file) if file else run.pictures / f"{name}.png"
+    target = Path(file) if file else run.picture(name)
     draw_panels(image[0].numpy(), panels, list(parser["label_names"]), name, target)
     print(f"Picture: {os.path.abspath(target)}")
     return target
@@ -147,6 +148,6 @@ def draw_panels(
     figure.legend(handles=handles, loc="lower center", ncol=min(6, len(handles)), frameon=False)
     figure.suptitle(f"{title}, slice {z}")
     figure.tight_layout(rect=(0, 0.06, 1, 0.98))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    with whole_file(file) as part:
+        figure.savefig(part, dpi=110)
     plt.close(figure)

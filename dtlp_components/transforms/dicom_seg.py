@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +16,7 @@ from monai.utils import ImageMetaKey, MetaKeys
 
 from ..data.dicom import series_files
 from ..errors import InputError, first_line
+from ..files import whole_file
 from ..keys import ScanKeys
 
 __all__ = ["WriteDicomSegd"]
@@ -67,18 +67,15 @@ class WriteDicomSegd(MapTransform):
                 continue
             label_map = Path(labels.meta[MetaKeys.SAVED_TO])
             target = label_map.with_name(label_map.name.removesuffix(".nii.gz") + ".dcm")
-            temporary = target.with_name(f".{os.getpid()}.{target.name}")
             try:
-                self._segmentation(labels, folder).save_as(temporary)
-                os.replace(temporary, target)
+                with whole_file(target) as part:
+                    self._segmentation(labels, folder).save_as(part)
                 item[ScanKeys.DICOM_SEG] = str(target)
             except (Exception, InputError) as error:  # the label map stays, whatever it is
                 logging.getLogger("dtlp").debug(f"{target}: cannot be written", exc_info=True)
                 item[ScanKeys.PROBLEM] = (
                     f"{folder}: {label_map} is written, {target.name} is not ({type(error).__name__}: {first_line(error)})."
                 )
-            finally:
-                temporary.unlink(missing_ok=True)
         return item
 
     def _segmentation(self, labels: Any, folder: Path) -> Any:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from monai.transforms import KeepLargestConnectedComponent, MapTransform, genera
 from monai.utils import convert_to_numpy
 
 from ..errors import InputError, first_line
+from ..files import whole_file
 
 __all__ = ["KeepLargestComponentd", "WholeFileWriter"]
 
@@ -66,13 +65,8 @@ class WholeFileWriter(NibabelWriter):
         _, self.affine, _ = self.get_meta_info(meta_dict)
 
     def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
-        target = Path(filename)
-        # the ending decides on the format
-        temporary = target.with_name(f".{os.getpid()}.{target.name}")
         try:
-            super().write(temporary, verbose=verbose, **obj_kwargs)
-            os.replace(temporary, target)
+            with whole_file(filename) as part:
+                super().write(part, verbose=verbose, **obj_kwargs)
         except Exception as error:
-            raise InputError(f"{target}: cannot be written ({type(error).__name__}: {first_line(error)}).") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+            raise InputError(f"{filename}: cannot be written ({type(error).__name__}: {first_line(error)}).") from error

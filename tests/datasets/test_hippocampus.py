@@ -210,7 +210,7 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(raw, capsys) -> None:
 
 
 def test_folder_without_listing_names_the_file_and_what_was_wanted(tmp_path) -> None:
-    with pytest.raises(InputError, match=r"dataset\.json: cannot be read as JSON .* expected the Decathlon folder"):
+    with pytest.raises(InputError, match=r"dataset\.json: cannot be read .* expected the Decathlon folder"):
         prepare_hippocampus(str(tmp_path), str(tmp_path / "prepared"))
 
 

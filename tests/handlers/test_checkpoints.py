@@ -137,7 +137,7 @@ def test_files_can_be_loaded_without_pickled_objects_and_models_holds_weights_al
     assert [f.name for f in (tmp_path / "models").iterdir()] == ["model.pt"]
     assert are_equal(load(tmp_path / "models/model.pt"), run.weights[-1])
     assert {"network", "mean_teacher", "optimizer", "scheduler", "random", "progress"} == set(
-        load(run.checkpoint.last_file)
+        load(run.checkpoint.run.last)
     )
 
 
@@ -272,9 +272,7 @@ def test_checkpoint_comes_every_interval_and_at_the_end(tmp_path: Path) -> None:
     run, written = Run(tmp_path, interval=2, epochs=3), []
 
     def note(_engine: Engine) -> None:
-        written.append(
-            load(run.checkpoint.last_file)["progress"]["epoch"] if run.checkpoint.last_file.exists() else None
-        )
+        written.append(load(run.checkpoint.run.last)["progress"]["epoch"] if run.checkpoint.run.last.exists() else None)
 
     run.engine.add_event_handler(Events.EPOCH_COMPLETED, note)
     run.run()

@@ -16,7 +16,6 @@ from monai.data import MetaTensor
 from monai.transforms import Activationsd, AsDiscreted, Compose, Invertd, Rotate90
 
 from dtlp_components.inferers.scan_segmenter import ScanSegmenter
-from dtlp_components.metrics.uncertainty import jensen_shannon_bits
 from dtlp_components.transforms.scan_grid import SLAB_BYTES, ScanGridLabelsd
 from tests import tiny
 
@@ -150,11 +149,6 @@ def test_disagreement_is_in_bits_and_blind_to_uncertainty_that_is_shared(tmp_pat
     found = segment_constant(tmp_path, Fixed(1.0, 1e-9, 1e-9), uncertainty=True, teachers=opposite)
     np.testing.assert_allclose(found["disagreement"], 1, atol=1e-5)
     np.testing.assert_allclose(found["entropy"], 0, atol=1e-5)
-
-
-def test_disagreement_of_four_certain_opinions_is_two_bits() -> None:
-    opinions = [torch.nn.functional.one_hot(torch.tensor([[c]]), 5).permute(0, 2, 1).float() for c in range(4)]
-    assert jensen_shannon_bits(opinions).item() == pytest.approx(2.0)
 
 
 def test_scores_are_those_of_their_definition(tmp_path: Path) -> None:

@@ -38,13 +38,6 @@ def random_teacher(**kwargs: Any) -> DualTeacher:
     return make_teacher(*(2 * torch.randn(SHAPE) for _ in range(3)), **kwargs)
 
 
-def test_entropy_of_k_equal_classes_is_the_logarithm_of_k_in_bits() -> None:
-    assert entropy_bits(voxel(0.25, 0.25, 0.25, 0.25)).item() == pytest.approx(2)
-    assert entropy_bits(voxel(0.5, 0.5, 0.0)).item() == pytest.approx(1)
-    assert entropy_bits(voxel(0.0, 1.0, 0.0)).item() == 0
-    assert entropy_bits(torch.rand(SHAPE)).shape == (2, 1, 4, 5, 6)
-
-
 def test_certain_teacher_outvotes_uncertain_one() -> None:
     # H(0.9, 0.1) = 0.469 bits, H(0.5, 0.5) = 1 bit: the first share is e^-0.469 / (e^-0.469 + e^-1)
     h = -(0.9 * math.log2(0.9) + 0.1 * math.log2(0.1))

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The published crop and its inverse, resampling of items with texts in them, and intensities of CT and MR."""
+"""The published crop and its inverse, resampling of items with texts in them, and smoothing before it."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor, decollate_batch
+from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose, GaussianSmooth, Invertd, LoadImaged, Orientationd, Spacingd
 
-from dtlp_components import AntiAliasd, CropToBoxd, CTOrMRIntensityd, ResampleToSpacingd
+from dtlp_components import AntiAliasd, CropToBoxd, ResampleToSpacingd
 from dtlp_components.errors import InputError
-from dtlp_components.transforms.intensity import border_median, looks_like_hu
 
 SHAPE = (7, 8, 9)
 BOX = [[1, 4], [2, 7], [0, 9]]
@@ -103,32 +101,6 @@ def test_box_that_leaves_the_volume_is_refused(item, box) -> None:
     assert f"{item['image']}: `published_box` {box} leaves the volume of [7, 8, 9] voxels" in str(error.value)
 
 
-def test_refusal_in_a_cache_or_a_worker_ends_the_run_with_its_text(item) -> None:
-    # a SystemExit there would be lost, and CacheDataset would wait for ever
-    del item["published_box"]
-    crop = load(CropToBoxd("image"), keys=["image"])
-    with pytest.raises(RuntimeError) as error:
-        CacheDataset([item], crop, num_workers=1, progress=False)
-    assert "has no `published_box`" in str(error.value.__cause__)
-    with pytest.raises(RuntimeError, match="has no `published_box`"):
-        next(iter(DataLoader(Dataset([item], crop), num_workers=1)))
-
-
-def test_refusal_inside_a_server_does_not_end_it(item) -> None:
-    # MONAI Label segments in the thread of its event loop, which a SystemExit would leave with the whole server
-    del item["published_box"]
-    crop = load(CropToBoxd("image"), keys=["image"])
-
-    async def serve() -> str:
-        try:
-            crop(item)
-        except Exception as error:  # noqa: BLE001 - what a server answers with a status of 500
-            return str(error.__cause__)
-        return ""
-
-    assert "has no `published_box`" in asyncio.run(serve())
-
-
 # --- resampling
 
 SPACING = (1.0, 1.0, 1.5)
@@ -162,128 +134,6 @@ def test_prediction_comes_back_from_the_new_grid_with_texts_in_the_item(item) ->
     pred = Invertd("pred", preprocessing, "image", nearest_interp=True, to_tensor=True)(case)["pred"]
     np.testing.assert_array_equal(pred.numpy()[0], nib.load(item["image"]).get_fdata())
     np.testing.assert_allclose(pred.affine, AFFINE)
-
-
-# --- intensity
-
-WINDOW = (-100, 300)
-
-
-def volume(*values: float) -> MetaTensor:
-    """The values and, in between, whole numbers from 0 to 200."""
-    voxels = torch.linspace(0, 200, 7 * 8 * 9).round().reshape(1, 7, 8, 9)
-    voxels.view(-1)[100 : 100 + len(values)] = torch.tensor(values)
-    return MetaTensor(voxels, meta={"filename_or_obj": "/data/i.nii"})
-
-
-def test_ct_is_scaled_from_the_window_and_clipped() -> None:
-    image = volume(-1000, -100, 0, 100, 300, 2000)
-    scaled = CTOrMRIntensityd("image", WINDOW)({"image": image})["image"]
-    np.testing.assert_allclose(scaled.flatten()[100:106], [0, 0, 0.25, 0.5, 1, 1])
-    np.testing.assert_allclose(scaled.numpy(), ((image.numpy() + 100) / 400).clip(0, 1), atol=1e-6)
-
-
-def test_mr_is_scaled_from_its_own_percentiles_and_clipped() -> None:
-    image = volume(0, 3000, 4000)
-    low, high = np.percentile(image.numpy(), (10, 80))
-    scaled = CTOrMRIntensityd("image", WINDOW, (10, 80))({"image": image})["image"]
-    np.testing.assert_allclose(scaled.numpy(), ((image.numpy() - low) / (high - low)).clip(0, 1), atol=1e-6)
-    assert scaled.min() == 0 and scaled.max() == 1
-
-
-def test_percentiles_are_half_a_percent_from_either_end_by_default() -> None:
-    image = {"image": volume(3000)}
-    default, given = (CTOrMRIntensityd("image", WINDOW, *more)(image)["image"] for more in ((), ((0.5, 99.5),)))
-    np.testing.assert_array_equal(default.numpy(), given.numpy())
-
-
-def test_each_volume_of_an_item_is_judged_for_itself() -> None:
-    item = CTOrMRIntensityd(["ct", "mr", "none"], WINDOW, (0, 100), True)({"ct": volume(-1000), "mr": volume()})
-    assert item["ct"].max() == 0.75 and item["mr"].max() == 1  # 200 HU in the window, and the maximum
-
-
-def test_ct_that_a_crop_has_robbed_of_its_air_is_taken_for_mr() -> None:
-    # fat and soft tissue alone could be anything: hence intensities come before such a crop
-    scale = CTOrMRIntensityd("image", WINDOW, (0, 100))
-    image = volume(-200)
-    image[:, 0] = -1000
-    robbed = image[:, 1:]
-    in_time, too_late = scale({"image": image})["image"][:, 1:], scale({"image": robbed})["image"]
-    np.testing.assert_allclose(in_time.numpy(), ((robbed.numpy() + 100) / 400).clip(0, 1), atol=1e-6)
-    np.testing.assert_allclose(too_late.numpy(), (robbed.numpy() + 200) / 400, atol=1e-6)
-
-
-@pytest.mark.parametrize(("fraction", "highest"), [(0.0, 0.75), (0.5, 1.0)])
-def test_air_at_the_border_makes_whole_numbers_hu_in_spite_of_a_value_out_of_range(fraction, highest) -> None:
-    image = volume()
-    inside = image[:, 1:-1, 1:-1, 1:-1].clone()
-    image[:] = -1000
-    image[:, 1:-1, 1:-1, 1:-1] = inside * 200 / inside.max() // 1
-    image[0, 3, 4, 5] = -4000 + fraction
-    scaled = CTOrMRIntensityd("image", WINDOW, (0, 100))({"image": image})["image"]
-    np.testing.assert_allclose(scaled.max(), highest)
-
-
-def test_metatensor_stays_with_its_meta_and_others_become_float32() -> None:
-    image = volume()
-    image.affine = torch.diag(torch.tensor([2.0, 3, 4, 1]))
-    scale = CTOrMRIntensityd("image", WINDOW)
-    scaled = scale({"image": image, "domain": "MR"})
-    assert scaled["domain"] == "MR" and isinstance(scaled["image"], MetaTensor)
-    np.testing.assert_array_equal(scaled["image"].affine, image.affine)
-    assert scaled["image"].meta["filename_or_obj"] == "/data/i.nii"
-    for values in (image.as_tensor().to(torch.int16), image.to(torch.float64)):
-        again = scale({"image": values})["image"]
-        assert again.dtype == torch.float32
-        np.testing.assert_allclose(again.numpy(), scaled["image"].numpy(), atol=1e-6)
-    assert image.max() == 200  # what was given is left alone
-
-
-def test_volume_whose_percentiles_are_one_value_is_refused() -> None:
-    image = volume()
-    image[:] = 0
-    assert CTOrMRIntensityd("image", WINDOW)({"image": image})["image"].max() == 0
-    image[0, 0, 0, 0] = 7
-    with pytest.raises(InputError, match=r"^/data/i\.nii: found the same intensity at 0\.5 and 99\.5 %"):
-        CTOrMRIntensityd("image", WINDOW)({"image": image})
-
-
-@pytest.mark.parametrize("window", [(300, -100), (5, 5)])
-def test_window_must_ascend(window) -> None:
-    with pytest.raises(ValueError, match="window must be"):
-        CTOrMRIntensityd("image", window)
-
-
-@pytest.mark.parametrize("percentiles", [(99.5, 0.5), (-1, 50), (50, 101), (5, 5)])
-def test_percentiles_must_ascend_from_0_to_100(percentiles) -> None:
-    with pytest.raises(ValueError, match="percentiles must be"):
-        CTOrMRIntensityd("image", WINDOW, percentiles)
-
-
-def test_border_is_all_that_lies_outermost() -> None:
-    voxels = np.full((4, 5, 6), -1000)
-    voxels[1:-1, 1:-1, 1:-1] = 50
-    assert border_median(voxels) == -1000
-    voxels[:, :, 0] = voxels[:, :, -1] = voxels[:, 0] = voxels[:, -1] = 7
-    # of the two ends along x, 2 * 3 * 4 voxels are air still; of all six ends, 2 * (30 + 24 + 20) are counted
-    assert border_median(voxels) == 7
-
-
-@pytest.mark.parametrize(
-    ("minimum", "border", "whole", "expected"),
-    [
-        (-1024, 0, False, True),
-        (-500, 0, False, True),
-        (-499, 0, True, False),
-        (-3100, 0, False, True),
-        (-3101, 0, False, False),  # phase images
-        (-4000, -1000, True, True),
-        (-4000, -1000, False, False),
-        (-4000, -899, True, False),
-    ],
-)
-def test_hu_by_minimum_or_by_whole_numbers_with_air_at_the_border(minimum, border, whole, expected) -> None:
-    assert looks_like_hu(minimum, border, whole) == expected
 
 
 def wave(period_voxels: float) -> MetaTensor:

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Norms and convolutions: torch's values and gradients, faster."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dtlp_components.networks.blocks import Conv3d, PointwiseConv3d, make_norm, norm_relu
+
+
+def test_instance_norm_is_torch_s() -> None:
+    x = 3 + 2 * torch.randn(2, 6, 4, 5, 6)
+    torch.testing.assert_close(make_norm("instance", 6)(x), nn.InstanceNorm3d(6)(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(4, 4), (12, 4), (16, 8), (64, 8)])
+def test_group_norm_has_at_most_eight_groups_of_equal_size(channels: int, groups: int) -> None:
+    norm = make_norm("group", channels)
+    assert isinstance(norm, nn.GroupNorm) and norm.num_groups == groups
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d], ids=str)
+@pytest.mark.parametrize("volumes", [0, 1, 3], ids=["plain", "one scale for all", "a scale for each"])
+def test_fast_instance_norm_gives_the_values_and_gradients_of_the_plain_one(
+    memory_format: torch.memory_format, volumes: int
+) -> None:
+    norm = make_norm("instance", 5)
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    # a mean far from zero: what a formula without care would lose digits to
+    x = (torch.randn(3, 5, 4, 6, 7) + 10).contiguous(memory_format=memory_format).requires_grad_()
+    scale, shift = torch.randn(volumes, 5, requires_grad=True), torch.randn(volumes, 5, requires_grad=True)
+    modulation = [scale, shift] if volumes else []
+    inputs = [x, norm.weight, norm.bias, *modulation]
+    weight = torch.randn_like(x)
+
+    fast = norm_relu(norm, x, *modulation)
+    plain = norm(x)
+    if volumes:
+        plain = plain * scale[:, :, None, None, None] + shift[:, :, None, None, None]
+    plain = torch.relu(plain)
+    assert "InstanceNormReLU" in type(fast.grad_fn).__name__
+    torch.testing.assert_close(fast, plain)
+    with torch.no_grad():
+        torch.testing.assert_close(norm_relu(norm, x, *modulation), fast, rtol=0, atol=0)
+    for one, other in zip(
+        torch.autograd.grad((fast * weight).sum(), inputs),
+        torch.autograd.grad((plain * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_pointwise_convolution_is_torch_s_and_keeps_the_memory_format() -> None:
+    conv, x = PointwiseConv3d(3, 4), torch.randn(2, 3, 4, 5, 6)
+    x_last = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    weight = torch.randn(2, 4, 4, 5, 6)
+    plain, fast = nn.functional.conv3d(x.requires_grad_(), conv.weight, conv.bias), conv(x_last)
+    assert conv(x).is_contiguous() and fast.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(conv(x), plain)
+    torch.testing.assert_close(fast, plain)
+    for one, other in zip(
+        torch.autograd.grad((fast * weight).sum(), [x_last, conv.weight, conv.bias]),
+        torch.autograd.grad((plain * weight).sum(), [x, conv.weight, conv.bias]),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("grid", [(1, 2, 3), (2, 3, 2)], ids=str)
+def test_convolution_as_a_matrix_product_is_the_convolution(grid: tuple[int, ...]) -> None:
+    conv, x = Conv3d(3, 4), torch.randn(2, 3, *grid, requires_grad=True)
+    weight = torch.randn(2, 4, *grid)
+    plain = nn.functional.conv3d(x, conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(conv(x), plain)
+    inputs = [x, conv.weight, conv.bias]
+    for one, other in zip(
+        torch.autograd.grad((conv(x) * weight).sum(), inputs),
+        torch.autograd.grad((plain * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("grid", [(1, 2, 3), (2, 3, 2), (3, 2, 2), (4, 5, 6)], ids=str)
+def test_convolution_leaves_autocast_on_grids_whose_first_side_is_two_or_less(grid: tuple[int, ...]) -> None:
+    conv, x = Conv3d(8, 8), torch.randn(2, 8, *grid)
+    exact = torch.autograd.grad(conv(x).square().sum(), conv.weight)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = conv(x)
+    assert y.dtype == (torch.float32 if grid[0] <= 2 else torch.bfloat16)
+    gradient = torch.autograd.grad(y.float().square().sum(), conv.weight)[0]
+    # bfloat16 has 8 bits: 1 % of the largest entry is what rounding may cost
+    torch.testing.assert_close(gradient, exact, rtol=0, atol=0.01 * exact.abs().max().item())

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label names in three forms, and those that cannot be used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dtlp_components.errors import InputError
+from dtlp_components.own_data.label_names import read_label_names
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (["background", "$__import__('os')"], r"found the label name \"\$__import__"),
+        ({"0": "air", "1": "liver"}, "found 'air' as the name of 0"),
+        ({"0": "background", "1": "Liver", "2": "liver"}, "differ in lower case"),
+        ({"background": 0, "liver": 1, "spleen": 1}, "found two names for the value 1"),
+        ({"background": 0, "whole tumor": [1, 2]}, r"found the value \[1, 2\] for 'whole tumor'"),
+        ("liver", "expected label names like"),
+    ],
+)
+def test_label_names_that_cannot_be_used(content: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_label_names(content, "names.json")
+
+
+def test_label_names_in_any_of_three_forms_are_the_same() -> None:
+    expected = {0: "background", 1: "liver"}
+    for content in (["background", "liver"], {"1": "liver"}, {"liver": 1, "Background": 0}):
+        assert read_label_names(content, "names.json") == expected

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of a new bundle: copies, and what is never overwritten."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from dtlp_components.data.datalists import load_datalist
+from dtlp_components.errors import InputError
+from tests.own_data.scans import SHAPE, four_dimensions, gap_in_the_values, make, mr, train
+
+
+def test_remap_writes_labels_without_gaps_and_leaves_the_originals(near: Path) -> None:
+    gap_in_the_values(near)
+    (near / "names.json").write_text('{"200": "myocardium", "500": "ventricle"}')
+    make(labeled="gap", remap=True, labels="names.json")
+    items = load_datalist("bundles/mine/datalist.json", "training", "bundles/mine")
+    copied = nib.load(items[0]["label"])
+    original = nib.load(near / "gap/labelsTr/case0.nii.gz")
+    expected = np.select([np.asarray(original.dataobj) == v for v in (200, 500)], [1, 2])
+    np.testing.assert_array_equal(np.asarray(copied.dataobj), expected)
+    np.testing.assert_array_equal(copied.affine, original.affine)
+    assert items[0]["image"] == str(near / "gap/imagesTr/case0.nii.gz")
+    assert train()["label_names"] == ["background", "myocardium", "ventricle"]
+
+
+def test_frame_copies_one_volume_of_4d_files_only(near: Path) -> None:
+    four_dimensions(near)
+    make(frame=2)
+    items = load_datalist("bundles/mine/datalist.json", "unlabeled", "bundles/mine")
+    assert [Path(item["image"]).name for item in items][:2] == ["cine_image.nii.gz", "scan0.nii.gz"]
+    np.testing.assert_array_equal(np.asarray(nib.load(items[0]["image"]).dataobj), mr(1, (*SHAPE, 3))[..., 2])
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_second_run_changes_nothing(near: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = make()
+    before = snapshot(bundle)
+    (bundle / "models").mkdir()
+    (bundle / "models/model.pt").write_bytes(b"weights")  # nothing is written, so they are no obstacle
+    make()
+    assert {k: v for k, v in snapshot(bundle).items() if k != "models/model.pt"} == before
+    assert "already what this command would write" in capsys.readouterr().out
+
+
+def test_bundle_of_other_content_is_overwritten_only_if_asked_and_untrained(near: Path) -> None:
+    bundle = make()
+    before = snapshot(bundle)
+    with pytest.raises(InputError, match=r"exists with other content in configs/train\.json.*--overwrite True"):
+        make(features=8)
+    assert snapshot(bundle) == before
+    make(features=8, overwrite=True)
+    assert train()["features"] == 8
+    (bundle / "models").mkdir()
+    (bundle / "models/model.pt").write_bytes(b"weights")
+    with pytest.raises(InputError, match=r"holds models/model\.pt, which this command did not write"):
+        make(features=4, overwrite=True)
+    assert train()["features"] == 8
+
+
+def test_bundle_that_somebody_else_made_is_never_overwritten(near: Path) -> None:
+    bundle = make()
+    content = train() | {"_comment": "by hand"}
+    (bundle / "configs/train.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="was not made by this command"):
+        make(overwrite=True)
+    assert train() == content

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files are whole or not there, and a fault in JSON is named in one sentence."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from dtlp_components.errors import InputError
+from dtlp_components.files import (
+    json_text,
+    place_file,
+    read_json,
+    read_object,
+    replacing,
+    sha256,
+    whole_file,
+    write_json,
+    write_text,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.mark.parametrize("way", [whole_file, replacing])
+def test_file_has_its_name_only_when_it_is_whole(way, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.nii.gz"
+    with way(target) as part:
+        part.write_bytes(b"voxels")
+        assert not target.exists()
+        assert part.name.startswith(".") and part.name.endswith(".nii.gz")  # the ending decides on the format
+    assert target.read_bytes() == b"voxels"
+    assert names(target.parent) == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize("way", [whole_file, replacing])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_failure_leaves_the_earlier_file_alone(way, error, tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("before")
+    with pytest.raises(error), way(target) as part:
+        part.write_text("half")
+        raise error
+    assert target.read_text() == "before"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_two_may_write_one_file_at_a_time(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    with whole_file(target) as first:
+        first.write_text("first")
+        with whole_file(target) as second:
+            second.write_text("second")
+        assert target.read_text() == "second"
+    assert target.read_text() == "first"
+
+
+def test_what_a_killed_command_left_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / ".part-a.txt").write_text("half of an earlier one")
+    with replacing(tmp_path / "a.txt") as part:
+        part.write_text("whole")
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_colleagues_may_read_what_is_written(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a.txt", "grüße\r\n")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+    assert (tmp_path / "a.txt").read_bytes() == "grüße\r\n".encode()  # line ends as they are
+
+
+def test_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        write_text(tmp_path / "file" / "a.txt", "")
+    with pytest.raises(InputError, match=r"file/a\.json: cannot be written \("):
+        write_json(tmp_path / "file" / "a.json", {})
+
+
+def test_json_is_readable_and_survives_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"m\xfcller.nii")
+    assert json_text({"größe": [1]}) == '{\n  "größe": [\n    1\n  ]\n}\n'
+    write_json(tmp_path / "a.json", {"image": name})
+    assert read_json(tmp_path / "a.json", "a datalist") == {"image": name}
+
+
+def test_mark_that_windows_puts_in_front_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": 1}', encoding="utf-8-sig")
+    assert read_object(tmp_path / "a.json") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"a\.json: cannot be read \(No such file or directory\); expected a datalist\.$"),
+        (b'\n{"training": }', r"a\.json: is not JSON \(Expecting value at line 2, column 14\); expected a datalist\.$"),
+        (b'{"training\xff": []}', r"a\.json: is not JSON \(byte 10 is not UTF-8 text\); expected a datalist\.$"),
+        (b"[1]", r"a\.json: expected a datalist, got list\.$"),
+    ],
+)
+def test_fault_in_json_is_one_sentence(content: bytes | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_object(tmp_path / "a.json", "a datalist")
+
+
+def test_placed_file_is_the_source_and_another_is_left_alone(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "out" / "target"
+    source.write_bytes(b"scan")
+    place_file(source, target)
+    assert target.samefile(source)
+    place_file(source, target)  # again changes nothing
+    (tmp_path / "other").write_bytes(b"else")
+    with pytest.raises(InputError, match="target: exists and differs from .*other"):
+        place_file(tmp_path / "other", target)
+    assert target.read_bytes() == b"scan"
+
+
+def test_file_across_two_file_systems_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*paths: Path) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "source").write_bytes(b"scan")
+    place_file(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"scan"
+    assert not (tmp_path / "target").samefile(tmp_path / "source")
+
+
+def test_checksum_is_that_of_the_standard(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
