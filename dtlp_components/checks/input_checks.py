@@ -3,31 +3,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ..data.datalists import section_sizes
 from ..data.segmentations import LABEL_MAP_ENDING, TABLE, PredictionNames, printable, read_table
-from ..data.volumes import PROGRESS_FROM, Volume, pair_problems, read_volume, volume_problems
 from ..errors import first_line, raise_if_any
-from ..files import write_text
 from ..keys import DatalistKeys
 from ..run_folder import settings_of_weights
 from .overrides import override_problems
 from .settings import TWO_VOXELS, has_two_voxels, is_number, is_whole, nearest_multiples
-from .volume_cache import from_cache, load_cache, stamp_of
+from .volume_cache import list_volume_problems
 
 __all__ = ["InputChecks"]
 
@@ -41,9 +36,8 @@ class InputChecks:
     every volume to its last byte. Volumes smaller than the patch are fine, they get padded. A label file of an
     unlabeled item is never opened.
 
-    Checked of volumes: 3-D (a trailing axis of length 1 is allowed) and finite; a label has its image's shape and
-    affine (to 0.001 mm), whole numbers in ``[0, num_classes)``, and not all labels are empty. A folder is a DICOM series:
-    of its slices none is missing or twice, and all are of one series and one grid. Voxels have three sides above 0 mm.
+    Volumes are judged as everywhere (:py:mod:`dtlp_components.data.volumes`, docs/inference.md); labels are below
+    `num_classes`, and not all of them are empty.
 
     Args:
         labeled: items ``{"image": path, "label": path}`` to train on, or to evaluate; must not be empty.
@@ -143,8 +137,7 @@ class InputChecks:
         )
         if not self.read_volumes:
             return
-        volumes, problems = self._read_volumes()
-        raise_if_any(problems + self._volume_problems(volumes))
+        raise_if_any(self._volume_problems())
 
     def _setting_problems(self) -> Iterator[str]:
         for name, value in self.flags.items():
@@ -273,53 +266,11 @@ class InputChecks:
         )
         return list(dict.fromkeys([*with_label, *(item[DatalistKeys.IMAGE] for item in self.unlabeled)]))
 
-    def _read_volumes(self) -> tuple[dict[str, Volume], list[str]]:
-        """Volumes by path, from the cache where it is current, and a message per file that cannot be read."""
-        cache = load_cache(self.cache_file)
-        volumes, problems, unread = {}, [], []
-        for path in self._paths():
-            volume = from_cache(cache, path)
-            if volume is None:
-                unread.append(path)
-            else:
-                volumes[path] = volume
-        for path in tqdm(unread, desc="checking the data", unit="file", disable=len(unread) <= PROGRESS_FROM):
-            # before reading: a file that changes meanwhile is read again next time
-            stamp = stamp_of(path)
-            volume, found = read_volume(path)
-            if volume is None:
-                problems += found
-            else:
-                volumes[path] = volume
-                cache[path] = {**stamp, "volume": asdict(volume)}
-        if self.cache_file and unread:
-            with contextlib.suppress(OSError):  # only a convenience; whoever needs the folder will complain
-                write_text(self.cache_file, json.dumps(cache))
-        return volumes, problems
-
-    def _volume_problems(self, volumes: Mapping[str, Volume]) -> list[str]:
-        problems: list[str] = []
-        items = [*self.labeled, *self.validation]
-        labels = list(dict.fromkeys(item[DatalistKeys.LABEL] for item in items if DatalistKeys.LABEL in item))
-        for path, volume in volumes.items():
-            problems += volume_problems(path, volume)
-        for path in labels:
-            if path in volumes:
-                problems += self._label_problems(path, volumes[path])
-        for item in items:
-            image, label = (volumes.get(item.get(key, "")) for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL))
-            if image is not None and label is not None:
-                problems += pair_problems(item[DatalistKeys.IMAGE], image, item[DatalistKeys.LABEL], label)
+    def _volume_problems(self) -> list[str]:
+        pairs = [*self.labeled, *self.validation]
+        images = [item[DatalistKeys.IMAGE] for item in self.unlabeled]
+        volumes, problems = list_volume_problems(pairs, images, self.num_classes, self.cache_file)
         named = [item[DatalistKeys.LABEL] for item in self.labeled if DatalistKeys.LABEL in item]
         if named and all(path in volumes and volumes[path].maximum <= 0 for path in named):
             problems.append(f"none of the {len(named)} labels of section `{self.section}` has a voxel above 0.")
         return problems
-
-    def _label_problems(self, path: str, label: Volume) -> Iterator[str]:
-        if label.finite and not label.integer:
-            yield f"{path}: a label must hold whole numbers; it holds fractions."
-        if label.minimum < 0 or label.maximum >= self.num_classes:
-            yield (
-                f"{path}: holds labels from {label.minimum:g} to {label.maximum:g}; "
-                f"with --num_classes {self.num_classes} they must be 0 to {self.num_classes - 1}."
-            )

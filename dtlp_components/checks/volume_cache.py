@@ -1,26 +1,89 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was read of files, kept from one start to the next."""
+"""The volumes of a datalist, judged before a start; what was read of them is kept for the next one."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from ..data.volumes import Volume
+from tqdm import tqdm
 
-__all__ = ["from_cache", "load_cache", "stamp_of"]
+from ..data.volumes import PROGRESS_FROM, Volume, image_problems, label_problems, pair_problems, read_volume
+from ..files import write_text
+from ..keys import DatalistKeys
+
+__all__ = ["list_volume_problems"]
 
 
-def stamp_of(path: str) -> dict[str, int]:
+def list_volume_problems(
+    pairs: Sequence[Mapping[str, str]], images: Sequence[str], num_classes: int, cache_file: str | None = None
+) -> tuple[dict[str, Volume], list[str]]:
+    """
+    Read and judge all volumes of a datalist, each file once.
+
+    Args:
+        pairs: items with an ``image`` and, maybe, its ``label``.
+        images: of unlabeled items.
+        num_classes: labels must be 0 to one less.
+        cache_file: JSON file that keeps what was read, by path, size and time of change; none if ``None``.
+
+    Returns:
+        Volumes by path, and one sentence per problem.
+    """
+    labels = {item[DatalistKeys.LABEL]: None for item in pairs if DatalistKeys.LABEL in item}
+    with_label = (item[key] for item in pairs for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL) if key in item)
+    paths = list(dict.fromkeys([*with_label, *images]))
+    volumes, problems = _read_all(paths, labels, cache_file)
+    for path in paths:
+        if path in volumes and path not in labels:
+            problems += image_problems(path, volumes[path])
+        elif path in volumes:
+            problems += label_problems(path, volumes[path], range(num_classes), f" --num_classes is {num_classes}.")
+    for item in pairs:
+        image, label = (volumes.get(item.get(key, "")) for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL))
+        if image is not None and label is not None:
+            problems += pair_problems(item[DatalistKeys.IMAGE], image, item[DatalistKeys.LABEL], label)
+    return volumes, problems
+
+
+def _read_all(
+    paths: Sequence[str], labels: Mapping[str, None], cache_file: str | None
+) -> tuple[dict[str, Volume], list[str]]:
+    """Volumes by path, from the cache where it is current, and a message per file that cannot be read."""
+    cache = _load_cache(cache_file)
+    volumes, problems, unread = {}, [], []
+    for path in paths:
+        volume = _from_cache(cache, path)
+        if volume is None or (path in labels and volume.finite and volume.values is None):  # was read as an image
+            unread.append(path)
+        else:
+            volumes[path] = volume
+    for path in tqdm(unread, desc="checking the data", unit="file", disable=len(unread) <= PROGRESS_FROM):
+        # before reading: a file that changes meanwhile is read again next time
+        stamp = _stamp_of(path)
+        found, file_problems = read_volume(path, is_label=path in labels)
+        problems += file_problems
+        if found is not None:
+            _, volumes[path] = found
+            cache[path] = {**stamp, "volume": asdict(volumes[path])}
+    if cache_file and unread:
+        with contextlib.suppress(OSError):  # only a convenience; whoever needs the folder will complain
+            write_text(cache_file, json.dumps(cache))
+    return volumes, problems
+
+
+def _stamp_of(path: str) -> dict[str, int]:
     # a folder's own time does not change with the files in it
     files = [path, *os.scandir(path)] if os.path.isdir(path) else [path]
     states = [os.stat(file) for file in files]
     return {"size": sum(s.st_size for s in states), "mtime_ns": max(s.st_mtime_ns for s in states)}
 
 
-def load_cache(cache_file: str | None) -> dict[str, Any]:
+def _load_cache(cache_file: str | None) -> dict[str, Any]:
     try:
         with open(cache_file or "", encoding="utf-8") as file:
             cache = json.load(file)
@@ -29,9 +92,9 @@ def load_cache(cache_file: str | None) -> dict[str, Any]:
     return cache if isinstance(cache, dict) else {}
 
 
-def from_cache(cache: Mapping[str, Any], path: str) -> Volume | None:
+def _from_cache(cache: Mapping[str, Any], path: str) -> Volume | None:
     try:
         entry = cache[path]
-        return Volume(**entry["volume"]) if {k: entry[k] for k in ("size", "mtime_ns")} == stamp_of(path) else None
+        return Volume(**entry["volume"]) if {k: entry[k] for k in ("size", "mtime_ns")} == _stamp_of(path) else None
     except (KeyError, TypeError):  # unknown, or written by another version
         return None

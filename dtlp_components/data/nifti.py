@@ -3,18 +3,33 @@
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from monai.data import correct_nifti_header_if_necessary
 
 from ..files import replacing
 from .dicom import unreadable
 
-__all__ = ["NIFTI_SUFFIXES", "is_nifti", "nifti_files", "nifti_geometry", "save_nifti", "without_suffix"]
+__all__ = [
+    "NIFTI_SUFFIXES",
+    "is_nifti",
+    "load_nifti",
+    "nifti_files",
+    "nifti_problems",
+    "save_nifti",
+    "without_suffix",
+]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+SMALLEST_SIDE = 1e-6  # mm
+SMALLEST_DETERMINANT = 1e-3  # of the directions of the axes: 1 if they are at right angles
+_GZIP = b"\x1f\x8b"
+_UNITS = {1: "meters", 3: "microns"}  # of `xyzt_units`, but for 2, mm, and 0, which says nothing
 
 
 def nifti_files(folder: str | Path) -> list[Path]:
@@ -49,16 +64,89 @@ def is_nifti(name: str) -> bool:
     return name.lower().endswith(NIFTI_SUFFIXES)
 
 
-def nifti_geometry(path: str) -> tuple[np.ndarray, np.ndarray]:
+def nifti_problems(path: str) -> Iterator[str]:
     """
-    Sides of the voxels (mm) and affine, as a NIfTI file's header has them.
+    What is wrong with a NIfTI file before its voxels are read, one sentence each: its name, compression and header.
 
-    nibabel takes a side of 0 for 1, and MONAI makes a singular affine anew from the sides: both without an error.
+    nibabel takes a side of 0 for 1, MONAI makes a singular affine anew from the sides, and both read the real part of
+    complex numbers and pass over the unit: all without an error.
+
+    Raises:
+        Exception: whatever nibabel raises for a header that it cannot read.
     """
+    named_gzip = path.lower().endswith(".gz")
+    with open(path, "rb") as stream:
+        start = stream.read(nib.Nifti2Header.sizeof_hdr)
+    if named_gzip and not start.startswith(_GZIP) and _is_header(start):
+        yield f"{path}: expected gzip, as its name says, got a NIfTI file that is not compressed; rename it to *.nii."
+    elif not named_gzip and start.startswith(_GZIP):
+        yield f"{path}: expected a file that is not compressed, as its name says, got gzip; rename it to *.nii.gz."
+    else:
+        yield from _header_problems(path)
+
+
+def _is_header(start: bytes) -> bool:
+    return any(kind.may_contain_header(start) for kind in (nib.Nifti1Header, nib.Nifti2Header))
+
+
+def _header_problems(path: str) -> Iterator[str]:
     header: Any = nib.load(path).header
     with nib.openers.ImageOpener(path) as file:
-        raw = type(header).from_fileobj(file, check=False)
-    return np.asarray(raw["pixdim"][1:4], dtype=float), np.asarray(header.get_best_affine(), dtype=float)
+        raw = type(header).from_fileobj(file, check=False)  # as it is written: nibabel mends the sides of its own copy
+    kind = header.get_data_dtype()
+    if kind.fields:
+        yield f"{path}: expected one number per voxel, got colors ({'RGBA'[: len(kind)]}); convert it to gray values."
+    elif kind.kind == "c":
+        yield f"{path}: expected real numbers, got complex ones ({kind}); save their magnitude."
+    if (unit := int(raw["xyzt_units"]) & 7) in _UNITS:
+        yield (
+            f"{path}: expected mm, got {_UNITS[unit]} (xyzt_units of its header); convert it, or correct the unit if its "
+            "numbers are mm already."
+        )
+    if raw["sform_code"] > 0 and not any(raw[row].any() for row in ("srow_x", "srow_y", "srow_z")):
+        yield (
+            f"{path}: expected an affine in its sform, got zeros alone (sform_code {int(raw['sform_code'])}); write the "
+            "affine into its header, or sform_code 0 if the qform is right."
+        )
+    else:
+        yield from _geometry_problems(path, np.asarray(raw["pixdim"][1:4], float), header.get_best_affine())
+
+
+def _geometry_problems(path: str, sides: np.ndarray, affine: np.ndarray) -> Iterator[str]:
+    if not np.isfinite(affine).all():
+        yield f"{path}: expected finite numbers in its affine, got NaN or infinite ones; the header is damaged."
+        return
+    columns = np.linalg.norm(affine[:3, :3], axis=0)
+    for found in (np.abs(sides), columns):
+        if not np.isfinite(found).all() or (found < SMALLEST_SIDE).any():
+            text = " x ".join(f"{side:.3g}" for side in found)
+            yield f"{path}: found voxels of {text} mm, expected three sides above 0; the header is damaged."
+            return
+    if abs(np.linalg.det(affine[:3, :3] / columns)) < SMALLEST_DETERMINANT:
+        yield f"{path}: found a singular affine, two axes of which point the same way; the header is damaged."
+
+
+def load_nifti(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Read a NIfTI file to its last byte.
+
+    Returns:
+        Voxels as stored, ``(x, y, z)`` or more axes, without trailing ones of length 1, and the affine ``(4, 4)`` that
+        MONAI takes, voxel index to mm in RAS.
+
+    Raises:
+        Exception: whatever nibabel, gzip, zlib and numpy raise for a file that is damaged.
+    """
+    kind: Any = type(nib.load(path))
+    with gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb") as file:
+        image = kind.from_stream(file)
+        voxels = np.asanyarray(image.dataobj)
+        # nibabel stops after the last voxel; only who reads on gets gzip's checksum compared
+        while file.read(1 << 24):
+            pass
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    return voxels, np.asarray(correct_nifti_header_if_necessary(image).affine, float)
 
 
 def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

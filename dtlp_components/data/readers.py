@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import os
 import warnings
@@ -18,6 +17,7 @@ from monai.transforms import LoadImage
 from monai.utils import ensure_tuple, optional_import
 
 from .dicom import series_files
+from .nifti import load_nifti
 
 __all__ = ["ScanReader", "load_volume"]
 
@@ -32,24 +32,21 @@ if os.environ.get("MONAI_DICOM_READER", "").lower() != "nvimgcodec":
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader: nvImageCodec decoder plugin did not register")
 
 
-def load_volume(path: str) -> MetaTensor:
+def load_volume(path: str) -> tuple[np.ndarray, np.ndarray]:
     """
     Read a scan to its last byte.
 
     Args:
-        path: a file, or a folder with one DICOM series.
+        path: a NIfTI file, or a folder with one DICOM series.
 
     Returns:
-        Voxels ``(1, x, y, z)`` float32, channel first (a NIfTI file's fourth axis becomes the first one), with ``affine``.
+        Voxels ``(x, y, z)`` as stored, or more axes (:py:func:`load_nifti`), and the affine ``(4, 4)``, voxel index to mm
+        in RAS: what :py:class:`ScanReader` gives to MONAI.
     """
-    if path.lower().endswith(".gz"):
-        # nibabel stops after the last voxel; only who reads on gets the checksum compared
-        with gzip.open(path) as file:
-            while file.read(1 << 24):
-                pass
-    reader = _SeriesReader() if os.path.isdir(path) else None
-    volume: MetaTensor = LoadImage(image_only=True, ensure_channel_first=True)(path, reader)
-    return volume
+    if not os.path.isdir(path):
+        return load_nifti(path)
+    volume: MetaTensor = LoadImage(image_only=True)(path, _SeriesReader())
+    return volume.as_tensor().numpy(), volume.affine.numpy()
 
 
 class ScanReader(ImageReader):
@@ -69,7 +66,8 @@ class ScanReader(ImageReader):
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
         is_series = os.path.isdir(ensure_tuple(data)[0])
-        self._reader: ImageReader = _SeriesReader() if is_series else NibabelReader()
+        # trailing axes of length 1 are none; without the flag, only the first of several would go
+        self._reader: ImageReader = _SeriesReader() if is_series else NibabelReader(squeeze_non_spatial_dims=True)
         return self._reader.read(data, **kwargs)
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:

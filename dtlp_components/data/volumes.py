@@ -1,41 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is in a file or a DICOM series, and whether it can be used: the one judge of an image and its label."""
+"""What is in a file or a DICOM series, and whether it can be used: the one judge of an image, a label and a pair."""
+
+# Every command asks here: `new`, `prepare`, the checks before training and evaluation, `segment` and `export`. A command that
+# knows a way out (`--frame`, `--num_classes`) appends it to the sentence; the verdict is the same.
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 
 from ..errors import first_line
 from .dicom import series_problems
-from .nifti import nifti_geometry
+from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_problems
 from .readers import load_volume
 
 __all__ = [
     "PROGRESS_FROM",
     "Volume",
     "describe_volume",
+    "grid_distance",
+    "image_problems",
+    "label_problems",
     "pair_problems",
+    "read_frames",
     "read_volume",
     "scan_problems",
-    "volume_problems",
+    "shape_problems",
+    "value_problems",
 ]
 
-AFFINE_TOLERANCE = 1e-3  # mm; headers keep affines as float32
-SMALLEST_SIDE = 1e-6  # mm
-SMALLEST_DETERMINANT = 1e-3  # of the directions of the axes: 1 if they are at right angles
+MAX_DISTANCE = 0.1  # voxels; what files round (float32, a qform's quaternion) is far below, a shift by one voxel above
+MOST_VALUES = 256  # distinct values of a label that are kept; a bundle has fewer classes
+NAMED_VALUES = 10
 PROGRESS_FROM = 20  # files; fewer are read before a bar is worth it
 
 
 @dataclass(frozen=True)
 class Volume:
-    """What the checks need to know of a file, channel first; `minimum` and `maximum` are 0 if it is not finite."""
+    """
+    What the judge needs to know of a volume, in float32, as MONAI has it.
+
+    Attributes:
+        shape: voxels along the stored axes x, y, z.
+        affine: ``(4, 4)``, voxel index to mm in RAS.
+        finite: whether no voxel is NaN or infinite.
+        integer: whether every voxel is a whole number.
+        minimum: 0 if it is not finite.
+        maximum: 0 if it is not finite.
+        values: distinct values of a label, if there are some that no label may have (below 0, fractions) these alone, and
+            the lowest 256 at most; ``None`` for an image, and if it is not finite.
+    """
 
     shape: list[int]
     affine: list[list[float]]
@@ -43,6 +63,7 @@ class Volume:
     integer: bool
     minimum: float
     maximum: float
+    values: list[float] | None
 
 
 def scan_problems(path: str) -> list[str]:
@@ -50,61 +71,132 @@ def scan_problems(path: str) -> list[str]:
     What is wrong with one scan, a file or a folder with a DICOM series, which is read to its last byte; none if it can be
     segmented.
     """
+    found, problems = read_volume(path)
+    return problems if found is None else list(image_problems(path, found[1]))
+
+
+def read_volume(path: str, is_label: bool = False) -> tuple[tuple[np.ndarray, Volume] | None, list[str]]:
+    """
+    Read a file or a series to its last byte.
+
+    Args:
+        path: a NIfTI file, or a folder with one DICOM series.
+        is_label: whether to describe the distinct values too.
+
+    Returns:
+        Voxels ``(x, y, z)`` of the type they are stored in and their description, or ``None``, and why it is none, one
+        sentence each.
+
+    Raises:
+        InputError: if pydicom is needed and missing.
+    """
+    stored, problems = read_frames(path)
+    if stored is None:
+        return None, problems
+    voxels, affine = stored
+    problems = list(shape_problems(path, voxels.shape))
+    return (None, problems) if problems else ((voxels, describe_volume(voxels, affine, is_label)), [])
+
+
+def read_frames(path: str) -> tuple[tuple[np.ndarray, np.ndarray] | None, list[str]]:
+    """As :py:func:`read_volume`, of any number of axes; voxels and affine ``(4, 4)``, and nothing is described."""
     if not os.path.exists(path):
-        return [f"{path}: no such file."]
-    volume, problems = read_volume(path)
-    return problems if volume is None else list(volume_problems(path, volume))
-
-
-def read_volume(path: str) -> tuple[Volume | None, list[str]]:
-    """What is in a file or a series, or why that cannot be said."""
-    if os.path.isdir(path) and (found := series_problems(Path(path))):
-        return None, found
+        return None, [f"{path}: no such file."]
     try:
-        volume = load_volume(path)
-        problems = [] if os.path.isdir(path) else list(geometry_problems(path, *nifti_geometry(path)))
-        return (None, problems) if problems else (describe_volume(volume), [])
+        if os.path.isdir(path):
+            problems = series_problems(Path(path))
+        elif is_nifti(path):
+            problems = list(nifti_problems(path))
+        else:
+            problems = [f"{path}: expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}) or a folder with a DICOM series."]
+        return (None, problems) if problems else (load_volume(path), [])
     except Exception as error:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
         return None, [f"{path}: truncated, damaged or no image ({type(error).__name__}: {first_line(error)})."]
 
 
-def geometry_problems(path: str, sides: np.ndarray, affine: np.ndarray) -> Iterator[str]:
-    """What is wrong with the header of a NIfTI file: sides of the voxels in mm ``(3,)`` and affine ``(4, 4)``."""
-    columns = np.linalg.norm(affine[:3, :3], axis=0)
-    for found in (np.abs(sides), columns):
-        if not np.isfinite(found).all() or (found < SMALLEST_SIDE).any():
-            text = " x ".join(f"{side:.3g}" for side in found)
-            yield f"{path}: found voxels of {text} mm, expected three sides above 0; the header is damaged."
-            return
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3] / columns)) < SMALLEST_DETERMINANT:
-        yield f"{path}: found a singular affine, two axes of which point the same way; the header is damaged."
+def describe_volume(voxels: np.ndarray, affine: np.ndarray, is_label: bool = False) -> Volume:
+    """Describe voxels ``(x, y, z)`` and their affine ``(4, 4)``."""
+    with np.errstate(over="ignore"):  # beyond float32 is infinite for a training too
+        data = torch.from_numpy(np.asarray(voxels, np.float32))
+    finite = bool(torch.isfinite(data).all())
+    low, high = (x.item() for x in data.aminmax()) if finite else (0.0, 0.0)
+    whole = bool((data == data.round()).all())
+    values = None
+    if is_label and finite:
+        distinct = np.unique(voxels).astype(float)
+        strange = distinct[(distinct < 0) | (distinct != distinct.round())]
+        values = (strange if len(strange) else distinct)[:MOST_VALUES].tolist()
+    return Volume(list(voxels.shape), np.asarray(affine, float).tolist(), finite, whole, low, high, values)
 
 
-def volume_problems(path: str, volume: Volume) -> Iterator[str]:
-    """What is wrong with a volume whatever it is for, one sentence each."""
-    if len(volume.shape) != 4 or volume.shape[0] != 1:
-        found = [n for n in (*volume.shape[1:], volume.shape[0]) if n > 1]
-        yield f"{path}: expected one 3-D volume, found {found} voxels by axis."
-    if not volume.finite:
+def shape_problems(path: str, shape: Sequence[int]) -> Iterator[str]:
+    """One sentence if a shape, without trailing axes of length 1, is not that of one 3-D volume."""
+    if len(shape) != 3:
+        yield f"{path}: expected one 3-D volume, found {list(shape)} voxels by axis."
+
+
+def image_problems(path: str, image: Volume) -> Iterator[str]:
+    """What is wrong with the voxels of an image, one sentence at most."""
+    if not image.finite:
         yield f"{path}: holds NaN or infinite values."
+    elif image.minimum == image.maximum:
+        yield f"{path}: every voxel is {image.minimum:g}, expected an image."
+
+
+def label_problems(path: str, label: Volume, classes: Iterable[int] | None = None, way_out: str = "") -> Iterator[str]:
+    """
+    What is wrong with the voxels of a label, one sentence at most.
+
+    Args:
+        path: of the label.
+        label: described with ``is_label``.
+        classes: values that it may have; any whole numbers from 0 on if not given.
+        way_out: what to append if it has others.
+    """
+    values = label.values or []
+    if not label.finite:
+        yield f"{path}: holds NaN or infinite values."
+    elif not label.integer or label.minimum < 0:
+        yield f"{path}: found the values {_listed(values)}, expected whole numbers from 0 on."
+    elif classes is not None:
+        yield from value_problems(path, values, classes, way_out)
+
+
+def value_problems(path: str, values: Iterable[float], classes: Iterable[int], way_out: str = "") -> Iterator[str]:
+    """One sentence if a label has other values than those of its classes."""
+    expected = sorted(classes)
+    if unknown := sorted(set(values) - set(expected)):
+        yield f"{path}: found the values {_listed(unknown)}, expected only {expected}.{way_out}"
+
+
+def _listed(values: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:g}' for value in values[:NAMED_VALUES])}]"
 
 
 def pair_problems(image_path: str, image: Volume, label_path: str, label: Volume) -> Iterator[str]:
     """One sentence if a label is not on the grid of its image."""
     if image.shape != label.shape:
-        yield f"{label_path}: has shape {label.shape[1:]}, its image {image_path} has {image.shape[1:]}."
-    else:
-        difference = np.abs(np.subtract(image.affine, label.affine)).max()
-        if not difference <= AFFINE_TOLERANCE:  # so that NaN is a difference
-            yield (
-                f"{label_path}: its affine differs from that of its image {image_path} by up to {difference:g} "
-                f"(allowed: {AFFINE_TOLERANCE:g}), so the two are not on one grid."
-            )
+        yield f"{label_path}: has shape {label.shape}, its image {image_path} has {image.shape}."
+        return
+    distance = grid_distance(image.shape, np.asarray(image.affine), np.asarray(label.affine))
+    if not distance <= MAX_DISTANCE:  # so that NaN is a difference
+        yield (
+            f"{label_path}: its affine differs from that of its image {image_path}: their corners are up to {distance:.3g} "
+            f"voxels apart (allowed: {MAX_DISTANCE:g}), so the two are not on one grid."
+        )
 
 
-def describe_volume(volume: MetaTensor) -> Volume:
-    """What the checks need to know of a scan."""
-    affine, data = volume.affine.tolist(), volume.as_tensor()
-    finite = bool(torch.isfinite(data).all())
-    low, high = (x.item() for x in data.aminmax()) if finite else (0.0, 0.0)
-    return Volume(list(data.shape), affine, finite, bool((data == data.round()).all()), low, high)
+def grid_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
+    """
+    How far apart two grids of one shape are: the longest way between two corners of one index, along any axis.
+
+    Args:
+        shape: voxels ``(x, y, z)``.
+        affine: ``(4, 4)``, voxel index to mm, not singular.
+        other: affine of the other grid.
+
+    Returns:
+        Voxels of the first grid.
+    """
+    corners = np.array([(*corner, 1) for corner in product(*((0, side - 1) for side in shape))], float).T  # (4, 8)
+    return float(np.abs(np.linalg.solve(affine, other @ corners) - corners).max())

@@ -9,17 +9,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from monai.data import MetaTensor
 from tqdm import tqdm
 
-from ..data.dicom import series_problems
-from ..data.readers import load_volume
-from ..data.volumes import PROGRESS_FROM, Volume, describe_volume, pair_problems
-from ..errors import first_line
+from ..data.volumes import (
+    PROGRESS_FROM,
+    Volume,
+    describe_volume,
+    image_problems,
+    label_problems,
+    pair_problems,
+    read_frames,
+    shape_problems,
+)
 from ..transforms.intensity import border_median
 from .find import Scan
 
@@ -96,34 +100,26 @@ def inspect_scans(
 
 
 def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFacts | None, list[str]]:
-    problems: list[str] = []
-    is_folder = Path(scan.image).is_dir()
-    if is_folder and (problems := series_problems(Path(scan.image))):
-        return None, problems
-    image = _read(scan.image, frame, problems)
-    label = _read(scan.label, frame, problems) if scan.label is not None and with_labels else None
+    image, problems = _read(scan.image, frame)
+    if image is not None:
+        problems += image_problems(scan.image, image[1])
+    label = None
+    if scan.label is not None and with_labels:
+        label, found = _read(scan.label, frame, is_label=True)
+        problems += found
+        if label is not None:
+            problems += label_problems(scan.label, label[1])
+            if image is not None:
+                problems += pair_problems(scan.image, image[1], scan.label, label[1])
     if image is None or problems:
         return None, problems
+
     voxels, described = image
     affine = np.asarray(described.affine)
-    if not described.finite:
-        return None, [f"{scan.image}: holds NaN or infinite values."]
-    if described.minimum == described.maximum:
-        return None, [f"{scan.image}: every voxel is {described.minimum:g}."]
     sizes = nib.affines.voxel_sizes(affine)
-    if not np.isfinite(affine).all() or not (sizes > 0).all():
-        return None, [
-            f"{scan.image}: found voxels of {sizes.tolist()} mm, expected three positive sizes in its header."
-        ]
-
     counts, foreground = None, np.empty(0, np.float32)
-    if label is not None and scan.label is not None:
-        labels, label_described = label
-        problems += pair_problems(scan.image, described, scan.label, label_described)
-        if not label_described.finite or not label_described.integer or label_described.minimum < 0:
-            problems.append(f"{scan.label}: a label must hold whole numbers from 0 on.")
-        if problems:
-            return None, problems
+    if label is not None:
+        labels, _ = label
         values, numbers = np.unique(labels, return_counts=True)
         counts = {int(value): int(number) for value, number in zip(values, numbers)}
         foreground = _sample(voxels[labels > 0], _FOREGROUND_SAMPLE)
@@ -148,34 +144,28 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
     return facts, []
 
 
-def _read(path: str, frame: int | None, problems: list[str]) -> tuple[np.ndarray, Volume] | None:
-    """Voxels ``(x, y, z)`` and their description; a sentence is added to ``problems`` if there is no such thing."""
-    if not Path(path).exists():
-        problems.append(f"{path}: no such file.")
-        return None
-    try:
-        volume = load_volume(path)
-    except Exception as e:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
-        problems.append(f"{path}: truncated, damaged or no image ({type(e).__name__}: {first_line(e)}).")
-        return None
-    if volume.ndim != 4:
-        problems.append(f"{path}: found shape {list(volume.shape[1:])}, expected three axes.")
-        return None
-    frames = volume.shape[0]
-    if frames > 1 and frame is None:
-        problems.append(
-            f"{path}: found {frames} volumes of {list(volume.shape[1:])} voxels (4-D), expected one; --frame 0 to "
-            f"--frame {frames - 1} takes one of them."
-        )
-        return None
-    if frames > 1 and frame is not None:
-        if not 0 <= frame < frames:
-            problems.append(
+def _read(path: str, frame: int | None, is_label: bool = False) -> tuple[tuple[np.ndarray, Volume] | None, list[str]]:
+    """
+    As :py:func:`dtlp_components.data.volumes.read_volume`, with voxels in float32, and the one volume of 4-D files that
+    ``frame`` says; without, the flag is named.
+    """
+    stored, problems = read_frames(path)
+    if stored is None:
+        return None, problems
+    voxels, affine = stored
+    frames = voxels.shape[3] if voxels.ndim == 4 else 0
+    if frames and frame is not None:
+        if frame >= frames:
+            return None, [
                 f"{path}: found {frames} volumes (4-D), expected more than --frame {frame}, which counts from 0."
-            )
-            return None
-        volume = MetaTensor(volume.as_tensor()[frame : frame + 1], affine=volume.affine)
-    return np.ascontiguousarray(volume.as_tensor().numpy()[0]), describe_volume(volume)
+            ]
+        voxels = voxels[..., frame]
+    if problems := list(shape_problems(path, voxels.shape)):
+        way_out = f" --frame 0 to --frame {frames - 1} takes one of them." if frames else ""
+        return None, [problem + way_out for problem in problems]
+    with np.errstate(over="ignore"):
+        voxels = np.ascontiguousarray(voxels, np.float32)
+    return (voxels, describe_volume(voxels, affine, is_label)), []
 
 
 def _sample(values: np.ndarray, most: int) -> np.ndarray:
