@@ -162,8 +162,14 @@ def prepare_mnms(source: str, output: str, *, dry_run: bool = False) -> Path | N
 
         def save(frame: int, image: Path, label: Path) -> None:
             voxels, label_voxels, affine = load()
-            pair = [voxels[..., frame], str(labels[subject]), label_voxels[..., frame]]
-            judge_pair(str(images[subject]), *pair, affine, [int(value) for value in split["label_map"]])
+            judge_pair(
+                str(images[subject]),
+                voxels[..., frame],
+                str(labels[subject]),
+                label_voxels[..., frame],
+                affine,
+                [int(value) for value in split["label_map"]],
+            )
             save_nifti(image, voxels[..., frame], affine)
             # the label last, so that a pair exists only when it is complete
             save_nifti(label, label_voxels[..., frame].astype(np.uint8), affine)

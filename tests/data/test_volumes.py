@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,14 +193,12 @@ def test_small_tilt_counts_by_what_it_moves_not_by_its_entries() -> None:
     assert grid_distance((301, 301, 5), np.eye(4), other) == pytest.approx(0.3)
 
 
-if __name__ == "__main__":  # prints the table of files and verdicts
-    import tempfile
-
+if __name__ == "__main__":  # python -m tests.data.test_volumes 2> /dev/null: the table of files and verdicts
     print(f"| file | {' | '.join(COMMANDS)} | sentence |\n|{'---|' * (len(COMMANDS) + 2)}")
     for case in CASES:
         said = {}
         for command, ask in COMMANDS.items():
-            with tempfile.TemporaryDirectory() as place:
+            with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
                 said[command] = sentence_of(ask, Path(place), case) if (command, case) in ASKED else None
         verdicts = ["–" if text is None else "refused" if text else "taken" for text in said.values()]
         print(f"| {case} | {' | '.join(verdicts)} | {(said['prepare'] or '').partition(': ')[2]} |")
