@@ -158,7 +158,6 @@ def test_every_refused_image_of_the_table_of_odd_files_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dtlp_components.errors.MAX_PROBLEMS", len(CASES))
-    monkeypatch.setattr("dtlp_components.deploy.export._run", lambda words: pytest.fail("something was exported"))
     images = {name: case for name, case in CASES.items() if case.kind == "image"}
     (tmp_path / "in").mkdir()
     for name, case in images.items():
