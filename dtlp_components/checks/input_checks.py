@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
@@ -10,7 +11,7 @@ from ..errors import raise_if_any
 from ..keys import DatalistKeys
 from .lists import box_problems, empty_problem, label_item_problems, overlap_problems
 from .outputs import output_problems
-from .scan_files import missing_files, scan_file_problems
+from .scan_files import list_volume_problems
 from .settings import Settings
 from .trained_settings import record_problems
 
@@ -81,13 +82,27 @@ class InputChecks:
         self.prediction_dir, self.input = prediction_dir, input
 
     def __call__(self) -> None:
-        with_label = [*self.labeled, *self.validation]
         raise_if_any([*self.settings.problems(), *self._cheap_problems()])
-        if not self.read_volumes:
-            return
-        raise_if_any(missing_files(with_label, self.unlabeled))
+        if self.read_volumes:
+            raise_if_any(self._volume_problems())
+
+    def _volume_problems(self) -> list[str]:
+        """What is wrong with files, all of which are read."""
+        with_label = [*self.labeled, *self.validation]
+        images = [item[DatalistKeys.IMAGE] for item in self.unlabeled]
+        missing = [
+            f"{path}: no such file."
+            for path in dict.fromkeys([*chain.from_iterable(map(_files, with_label)), *images])
+            if not os.path.exists(path)
+        ]
+        if missing:  # said before hours of reading
+            return missing
         num_classes = self.settings.values["num_classes"]
-        raise_if_any(scan_file_problems(with_label, self.unlabeled, num_classes, self.cache_file))
+        volumes, problems = list_volume_problems(with_label, images, num_classes, self.cache_file)
+        labels = [item[DatalistKeys.LABEL] for item in self.labeled if DatalistKeys.LABEL in item]
+        if labels and all(path in volumes and volumes[path].maximum <= 0 for path in labels):
+            problems.append(f"none of the {len(labels)} labels of section `{self.section}` has a voxel above 0.")
+        return problems
 
     def _cheap_problems(self) -> Iterator[str]:
         """What can be said without opening a scan."""
@@ -103,3 +118,7 @@ class InputChecks:
         if self.prediction_dir is not None:
             images = [item[DatalistKeys.IMAGE] for item in self.labeled]
             yield from output_problems(self.prediction_dir, images, self.input)
+
+
+def _files(item: Mapping[str, str]) -> list[str]:
+    return [item[key] for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL) if key in item]

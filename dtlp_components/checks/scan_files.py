@@ -1,89 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every scan of a run read to its last byte and judged, once: what was found is kept for the next start."""
+"""The volumes of a datalist, judged before a start; what was read of them is kept for the next one."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import chain
 from typing import Any
 
 from tqdm import tqdm
 
 from ..data.volumes import PROGRESS_FROM, Volume, image_problems, label_problems, pair_problems, read_volume
 from ..files import write_text
-from ..keys import DatalistKeys as Keys
+from ..keys import DatalistKeys
 
-__all__ = ["missing_files", "scan_file_problems"]
-
-Items = Sequence[Mapping[str, Any]]
+__all__ = ["list_volume_problems"]
 
 
-def missing_files(labeled: Items, unlabeled: Items) -> list[str]:
-    """One sentence per file that is not there."""
-    return [f"{path}: no such file." for path in _paths(labeled, unlabeled) if not os.path.exists(path)]
-
-
-def scan_file_problems(labeled: Items, unlabeled: Items, num_classes: int, cache_file: str | None) -> list[str]:
+def list_volume_problems(
+    pairs: Sequence[Mapping[str, str]], images: Sequence[str], num_classes: int, cache_file: str | None = None
+) -> tuple[dict[str, Volume], list[str]]:
     """
-    One sentence for everything that is wrong with images and labels, by the rules of :py:mod:`dtlp_components.data.volumes`.
+    Read and judge all volumes of a datalist, each file once.
 
     Args:
-        labeled: items ``{"image": path, "label": path}``.
-        unlabeled: items of which only ``image`` is opened.
-        num_classes: with the background.
+        pairs: items with an ``image`` and, maybe, its ``label``.
+        images: of unlabeled items.
+        num_classes: labels must be 0 to one less.
         cache_file: JSON file that keeps what was read, by path, size and time of change; none if ``None``.
+
+    Returns:
+        Volumes by path, and one sentence per problem.
     """
-    volumes, problems = _read_all(_paths(labeled, unlabeled), cache_file)
-    images = dict.fromkeys(item[Keys.IMAGE] for item in chain(labeled, unlabeled))
-    labels = dict.fromkeys(item[Keys.LABEL] for item in labeled if Keys.LABEL in item)
-    for path in images:
-        problems += image_problems(path, volumes[path]) if path in volumes else []
-    for path in labels:
-        problems += label_problems(path, volumes[path], num_classes) if path in volumes else []
-    for item in labeled:
-        image, label = (volumes.get(item.get(key, "")) for key in (Keys.IMAGE, Keys.LABEL))
+    labels = {item[DatalistKeys.LABEL]: None for item in pairs if DatalistKeys.LABEL in item}
+    with_label = (item[key] for item in pairs for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL) if key in item)
+    paths = list(dict.fromkeys([*with_label, *images]))
+    volumes, problems = _read_all(paths, labels, cache_file)
+    for path in paths:
+        if path in volumes and path not in labels:
+            problems += image_problems(path, volumes[path])
+        elif path in volumes:
+            problems += label_problems(path, volumes[path], range(num_classes), f" --num_classes is {num_classes}.")
+    for item in pairs:
+        image, label = (volumes.get(item.get(key, "")) for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL))
         if image is not None and label is not None:
-            problems += pair_problems(item[Keys.IMAGE], image, item[Keys.LABEL], label)
-    if labels and all(path in volumes and volumes[path].maximum <= 0 for path in labels):
-        problems.append(f"none of the {len(labels)} labels has a voxel above 0.")
-    return problems
+            problems += pair_problems(item[DatalistKeys.IMAGE], image, item[DatalistKeys.LABEL], label)
+    return volumes, problems
 
 
-def _paths(labeled: Items, unlabeled: Items) -> list[str]:
-    """Every file to read, once, in the order of the lists."""
-    with_label = (item[key] for item in labeled for key in (Keys.IMAGE, Keys.LABEL) if key in item)
-    return list(dict.fromkeys([*with_label, *(item[Keys.IMAGE] for item in unlabeled)]))
-
-
-def _read_all(paths: Iterable[str], cache_file: str | None) -> tuple[dict[str, Volume], list[str]]:
-    """Volumes by path, from the cache where it is current, and a sentence per file that cannot be read."""
+def _read_all(
+    paths: Sequence[str], labels: Mapping[str, None], cache_file: str | None
+) -> tuple[dict[str, Volume], list[str]]:
+    """Volumes by path, from the cache where it is current, and a message per file that cannot be read."""
     cache = _load_cache(cache_file)
     volumes, problems, unread = {}, [], []
     for path in paths:
         volume = _from_cache(cache, path)
-        if volume is None:
+        if volume is None or (path in labels and volume.finite and volume.values is None):  # was read as an image
             unread.append(path)
         else:
             volumes[path] = volume
     for path in tqdm(unread, desc="checking the data", unit="file", disable=len(unread) <= PROGRESS_FROM):
-        stamp = _stamp(path)  # before reading: a file that changes meanwhile is read again next time
-        _, volume, found = read_volume(path)
-        if volume is None:
-            problems += found
-        else:
-            volumes[path] = volume
-            cache[path] = {**stamp, "volume": asdict(volume)}
+        # before reading: a file that changes meanwhile is read again next time
+        stamp = _stamp_of(path)
+        found, file_problems = read_volume(path, is_label=path in labels)
+        problems += file_problems
+        if found is not None:
+            _, volumes[path] = found
+            cache[path] = {**stamp, "volume": asdict(volumes[path])}
     if cache_file and unread:
         with contextlib.suppress(OSError):  # only a convenience; whoever needs the folder will complain
             write_text(cache_file, json.dumps(cache))
     return volumes, problems
 
 
-def _stamp(path: str) -> dict[str, int]:
+def _stamp_of(path: str) -> dict[str, int]:
     # a folder's own time does not change with the files in it
     files = [path, *os.scandir(path)] if os.path.isdir(path) else [path]
     states = [os.stat(file) for file in files]
@@ -102,6 +95,6 @@ def _load_cache(cache_file: str | None) -> dict[str, Any]:
 def _from_cache(cache: Mapping[str, Any], path: str) -> Volume | None:
     try:
         entry = cache[path]
-        return Volume(**entry["volume"]) if {k: entry[k] for k in ("size", "mtime_ns")} == _stamp(path) else None
+        return Volume(**entry["volume"]) if {k: entry[k] for k in ("size", "mtime_ns")} == _stamp_of(path) else None
     except (KeyError, TypeError):  # unknown, or written by another version
         return None

@@ -4,23 +4,32 @@
 from __future__ import annotations
 
 import gzip
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from monai.data import correct_nifti_header_if_necessary
 
-from ..errors import first_line
 from ..files import replacing
 from .dicom import unreadable
 
-__all__ = ["NIFTI_SUFFIXES", "is_nifti", "nifti_files", "nifti_problem", "read_nifti", "save_nifti", "without_suffix"]
+__all__ = [
+    "NIFTI_SUFFIXES",
+    "is_nifti",
+    "load_nifti",
+    "nifti_files",
+    "nifti_problems",
+    "save_nifti",
+    "without_suffix",
+]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-GZIP = b"\x1f\x8b"  # how such a file begins
 SMALLEST_SIDE = 1e-6  # mm
 SMALLEST_DETERMINANT = 1e-3  # of the directions of the axes: 1 if they are at right angles
+_GZIP = b"\x1f\x8b"
+_UNITS = {1: "meters", 3: "microns"}  # of `xyzt_units`, but for 2, mm, and 0, which says nothing
 
 
 def nifti_files(folder: str | Path) -> list[Path]:
@@ -55,76 +64,89 @@ def is_nifti(name: str) -> bool:
     return name.lower().endswith(NIFTI_SUFFIXES)
 
 
-def nifti_problem(path: str) -> str | None:
+def nifti_problems(path: str) -> Iterator[str]:
     """
-    What is wrong with a NIfTI file as its name and header tell, in one sentence; ``None`` if its voxels can be read.
+    What is wrong with a NIfTI file before its voxels are read, one sentence each: its name, compression and header.
 
-    Neither nibabel nor MONAI complains of most of it: nibabel takes a side of 0 mm for 1 and complex numbers by their
-    real part, MONAI makes a singular affine anew from the sides, and both take any unit for mm.
+    nibabel takes a side of 0 for 1, MONAI makes a singular affine anew from the sides, and both read the real part of
+    complex numbers and pass over the unit: all without an error.
+
+    Raises:
+        Exception: whatever nibabel raises for a header that it cannot read.
     """
-    if not is_nifti(os.path.basename(path)):
-        return f"{path}: expected a NIfTI file (.nii or .nii.gz) or a folder with a DICOM series, got another name."
-    try:
-        with open(path, "rb") as file:
-            start = file.read(len(GZIP))
-        if (start == GZIP) != path.lower().endswith(".gz"):
-            name = path + ".gz" if start == GZIP else path[: -len(".gz")]
-            got = "gzip" if start == GZIP else "something else"
-            return (
-                f"{path}: expected {'no gzip' if start == GZIP else 'gzip'}, as its name says, got {got}; is it {name}?"
-            )
-        header: Any = nib.load(path).header
-        with nib.openers.ImageOpener(path) as file:
-            raw = type(header).from_fileobj(file, check=False)
-    except Exception as error:  # readers raise whatever the damage happens to trigger
-        return f"{path}: expected a NIfTI file, got one that is truncated, damaged or of another kind ({first_line(error)})."
-    if header.get_data_dtype().kind not in "iuf":
-        kind = {"c": "complex numbers", "V": "RGB colors"}.get(header.get_data_dtype().kind, "something else")
-        return f"{path}: expected one real number for every voxel, got {kind}."
-    unit = header.get_xyzt_units()[0]
-    if unit not in ("mm", "unknown"):
-        return (
-            f"{path}: expected sides of the voxels in mm, got {unit}; convert the header (xyzt_units, pixdim, affine)."
+    named_gzip = path.lower().endswith(".gz")
+    with open(path, "rb") as stream:
+        start = stream.read(nib.Nifti2Header.sizeof_hdr)
+    if named_gzip and not start.startswith(_GZIP) and _is_header(start):
+        yield f"{path}: expected gzip, as its name says, got a NIfTI file that is not compressed; rename it to *.nii."
+    elif not named_gzip and start.startswith(_GZIP):
+        yield f"{path}: expected a file that is not compressed, as its name says, got gzip; rename it to *.nii.gz."
+    else:
+        yield from _header_problems(path)
+
+
+def _is_header(start: bytes) -> bool:
+    return any(kind.may_contain_header(start) for kind in (nib.Nifti1Header, nib.Nifti2Header))
+
+
+def _header_problems(path: str) -> Iterator[str]:
+    header: Any = nib.load(path).header
+    with nib.openers.ImageOpener(path) as file:
+        raw = type(header).from_fileobj(file, check=False)  # as it is written: nibabel mends the sides of its own copy
+    kind = header.get_data_dtype()
+    if kind.fields:
+        yield f"{path}: expected one number per voxel, got colors ({'RGBA'[: len(kind)]}); convert it to gray values."
+    elif kind.kind == "c":
+        yield f"{path}: expected real numbers, got complex ones ({kind}); save their magnitude."
+    if (unit := int(raw["xyzt_units"]) & 7) in _UNITS:
+        yield (
+            f"{path}: expected mm, got {_UNITS[unit]} (xyzt_units of its header); convert it, or correct the unit if its "
+            "numbers are mm already."
         )
-    return _geometry_problem(path, np.asarray(raw["pixdim"][1:4], float), np.asarray(header.get_best_affine(), float))
+    if raw["sform_code"] > 0 and not any(raw[row].any() for row in ("srow_x", "srow_y", "srow_z")):
+        yield (
+            f"{path}: expected an affine in its sform, got zeros alone (sform_code {int(raw['sform_code'])}); write the "
+            "affine into its header, or sform_code 0 if the qform is right."
+        )
+    else:
+        yield from _geometry_problems(path, np.asarray(raw["pixdim"][1:4], float), header.get_best_affine())
 
 
-def _geometry_problem(path: str, sides: np.ndarray, affine: np.ndarray) -> str | None:
-    """What is wrong with the sides of the voxels ``(3,)`` in mm, or with the affine ``(4, 4)``."""
+def _geometry_problems(path: str, sides: np.ndarray, affine: np.ndarray) -> Iterator[str]:
+    if not np.isfinite(affine).all():
+        yield f"{path}: expected finite numbers in its affine, got NaN or infinite ones; the header is damaged."
+        return
     columns = np.linalg.norm(affine[:3, :3], axis=0)
     for found in (np.abs(sides), columns):
         if not np.isfinite(found).all() or (found < SMALLEST_SIDE).any():
             text = " x ".join(f"{side:.3g}" for side in found)
-            return f"{path}: expected voxels with three sides above 0 mm, got {text} mm; the header is damaged."
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3] / columns)) < SMALLEST_DETERMINANT:
-        return f"{path}: expected three axes in three directions, got a singular affine; the header is damaged."
-    return None
+            yield f"{path}: found voxels of {text} mm, expected three sides above 0; the header is damaged."
+            return
+    if abs(np.linalg.det(affine[:3, :3] / columns)) < SMALLEST_DETERMINANT:
+        yield f"{path}: found a singular affine, two axes of which point the same way; the header is damaged."
 
 
-def read_nifti(path: str) -> tuple[np.ndarray, np.ndarray]:
+def load_nifti(path: str) -> tuple[np.ndarray, np.ndarray]:
     """
     Read a NIfTI file to its last byte.
 
     Returns:
-        Voxels ``(x, y, z)``, or ``(x, y, z, n)``; axes of length 1 after the third are left out. Numbers are those of the
-        file, float32 where it has longer ones, as in training. And the affine ``(4, 4)``, voxel index to mm in RAS.
+        Voxels as stored, ``(x, y, z)`` or more axes, without trailing ones of length 1, and the affine ``(4, 4)`` that
+        MONAI takes, voxel index to mm in RAS.
 
     Raises:
-        Exception: of any kind, if the file is damaged.
+        Exception: whatever nibabel, gzip, zlib and numpy raise for a file that is damaged.
     """
-    if path.lower().endswith(".gz"):
-        # nibabel stops after the last voxel; only who reads on gets the checksum compared
-        with gzip.open(path) as file:
-            while file.read(1 << 24):
-                pass
-    image: Any = nib.load(path)
-    voxels = np.asanyarray(image.dataobj)
-    if voxels.dtype.kind == "f" and voxels.dtype.itemsize > 4:
-        with np.errstate(over="ignore"):  # infinite then, which the judge says
-            voxels = voxels.astype(np.float32)
+    kind: Any = type(nib.load(path))
+    with gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb") as file:
+        image = kind.from_stream(file)
+        voxels = np.asanyarray(image.dataobj)
+        # nibabel stops after the last voxel; only who reads on gets gzip's checksum compared
+        while file.read(1 << 24):
+            pass
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
-    return (voxels if voxels.ndim <= 4 else voxels.reshape(*voxels.shape[:3], -1)), np.asarray(image.affine, float)
+    return voxels, np.asarray(correct_nifti_header_if_necessary(image).affine, float)
 
 
 def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

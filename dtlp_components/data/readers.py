@@ -17,8 +17,9 @@ from monai.transforms import LoadImage
 from monai.utils import ensure_tuple, optional_import
 
 from .dicom import series_files
+from .nifti import load_nifti
 
-__all__ = ["ScanReader", "load_series"]
+__all__ = ["ScanReader", "load_volume"]
 
 format_number_as_ds, _ = optional_import("pydicom.valuerep", name="format_number_as_ds")
 
@@ -31,18 +32,21 @@ if os.environ.get("MONAI_DICOM_READER", "").lower() != "nvimgcodec":
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader: nvImageCodec decoder plugin did not register")
 
 
-def load_series(folder: str) -> MetaTensor:
+def load_volume(path: str) -> tuple[np.ndarray, np.ndarray]:
     """
-    Read a DICOM series.
+    Read a scan to its last byte.
 
     Args:
-        folder: with its slices.
+        path: a NIfTI file, or a folder with one DICOM series.
 
     Returns:
-        Voxels ``(1, x, y, z)`` float32 with ``affine``.
+        Voxels ``(x, y, z)`` as stored, or more axes (:py:func:`load_nifti`), and the affine ``(4, 4)``, voxel index to mm
+        in RAS: what :py:class:`ScanReader` gives to MONAI.
     """
-    volume: MetaTensor = LoadImage(image_only=True, ensure_channel_first=True)(folder, _SeriesReader())
-    return volume
+    if not os.path.isdir(path):
+        return load_nifti(path)
+    volume: MetaTensor = LoadImage(image_only=True)(path, _SeriesReader())
+    return volume.as_tensor().numpy(), volume.affine.numpy()
 
 
 class ScanReader(ImageReader):
@@ -62,6 +66,7 @@ class ScanReader(ImageReader):
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
         is_series = os.path.isdir(ensure_tuple(data)[0])
+        # trailing axes of length 1 are none; without the flag, only the first of several would go
         self._reader: ImageReader = _SeriesReader() if is_series else NibabelReader(squeeze_non_spatial_dims=True)
         return self._reader.read(data, **kwargs)
 

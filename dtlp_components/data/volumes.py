@@ -1,160 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is in a file or a DICOM series, and whether it can be used: the one judge of images and labels."""
+"""What is in a file or a DICOM series, and whether it can be used: the one judge of an image, a label and a pair."""
+
+# Every command asks here: `new`, `prepare`, the checks before training and evaluation, `segment` and `export`. A command that
+# knows a way out (`--frame`, `--num_classes`) appends it to the sentence; the verdict is the same.
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..errors import first_line
 from .dicom import series_problems
-from .nifti import nifti_problem, read_nifti
-from .readers import load_series
+from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_problems
+from .readers import load_volume
 
 __all__ = [
     "PROGRESS_FROM",
     "Volume",
     "describe_volume",
+    "grid_distance",
     "image_problems",
     "label_problems",
     "pair_problems",
+    "read_frames",
     "read_volume",
     "scan_problems",
+    "shape_problems",
+    "value_problems",
 ]
 
-LARGEST_SHIFT = 0.1  # voxels between the corners of an image's grid and of its label's
+MAX_DISTANCE = 0.1  # voxels; what files round (float32, a qform's quaternion) is far below, a shift by one voxel above
+MOST_VALUES = 256  # distinct values of a label that are kept; a bundle has fewer classes
+NAMED_VALUES = 10
 PROGRESS_FROM = 20  # files; fewer are read before a bar is worth it
 
 
 @dataclass(frozen=True)
 class Volume:
     """
-    What has to be known of a file to judge it.
+    What the judge needs to know of a volume, in float32, as MONAI has it.
 
-    Args:
-        size: voxels along its axes; axes of length 1 after the third are left out.
+    Attributes:
+        shape: voxels along the stored axes x, y, z.
         affine: ``(4, 4)``, voxel index to mm in RAS.
-        finite: whether no value is NaN or infinite; else `minimum` and `maximum` are 0.
-        whole: whether every value is an integer.
-        minimum: of the values.
-        maximum: of the values.
+        finite: whether no voxel is NaN or infinite.
+        integer: whether every voxel is a whole number.
+        minimum: 0 if it is not finite.
+        maximum: 0 if it is not finite.
+        values: distinct values of a label, if there are some that no label may have (below 0, fractions) these alone, and
+            the lowest 256 at most; ``None`` for an image, and if it is not finite.
     """
 
-    size: list[int]
+    shape: list[int]
     affine: list[list[float]]
     finite: bool
-    whole: bool
+    integer: bool
     minimum: float
     maximum: float
-
-
-def read_volume(path: str) -> tuple[np.ndarray | None, Volume | None, list[str]]:
-    """
-    Read a scan or a label map to its last byte.
-
-    Args:
-        path: a NIfTI file, or a folder with one DICOM series.
-
-    Returns:
-        Voxels ``(x, y, z)``, or ``(x, y, z, n)`` of a file with several volumes, their description, and no problem; or
-        neither, and one sentence for everything that is wrong with the file.
-    """
-    if not os.path.exists(path):
-        return None, None, [f"{path}: no such file."]
-    if os.path.isdir(path):
-        if problems := series_problems(Path(path)):
-            return None, None, problems
-    elif problem := nifti_problem(path):
-        return None, None, [problem]
-    try:
-        if os.path.isdir(path):
-            series = load_series(path)
-            voxels, affine = series.as_tensor().numpy()[0], np.asarray(series.affine)
-        else:
-            voxels, affine = read_nifti(path)
-    except Exception as error:  # readers raise whatever the damage happens to trigger
-        return None, None, [f"{path}: truncated or damaged ({type(error).__name__}: {first_line(error)})."]
-    return voxels, describe_volume(voxels, affine), []
-
-
-def describe_volume(voxels: np.ndarray, affine: np.ndarray) -> Volume:
-    """Description of voxels ``(x, y, z)`` or ``(x, y, z, n)`` with the affine ``(4, 4)`` of their grid."""
-    low, high = (float(x) for x in (voxels.min(), voxels.max())) if voxels.size else (0.0, 0.0)
-    finite = bool(np.isfinite([low, high]).all())  # NaN spreads to both
-    whole = voxels.dtype.kind in "iub" or (finite and bool((voxels == np.round(voxels)).all()))
-    size, low, high = list(voxels.shape), low if finite else 0.0, high if finite else 0.0
-    return Volume(size, affine.tolist(), finite, whole, low, high)
-
-
-def _is_three_dimensional(path: str, volume: Volume) -> Iterator[str]:
-    if len(volume.size) == 4:
-        yield (
-            f"{path}: expected one 3-D volume, got {volume.size[3]} volumes of "
-            f"{' x '.join(map(str, volume.size[:3]))} voxels (4-D)."
-        )
-    elif len(volume.size) != 3:
-        yield f"{path}: expected one 3-D volume, got {' x '.join(map(str, volume.size))} voxels."
-
-
-def image_problems(path: str, volume: Volume) -> list[str]:
-    """What is wrong with an image that could be read, one sentence each."""
-    problems = list(_is_three_dimensional(path, volume))
-    if not volume.finite:
-        problems.append(f"{path}: expected finite intensities, got NaN or infinity (np.nan_to_num replaces them).")
-    elif volume.minimum == volume.maximum:
-        problems.append(f"{path}: expected an image, got the value {volume.minimum:g} in every voxel.")
-    return problems
-
-
-def label_problems(path: str, volume: Volume, num_classes: int | None = None) -> list[str]:
-    """
-    What is wrong with a label map that could be read, one sentence each.
-
-    Args:
-        path: of the file.
-        volume: its description.
-        num_classes: classes with the background; any number if ``None``.
-    """
-    problems = list(_is_three_dimensional(path, volume))
-    if not volume.finite:
-        problems.append(f"{path}: expected integers from 0 as labels, got NaN or infinity.")
-    elif not volume.whole:
-        problems.append(
-            f"{path}: expected integers from 0 as labels, got fractions (was it resampled without nearest neighbors?)."
-        )
-    elif volume.minimum < 0:
-        problems.append(f"{path}: expected integers from 0 as labels, got {volume.minimum:g}.")
-    if num_classes is not None and volume.maximum >= num_classes:
-        problems.append(
-            f"{path}: expected labels from 0 to {num_classes - 1} (--num_classes {num_classes}), got {volume.maximum:g}."
-        )
-    return problems
-
-
-def pair_problems(image_path: str, image: Volume, label_path: str, label: Volume) -> list[str]:
-    """
-    One sentence if a label map is not on the grid of its image.
-
-    Grids are compared where it matters, at their corners and in voxels: entries of an affine that differ by 0.001 mm are
-    much in one scan and nothing in another.
-    """
-    if image.size != label.size:
-        sizes = (" x ".join(map(str, volume.size)) for volume in (image, label))
-        return ["{1}: expected the grid of its image {0}, {2} voxels, got {3}.".format(image_path, label_path, *sizes)]
-    corners = np.array([[*corner, 1] for corner in itertools.product(*((0, n - 1) for n in image.size[:3]))], float)
-    moved = np.linalg.solve(np.asarray(label.affine), np.asarray(image.affine) @ corners.T).T
-    shift = float(np.abs(moved - corners).max())
-    if not shift <= LARGEST_SHIFT:  # so that NaN is a shift
-        return [
-            f"{label_path}: expected the grid of its image {image_path}, got one that is up to {shift:.3g} voxels away "
-            f"(allowed: {LARGEST_SHIFT:g})."
-        ]
-    return []
+    values: list[float] | None
 
 
 def scan_problems(path: str) -> list[str]:
@@ -162,5 +71,132 @@ def scan_problems(path: str) -> list[str]:
     What is wrong with one scan, a file or a folder with a DICOM series, which is read to its last byte; none if it can be
     segmented.
     """
-    _, volume, problems = read_volume(path)
-    return problems if volume is None else image_problems(path, volume)
+    found, problems = read_volume(path)
+    return problems if found is None else list(image_problems(path, found[1]))
+
+
+def read_volume(path: str, is_label: bool = False) -> tuple[tuple[np.ndarray, Volume] | None, list[str]]:
+    """
+    Read a file or a series to its last byte.
+
+    Args:
+        path: a NIfTI file, or a folder with one DICOM series.
+        is_label: whether to describe the distinct values too.
+
+    Returns:
+        Voxels ``(x, y, z)`` of the type they are stored in and their description, or ``None``, and why it is none, one
+        sentence each.
+
+    Raises:
+        InputError: if pydicom is needed and missing.
+    """
+    stored, problems = read_frames(path)
+    if stored is None:
+        return None, problems
+    voxels, affine = stored
+    problems = list(shape_problems(path, voxels.shape))
+    return (None, problems) if problems else ((voxels, describe_volume(voxels, affine, is_label)), [])
+
+
+def read_frames(path: str) -> tuple[tuple[np.ndarray, np.ndarray] | None, list[str]]:
+    """As :py:func:`read_volume`, of any number of axes; voxels and affine ``(4, 4)``, and nothing is described."""
+    if not os.path.exists(path):
+        return None, [f"{path}: no such file."]
+    try:
+        if os.path.isdir(path):
+            problems = series_problems(Path(path))
+        elif is_nifti(path):
+            problems = list(nifti_problems(path))
+        else:
+            problems = [f"{path}: expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}) or a folder with a DICOM series."]
+        return (None, problems) if problems else (load_volume(path), [])
+    except Exception as error:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
+        return None, [f"{path}: truncated, damaged or no image ({type(error).__name__}: {first_line(error)})."]
+
+
+def describe_volume(voxels: np.ndarray, affine: np.ndarray, is_label: bool = False) -> Volume:
+    """Describe voxels ``(x, y, z)`` and their affine ``(4, 4)``."""
+    with np.errstate(over="ignore"):  # beyond float32 is infinite for a training too
+        data = torch.from_numpy(np.asarray(voxels, np.float32))
+    finite = bool(torch.isfinite(data).all())
+    low, high = (x.item() for x in data.aminmax()) if finite else (0.0, 0.0)
+    whole = bool((data == data.round()).all())
+    values = None
+    if is_label and finite:
+        distinct = np.unique(voxels).astype(float)
+        strange = distinct[(distinct < 0) | (distinct != distinct.round())]
+        values = (strange if len(strange) else distinct)[:MOST_VALUES].tolist()
+    return Volume(list(voxels.shape), np.asarray(affine, float).tolist(), finite, whole, low, high, values)
+
+
+def shape_problems(path: str, shape: Sequence[int]) -> Iterator[str]:
+    """One sentence if a shape, without trailing axes of length 1, is not that of one 3-D volume."""
+    if len(shape) != 3:
+        yield f"{path}: expected one 3-D volume, found {list(shape)} voxels by axis."
+
+
+def image_problems(path: str, image: Volume) -> Iterator[str]:
+    """What is wrong with the voxels of an image, one sentence at most."""
+    if not image.finite:
+        yield f"{path}: holds NaN or infinite values."
+    elif image.minimum == image.maximum:
+        yield f"{path}: every voxel is {image.minimum:g}, expected an image."
+
+
+def label_problems(path: str, label: Volume, classes: Iterable[int] | None = None, way_out: str = "") -> Iterator[str]:
+    """
+    What is wrong with the voxels of a label, one sentence at most.
+
+    Args:
+        path: of the label.
+        label: described with ``is_label``.
+        classes: values that it may have; any whole numbers from 0 on if not given.
+        way_out: what to append if it has others.
+    """
+    values = label.values or []
+    if not label.finite:
+        yield f"{path}: holds NaN or infinite values."
+    elif not label.integer or label.minimum < 0:
+        yield f"{path}: found the values {_listed(values)}, expected whole numbers from 0 on."
+    elif classes is not None:
+        yield from value_problems(path, values, classes, way_out)
+
+
+def value_problems(path: str, values: Iterable[float], classes: Iterable[int], way_out: str = "") -> Iterator[str]:
+    """One sentence if a label has other values than those of its classes."""
+    expected = sorted(classes)
+    if unknown := sorted(set(values) - set(expected)):
+        yield f"{path}: found the values {_listed(unknown)}, expected only {expected}.{way_out}"
+
+
+def _listed(values: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:g}' for value in values[:NAMED_VALUES])}]"
+
+
+def pair_problems(image_path: str, image: Volume, label_path: str, label: Volume) -> Iterator[str]:
+    """One sentence if a label is not on the grid of its image."""
+    if image.shape != label.shape:
+        yield f"{label_path}: has shape {label.shape}, its image {image_path} has {image.shape}."
+        return
+    distance = grid_distance(image.shape, np.asarray(image.affine), np.asarray(label.affine))
+    if not distance <= MAX_DISTANCE:  # so that NaN is a difference
+        yield (
+            f"{label_path}: its affine differs from that of its image {image_path}: their corners are up to {distance:.3g} "
+            f"voxels apart (allowed: {MAX_DISTANCE:g}), so the two are not on one grid."
+        )
+
+
+def grid_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
+    """
+    How far apart two grids of one shape are: the longest way between two corners of one index, along any axis.
+
+    Args:
+        shape: voxels ``(x, y, z)``.
+        affine: ``(4, 4)``, voxel index to mm, not singular.
+        other: affine of the other grid.
+
+    Returns:
+        Voxels of the first grid.
+    """
+    corners = np.array([(*corner, 1) for corner in product(*((0, side - 1) for side in shape))], float).T  # (4, 8)
+    return float(np.abs(np.linalg.solve(affine, other @ corners) - corners).max())

@@ -74,7 +74,7 @@ def _read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             raise InputError(f"{file}: cannot be read as NRRD ({type(error).__name__}: {error}).") from error
         volumes.append((array, _nrrd_affine(file, header)))
     (image, affine), (label, label_affine) = volumes
-    return image, np.where(label == 255, 1, label), common_affine(path, affine, label_path, label_affine)
+    return image, np.where(label == 255, 1, label), common_affine(image.shape, path, affine, label_path, label_affine)
 
 
 def _convert(raw: Path, image_path: Path, label_path: Path) -> None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..data.nifti import save_nifti
 from ..errors import InputError
 from ..keys import DatalistKeys
-from .pairs import count_labels, describe_converted, label_extent, load_pair
+from .pairs import describe_converted, judge_pair, label_extent, load_pair
 from .published import (
     Sections,
     case_item,
@@ -162,7 +162,14 @@ def prepare_mnms(source: str, output: str, *, dry_run: bool = False) -> Path | N
 
         def save(frame: int, image: Path, label: Path) -> None:
             voxels, label_voxels, affine = load()
-            count_labels(labels[subject], label_voxels[..., frame], split["label_map"])
+            judge_pair(
+                str(images[subject]),
+                voxels[..., frame],
+                str(labels[subject]),
+                label_voxels[..., frame],
+                affine,
+                [int(value) for value in split["label_map"]],
+            )
             save_nifti(image, voxels[..., frame], affine)
             # the label last, so that a pair exists only when it is complete
             save_nifti(label, label_voxels[..., frame].astype(np.uint8), affine)

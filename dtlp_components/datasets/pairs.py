@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,18 @@ import numpy as np
 from monai.transforms import generate_spatial_bounding_box
 from tqdm import tqdm
 
-from ..data.volumes import Volume, image_problems, label_problems, pair_problems, read_volume
+from ..data.volumes import (
+    MAX_DISTANCE,
+    Volume,
+    describe_volume,
+    grid_distance,
+    image_problems,
+    label_problems,
+    pair_problems,
+    read_frames,
+    read_volume,
+    value_problems,
+)
 from ..errors import InputError
 from ..files import place_file, sha256
 from ..keys import DatalistKeys
@@ -22,6 +33,7 @@ __all__ = [
     "count_labels",
     "describe_converted",
     "describe_pair",
+    "judge_pair",
     "label_extent",
     "load_pair",
     "place_pair",
@@ -32,34 +44,66 @@ __all__ = [
 FindBox = Callable[[Path, np.ndarray, np.ndarray], list[list[int]]]
 
 
-def _load(path: Path) -> tuple[np.ndarray, Volume]:
-    """Voxels of a NIfTI file, read to its last byte, and their description."""
-    voxels, described, problems = read_volume(str(path))
-    if voxels is None or described is None:
-        raise InputError(" ".join(problems))
-    return voxels, described
+def _refuse(problems: Iterable[str]) -> None:
+    """Raise :py:class:`InputError` with what is wrong with one case, if anything is."""
+    if sentences := list(problems):
+        raise InputError(" ".join(sentences))
 
 
-def _refuse(problems: Sequence[str]) -> None:
-    if problems:
-        raise InputError(" ".join(problems))
-
-
-def common_affine(image: Path, affine: np.ndarray, label: Path, label_affine: np.ndarray) -> np.ndarray:
+def judge_pair(
+    image: str,
+    voxels: np.ndarray,
+    label: str,
+    label_voxels: np.ndarray,
+    affine: np.ndarray,
+    classes: Iterable[int] | None,
+) -> None:
     """
-    The affine for an image and a label of the same shape that are both to be converted: the image's.
+    Refuse an image and a label on one grid by the rules of :py:mod:`dtlp_components.data.volumes`.
+
+    Args:
+        image: its name in the message.
+        voxels: of the image, ``(x, y, z)``.
+        label: its name in the message.
+        label_voxels: of the label, same shape.
+        affine: of both.
+        classes: values that the label may have; any whole numbers from 0 on if ``None``.
+
+    Raises:
+        InputError: if one of them cannot be used.
+    """
+    _judge(image, describe_volume(voxels, affine), label, describe_volume(label_voxels, affine, True), classes)
+
+
+def _judge(image: str, described: Volume, label: str, label_described: Volume, classes: Iterable[int] | None) -> None:
+    _refuse(
+        [
+            *image_problems(image, described),
+            *label_problems(label, label_described, classes),
+            *pair_problems(image, described, label, label_described),
+        ]
+    )
+
+
+def common_affine(
+    shape: Sequence[int], image: Path, affine: np.ndarray, label: Path, label_affine: np.ndarray
+) -> np.ndarray:
+    """
+    The affine for an image and a label of the same shape ``(x, y, z)`` that are both to be converted: the image's.
 
     A label with other axes is refused. If only its origin differs, that was lost, which is reported.
 
     Raises:
         InputError: if the axes differ.
     """
-    if not np.allclose(affine[:3, :3], label_affine[:3, :3], atol=1e-3):
+    moved = label_affine.copy()
+    moved[:3, 3] = affine[:3, 3]
+    if not grid_distance(shape, affine, moved) <= MAX_DISTANCE:
         raise InputError(
             f"{label}: found the axes {np.round(label_affine[:3, :3], 3).tolist()} (mm, RAS), "
             f"expected those of {image.name}, {np.round(affine[:3, :3], 3).tolist()}."
         )
-    if not np.allclose(affine, label_affine, atol=1e-3):
+    if not grid_distance(shape, affine, label_affine) <= MAX_DISTANCE:
         tqdm.write(f"{label}: its origin differs from that of {image.name}, which is used for both.")
     return affine
 
@@ -71,7 +115,7 @@ def load_pair(image: Path, label: Path, num_axes: int = 3) -> tuple[np.ndarray, 
     Args:
         image: NIfTI file with ``num_axes`` axes.
         label: NIfTI file of the same shape and with the same axes; see :py:func:`common_affine`.
-        num_axes: 3, or 4 for frames ``(x, y, z, frame)``.
+        num_axes: 3, or 4 for frames ``(x, y, z, frame)``, which :py:func:`judge_pair` has yet to judge one by one.
 
     Returns:
         Voxels of the image, those of the label, and the affine ``(4, 4)`` of both.
@@ -79,13 +123,18 @@ def load_pair(image: Path, label: Path, num_axes: int = 3) -> tuple[np.ndarray, 
     Raises:
         InputError: if a file is missing or broken, or the two differ in shape or axes.
     """
-    (voxels, described), (label_voxels, label_described) = _load(image), _load(label)
+    (stored, found), (label_stored, label_found) = (read_frames(str(path)) for path in (image, label))
+    _refuse([*found, *label_found])
+    assert stored is not None and label_stored is not None  # else there is a problem
+    (voxels, affine), (label_voxels, label_affine) = stored, label_stored
     if voxels.ndim != num_axes:
-        raise InputError(f"{image}: expected {num_axes} axes, got {' x '.join(map(str, voxels.shape))} voxels.")
+        raise InputError(f"{image}: found shape {list(voxels.shape)}, expected {num_axes} axes.")
     if voxels.shape != label_voxels.shape:
-        raise InputError(" ".join(pair_problems(str(image), described, str(label), label_described)))
-    affines = (np.asarray(volume.affine) for volume in (described, label_described))
-    return voxels, label_voxels, common_affine(image, next(affines), label, next(affines))
+        raise InputError(f"{label}: has shape {list(label_voxels.shape)}, its image {image} has {list(voxels.shape)}.")
+    affine = common_affine(voxels.shape[:3], image, affine, label, label_affine)
+    if num_axes == 3:
+        judge_pair(str(image), voxels, str(label), label_voxels, affine, None)
+    return voxels, label_voxels, affine
 
 
 def count_labels(label: Path, voxels: np.ndarray, names: Mapping[str, str]) -> dict[str, int]:
@@ -101,11 +150,10 @@ def count_labels(label: Path, voxels: np.ndarray, names: Mapping[str, str]) -> d
         InputError: if there are other values.
     """
     values, counts = np.unique(voxels, return_counts=True)
-    expected = sorted(int(value) for value in names)
-    if unknown := sorted(set(values.tolist()) - set(expected)):
-        raise InputError(f"{label}: found the values {unknown[:10]}, expected only {expected}.")
+    classes = sorted(int(value) for value in names)
+    _refuse(value_problems(str(label), values.tolist(), classes))
     counted = {int(value): int(count) for value, count in zip(values, counts)}
-    return {str(value): counted.get(value, 0) for value in expected}
+    return {str(value): counted.get(value, 0) for value in classes}
 
 
 def label_extent(label: Path, voxels: np.ndarray) -> list[tuple[int, int]]:
@@ -142,16 +190,14 @@ def describe_pair(
         with ``find_box``, ``published_box``.
 
     Raises:
-        InputError: if a file is missing or broken, or the two differ in shape or affine, or the label has other values.
+        InputError: if a file cannot be used (:py:mod:`dtlp_components.data.volumes`), or the two differ in shape or affine,
+            or the label has other values.
     """
-    (voxels, described), (label_voxels, label_described) = _load(image), _load(label)
-    _refuse(
-        [
-            *image_problems(str(image), described),
-            *label_problems(str(label), label_described),
-            *pair_problems(str(image), described, str(label), label_described),
-        ]
-    )
+    (stored, found), (label_stored, label_found) = read_volume(str(image)), read_volume(str(label), is_label=True)
+    _refuse([*found, *label_found])
+    assert stored is not None and label_stored is not None  # else there is a problem
+    (voxels, described), (label_voxels, label_described) = stored, label_stored
+    _judge(str(image), described, str(label), label_described, [int(value) for value in names])
     affine = np.asarray(described.affine)
     counts = count_labels(label, label_voxels, names)
     box = {} if find_box is None else {DatalistKeys.PUBLISHED_BOX.value: find_box(label, label_voxels, affine)}

@@ -21,7 +21,8 @@ from ..data.volumes import (
     image_problems,
     label_problems,
     pair_problems,
-    read_volume,
+    read_frames,
+    shape_problems,
 )
 from ..transforms.intensity import border_median
 from .find import Scan
@@ -99,26 +100,29 @@ def inspect_scans(
 
 
 def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFacts | None, list[str]]:
-    problems: list[str] = []
-    image = _read(scan.image, frame, problems)
-    label = _read(scan.label, frame, problems) if scan.label is not None and with_labels else None
+    image, problems = _read(scan.image, frame)
+    if image is not None:
+        problems += image_problems(scan.image, image[1])
+    label = None
+    if scan.label is not None and with_labels:
+        label, found = _read(scan.label, frame, is_label=True)
+        problems += found
+        if label is not None:
+            problems += label_problems(scan.label, label[1])
+            if image is not None:
+                problems += pair_problems(scan.image, image[1], scan.label, label[1])
     if image is None or problems:
         return None, problems
+
     voxels, described = image
     affine = np.asarray(described.affine)
-    problems += image_problems(scan.image, described)
+    sizes = nib.affines.voxel_sizes(affine)
     counts, foreground = None, np.empty(0, np.float32)
-    if label is not None and scan.label is not None:
-        problems += label_problems(scan.label, label[1])
-        problems += pair_problems(scan.image, described, scan.label, label[1])
-    if problems:
-        return None, problems
     if label is not None:
-        labels = label[0]
+        labels, _ = label
         values, numbers = np.unique(labels, return_counts=True)
         counts = {int(value): int(number) for value, number in zip(values, numbers)}
         foreground = _sample(voxels[labels > 0], _FOREGROUND_SAMPLE)
-    sizes = nib.affines.voxel_sizes(affine)
 
     # RAS: which stored axis is nearest to the patient's x, y, z
     axes = np.argsort(nib.orientations.io_orientation(affine)[:, 0])
@@ -128,7 +132,7 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
         shape=(voxels.shape[x], voxels.shape[y], voxels.shape[z]),
         spacing_mm=(float(sizes[x]), float(sizes[y]), float(sizes[z])),
         orientation="".join(map(str, nib.orientations.aff2axcodes(affine))),
-        whole=described.whole,
+        whole=described.integer,
         minimum=described.minimum,
         percentiles=(low, median, high),
         maximum=described.maximum,
@@ -140,29 +144,28 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
     return facts, []
 
 
-def _read(path: str, frame: int | None, problems: list[str]) -> tuple[np.ndarray, Volume] | None:
+def _read(path: str, frame: int | None, is_label: bool = False) -> tuple[tuple[np.ndarray, Volume] | None, list[str]]:
     """
-    Voxels ``(x, y, z)`` float32, of one volume of a 4-D file if ``frame`` says which, and their description; sentences are
-    added to ``problems`` if there is no such thing.
+    As :py:func:`dtlp_components.data.volumes.read_volume`, with voxels in float32, and the one volume of 4-D files that
+    ``frame`` says; without, the flag is named.
     """
-    voxels, described, found = read_volume(path)
-    problems += found
-    if voxels is None or described is None:
-        return None
-    if voxels.ndim == 4:
-        frames = voxels.shape[3]
-        if frame is None:
-            (sentence,) = (p for p in image_problems(path, described) if "4-D" in p)
-            problems.append(f"{sentence} --frame 0 to --frame {frames - 1} takes one of them.")
-            return None
-        if not 0 <= frame < frames:
-            problems.append(
-                f"{path}: expected more than --frame {frame}, which counts from 0, got {frames} volumes (4-D)."
-            )
-            return None
+    stored, problems = read_frames(path)
+    if stored is None:
+        return None, problems
+    voxels, affine = stored
+    frames = voxels.shape[3] if voxels.ndim == 4 else 0
+    if frames and frame is not None:
+        if frame >= frames:
+            return None, [
+                f"{path}: found {frames} volumes (4-D), expected more than --frame {frame}, which counts from 0."
+            ]
         voxels = voxels[..., frame]
-        described = describe_volume(voxels, np.asarray(described.affine))
-    return np.ascontiguousarray(voxels, dtype=np.float32), described
+    if problems := list(shape_problems(path, voxels.shape)):
+        way_out = f" --frame 0 to --frame {frames - 1} takes one of them." if frames else ""
+        return None, [problem + way_out for problem in problems]
+    with np.errstate(over="ignore"):
+        voxels = np.ascontiguousarray(voxels, np.float32)
+    return (voxels, describe_volume(voxels, affine, is_label)), []
 
 
 def _sample(values: np.ndarray, most: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.volumes import value_problems
 from ..errors import InputError, raise_if_any
 from ..keys import DatalistKeys as Keys
 from .find import FLAGS, Scan, find_scans
@@ -127,11 +128,14 @@ def label_values(
     origin = f"--labels {labels}" if labels else "the label names beside the labeled scans"
     values = sorted({0, *(given or found)})
     if given:
-        unknown = {v: scan for items in counted.values() for scan, counts in items for v in counts if v not in values}
         raise_if_any(
             [
-                f"{scan.label}: found the value {value}, expected only those that {origin} names: {values}; name it there."
-                for value, scan in sorted(unknown.items())
+                problem
+                for items in counted.values()
+                for scan, counts in items
+                for problem in value_problems(
+                    str(scan.label), counts, values, f" {origin} names no others; add them there."
+                )
             ],
             "Cannot make the bundle",
         )

@@ -65,10 +65,11 @@ def test_series_is_read_with_its_voxels_and_their_places(tmp_path: Path, write_s
     # a row goes along the first axis in steps of the columns, 0.75 mm; LPS to RAS turns x and y round
     expected = np.eye(4)
     expected[:3, :3] = np.diag([-1, -1, 1]) @ np.transpose(axes) @ np.diag([0.75, 0.5, 1.2345678901234567])
-    for volume in (read(folder), load_volume(str(folder))):
-        np.testing.assert_array_equal(volume.numpy()[0], voxels)
-        np.testing.assert_allclose(volume.affine, expected, atol=1e-5)
-        assert volume.meta["filename_or_obj"] == str(folder)
+    volume = read(folder)
+    for array, affine in ((volume.numpy()[0], volume.affine), load_volume(str(folder))):
+        np.testing.assert_array_equal(array, voxels)
+        np.testing.assert_allclose(affine, expected, atol=1e-5)
+    assert volume.meta["filename_or_obj"] == str(folder)
 
 
 def test_only_the_slices_of_a_folder_are_read(tmp_path: Path, write_series: Any) -> None:
@@ -94,16 +95,13 @@ def test_nifti_file_is_read_as_ever(tmp_path: Path, name: str) -> None:
     written = tmp_path / f"b{'.nii.gz' if name.lower().endswith('.gz') else '.nii'}"
     nib.save(image, written)
     written.rename(tmp_path / name)
-    for volume in (read(tmp_path / name), load_volume(str(tmp_path / name))):
-        np.testing.assert_array_equal(volume.numpy()[0], image.get_fdata())
-        np.testing.assert_array_equal(volume.affine, image.affine)
+    volume = read(tmp_path / name)
+    for array, affine in ((volume.numpy()[0], volume.affine), load_volume(str(tmp_path / name))):
+        np.testing.assert_array_equal(array, image.get_fdata())
+        np.testing.assert_array_equal(affine, image.affine)
 
 
-@pytest.mark.parametrize("name", ["a.nii.gz", "A.NII.GZ"])
-def test_checksum_of_a_compressed_file_is_compared(tmp_path: Path, name: str) -> None:
-    nib.save(nib.Nifti1Image(voxels_of(4, 5, 6).astype(np.float32), np.eye(4)), tmp_path / "b.nii.gz")
-    content = bytearray((tmp_path / "b.nii.gz").read_bytes())
-    content[-8] ^= 1  # gzip ends in CRC32 and length, four bytes each
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(OSError, match="CRC"):
-        load_volume(str(tmp_path / name))
+@pytest.mark.parametrize("axes", [(1,), (1, 1), (1, 1, 1)])
+def test_trailing_axes_of_length_1_are_none(tmp_path: Path, axes: tuple[int, ...]) -> None:
+    nib.save(nib.Nifti1Image(voxels_of(4, 5, 6, *axes).astype(np.int16), np.eye(4)), tmp_path / "a.nii.gz")
+    assert read(tmp_path / "a.nii.gz").shape == (1, 4, 5, 6)

@@ -93,9 +93,9 @@ def test_all_broken_cases_are_listed_the_others_placed_and_the_next_run_goes_on(
     message = str(error.value)
     assert message.startswith("4 cases cannot be used, no datalist is written:\n")
     assert f"labelsTr/{LABELED[0]}.nii.gz: found the values [16]" in message
-    assert f"labelsTr/{LABELED[1]}.nii.gz: found shape (4, 6, 5)" in message
-    assert f"labelsTr/{LABELED[2]}.nii.gz: found affine" in message
-    assert f"labelsTr/{LABELED[3]}.nii.gz: cannot be read as NIfTI" in message
+    assert f"labelsTr/{LABELED[1]}.nii.gz: has shape [4, 6, 5], its image" in message
+    assert f"labelsTr/{LABELED[2]}.nii.gz: its affine differs" in message
+    assert f"labelsTr/{LABELED[3]}.nii.gz: truncated, damaged or no image" in message
     assert set(download.snapshot()) == {f"{kind}Va/{SPLIT['test'][0]}.nii.gz" for kind in ("images", "labels")}
 
     for case in LABELED:

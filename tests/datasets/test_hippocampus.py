@@ -30,7 +30,7 @@ def make_raw(folder: Path, num_cases: int) -> Path:
         label = np.zeros(SHAPE, np.uint8)
         label.flat[: i % 7] = 1
         label.flat[-3:] = 2
-        write(folder / f"imagesTr/case_{i:03d}.nii.gz", np.full(SHAPE, i, np.int16))
+        write(folder / f"imagesTr/case_{i:03d}.nii.gz", np.arange(i, i + 120, dtype=np.int16).reshape(SHAPE))
         write(folder / f"labelsTr/case_{i:03d}.nii.gz", label)
         items.append({"image": f"./imagesTr/case_{i:03d}.nii.gz", "label": f"./labelsTr/case_{i:03d}.nii.gz"})
     labels = {"0": "background", "1": "anterior", "2": "posterior"}
@@ -154,9 +154,9 @@ def test_all_broken_pairs_are_listed_at_once_and_nothing_is_written(raw) -> None
     message = str(error.value)
     assert message.startswith("4 cases cannot be used")
     assert "labelsTr/case_001.nii.gz: found the values [7], expected only [0, 1, 2]" in message
-    assert "labelsTr/case_002.nii.gz: found shape (4, 5, 7), expected that of its image, (4, 5, 6)" in message
-    assert "labelsTr/case_003.nii.gz: found affine" in message
-    assert "imagesTr/case_004.nii.gz: cannot be read as NIfTI" in message
+    assert "labelsTr/case_002.nii.gz: has shape [4, 5, 7], its image" in message
+    assert "labelsTr/case_003.nii.gz: its affine differs" in message
+    assert "imagesTr/case_004.nii.gz: truncated, damaged or no image" in message
     assert not (raw.parent / "prepared").exists()
 
 

@@ -17,6 +17,7 @@ from dtlp_components.bundle.trained import find_trained
 from dtlp_components.deploy.export import Difference, compare_labels, export_bundle
 from dtlp_components.errors import InputError
 from dtlp_components.networks.vnet import VNet
+from tests.damaged import CASES
 
 BUNDLE = Path(__file__).parents[2] / "bundles/phantom_10"
 SETTINGS = {"num_classes": 3, "features": 2, "spacing_mm": [1.0, 1.0, 1.0], "patch_size": [16, 32, 32]}
@@ -151,6 +152,22 @@ def test_all_scans_that_cannot_be_segmented_are_named_before_anything_is_compute
     assert "cine.nii.gz: expected one 3-D volume, found [9, 8, 7, 3]" in message
     assert "hole.nii.gz: holds NaN" in message
     assert [file.name for file in (run / "models").iterdir()] == ["model.pt"]
+
+
+def test_every_refused_image_of_the_table_of_odd_files_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dtlp_components.errors.MAX_PROBLEMS", len(CASES))
+    images = {name: case for name, case in CASES.items() if case.kind == "image"}
+    (tmp_path / "in").mkdir()
+    for name, case in images.items():
+        case.write(tmp_path / "in" / f"{name}{case.ending}")
+    with pytest.raises(InputError) as caught:
+        export_bundle(str(BUNDLE), str(tmp_path / "in"), run_dir=str(write_run(tmp_path / "run")), onnx=False)
+    lines = str(caught.value).splitlines()[1:]
+    said = {name: [line for line in lines if f"/in/{name}{case.ending}: " in line] for name, case in images.items()}
+    assert all(case.refused in line for name, case in images.items() for line in said[name])
+    assert {name: len(found) for name, found in said.items()} == {n: int(bool(c.refused)) for n, c in images.items()}
 
 
 def test_series_with_a_missing_slice_is_refused(tmp_path: Path, write_series: Any) -> None:

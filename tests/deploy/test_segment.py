@@ -21,6 +21,8 @@ from dtlp_components.deploy.segment import segment_scans
 from dtlp_components.errors import InputError
 from dtlp_components.networks.vnet import VNet
 from tests import tiny
+from tests.damaged import CASES
+from tests.damaged import SHAPE as ODD_SHAPE
 
 BUNDLE = "bundles/phantom_10"
 SHAPE = (20, 18, 22)
@@ -161,7 +163,7 @@ def truncated_file(folder: Path) -> None:
 
 
 BAD_SCANS: list[tuple[Callable[[Path], None], str]] = [
-    (not_a_nifti, r"m\.nii\.gz: truncated, damaged or no image \(BadGzipFile: Not a gzipped file"),
+    (not_a_nifti, r"m\.nii\.gz: truncated, damaged or no image \("),
     (two_dimensions, r"m\.nii\.gz: expected one 3-D volume, found \[20, 18\] voxels by axis"),
     (four_dimensions, r"m\.nii\.gz: expected one 3-D volume, found \[20, 18, 22, 3\] voxels by axis"),
     (zero_voxel_size, r"m\.nii: found voxels of 1 x 1 x 0 mm, expected three sides above 0"),
@@ -185,6 +187,25 @@ def test_broken_scan_is_named_and_the_others_are_written(
     rows = table(tmp_path / "out")
     assert [bool(row["label_map"]) for row in rows] == [True, False, True]
     assert rows[1]["problem"] and not rows[0]["problem"]
+
+
+def test_every_image_of_the_table_of_odd_files_is_segmented_or_named_with_its_sentence(
+    tmp_path: Path, weights: Path
+) -> None:
+    images = {name: case for name, case in CASES.items() if case.kind == "image"}
+    (tmp_path / "in").mkdir()
+    for name, case in images.items():
+        case.write(tmp_path / "in" / f"{name}{case.ending}")
+    with pytest.raises(InputError, match=f"of {len(images)} scans"):
+        segment(tmp_path / "in", tmp_path / "out", weights)
+    rows = {Path(row["scan"]).name: row for row in table(tmp_path / "out")}
+    for name, case in images.items():
+        row = rows[f"{name}{case.ending}"]
+        assert bool(row["label_map"]) == (not case.refused) and case.refused in row["problem"]
+        if row["label_map"]:
+            assert nib.load(tmp_path / "out" / f"{name}_seg.nii.gz").shape == ODD_SHAPE
+    taken = [name for name, case in images.items() if not case.refused]
+    assert label_maps(tmp_path / "out") == sorted(f"{name}_seg.nii.gz" for name in taken)
 
 
 def test_broken_scan_alone_is_an_error_too(scans: Path, tmp_path: Path, weights: Path) -> None:
