@@ -8,6 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from ..bundle.find import find_bundle
 from ..checks.overrides import no_such_key
 from ..errors import InputError, raise_if_any
 from ..files import read_object
@@ -37,7 +38,7 @@ def segment_scans(
     cannot be segmented is skipped; then the exit code is 1 and the reasons are listed at the end.
 
     Args:
-        bundle: folder of the bundle.
+        bundle: folder of the bundle, or its name.
         input: a NIfTI file, or a folder of NIfTI files and, at any depth, DICOM series.
         output: folder for <scan>_seg.nii.gz and segmentations.csv; it is made.
         model_file: weights; models/model.pt of the bundle if empty.
@@ -52,6 +53,7 @@ def segment_scans(
         InputError: if there is no such bundle or key, or nothing to segment, before anything is done; at the end, if a
             scan was skipped.
     """
+    bundle = str(find_bundle(bundle))
     config_file = Path(bundle, "configs", "inference.json")
     if not config_file.is_file():
         raise InputError(

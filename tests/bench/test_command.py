@@ -16,12 +16,12 @@ from monai.inferers import SlidingWindowInferer
 from monai.utils import set_determinism
 from torch import Tensor, nn
 
-from dtlp_components.__main__ import main
 from dtlp_components.bench import command as bench
 from dtlp_components.bench.command import run_bench
 from dtlp_components.bench.inference import one_window_at_a_time
 from dtlp_components.bench.reference import Convolution, count_flop, synthetic_volume
 from dtlp_components.bench.training import RECYCLING, StreamClock, TrainingVariant
+from dtlp_components.cli import main
 from dtlp_components.errors import InputError
 from dtlp_components.inferers.windows import window_slices
 

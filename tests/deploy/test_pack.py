@@ -150,7 +150,7 @@ def test_metadata_passes_the_official_schema(packed: Path) -> None:
 def test_packed_again_only_over_its_own_unchanged_files(
     run: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dtlp_components.deploy.pack._monai", lambda *words: None)  # what it checks was checked
+    monkeypatch.setattr("dtlp_components.deploy.pack.run_monai", lambda *_, **__: None)  # what it checks was checked
     output = tmp_path / "out"
     output.mkdir()
     with zipfile.ZipFile(packed.parent / "phantom_10_v0.1.0.zip") as archive:
@@ -259,7 +259,7 @@ def test_bundle_made_from_scans_does_not_name_them_when_packed(
     network = VNet(num_classes=settings["num_classes"], features=settings["features"])
     torch.save(network.state_dict(), bundle / "models/model.pt")
 
-    monkeypatch.setattr("dtlp_components.deploy.pack._monai", lambda *words: None)  # not what is tested here
+    monkeypatch.setattr("dtlp_components.deploy.pack.run_monai", lambda *_, **__: None)  # not what is tested here
     pack_bundle(str(bundle), str(tmp_path / "packed"))
     for file in (tmp_path / "packed/mine").rglob("*"):
         content = file.read_bytes() if file.is_file() else b""
@@ -315,7 +315,7 @@ def test_configuration_that_names_a_path_is_refused(run: Path, tmp_path: Path, v
 def test_what_goes_on_from_a_folder_is_no_path_of_its_own(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dtlp_components.deploy.pack._monai", lambda *words: None)  # not what is tested here
+    monkeypatch.setattr("dtlp_components.deploy.pack.run_monai", lambda *_, **__: None)  # not what is tested here
     bundle = tmp_path / "bundle"
     shutil.copytree(BUNDLE, bundle)
     for value in (

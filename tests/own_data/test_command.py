@@ -17,9 +17,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from dtlp_components.__main__ import main
 from dtlp_components.bundle.lint import check_config, check_metadata
 from dtlp_components.bundle.render import RECIPES
+from dtlp_components.cli import main
 from dtlp_components.data.datalists import load_datalist
 from dtlp_components.errors import InputError
 from dtlp_components.own_data.command import new_bundle

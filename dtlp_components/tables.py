@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables as text: in columns for a terminal, as CSV for a program, as Markdown for a page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+__all__ = ["align", "csv_text", "markdown"]
+
+
+def align(rows: Sequence[Sequence[str]], right: bool = False) -> str:
+    """
+    Rows with their cells below each other, two spaces between columns, none at a line's end.
+
+    Args:
+        rows: cells; a row may end early.
+        right: align all columns but the first to the right, as numbers are.
+    """
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right and i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] | None = None, header: bool = True) -> str:
+    """
+    Rows as CSV; a cell that a row does not have is empty.
+
+    Args:
+        rows: values by column.
+        columns: in their order; those of the first row if not given.
+        header: begin with the columns' names.
+
+    Raises:
+        ValueError: if a row has a column that is not among `columns`.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0] if columns is None else columns), lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table in Markdown, the first of them its head."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
