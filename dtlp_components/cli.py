@@ -3,18 +3,12 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import fire
-
 from . import __version__
-from .errors import InputError
-from .signatures import Command, help_text, read_command
+from .command_line.call import call_command
 
 __all__ = ["COMMANDS", "main"]
 
@@ -43,149 +37,20 @@ COMMANDS: dict[str, Any] = {
     "demo": "demo:run_demo",
 }
 NAME = "dtlp"
-HELP = ("--help", "-h")
-TYPES = {
-    "bool": "True or False",
-    "int": "an integer",
-    "float": "a number",
-    "str": "a text (a folder named like a number: ./2018)",
-    "list[int]": 'integers in quotes, such as "[64,64,48]"',
-    "list[float]": 'numbers in quotes, such as "[1.5,1.5,2.0]"',
-}
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A command's arguments, bound but not used."""
-
-    _arguments: inspect.BoundArguments
-
-
-def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Any] = COMMANDS) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """
     Run one command.
 
     Args:
         arguments: words of the command line, those of the process if ``None``.
-        commands: name to function (or ``module:function`` in this package), or to a further table of commands.
 
     Raises:
-        SystemExit: with code 2 if a command or a flag's value is missing or there is a word too many; with a message
-            (code 1) if a command or flag is unknown or a value of the wrong type; all before anything is imported or
-            done. With code 0 after help. And whatever the command itself raises.
+        SystemExit: see :py:func:`dtlp_components.command_line.call.call_command`.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words == ["--version"]:
         print(f"{NAME} {__version__}")
-        return
-    path, level = [NAME], commands
-    while isinstance(level, Mapping):
-        if not words or words[0].startswith("-"):
-            asked = words[:1] and words[0] in HELP
-            print(_list_commands(path, level), file=sys.stdout if asked else sys.stderr)
-            raise SystemExit(0 if asked else 2)
-        if words[0] not in level:
-            raise InputError(
-                f"{' '.join(path)}: found the command {words[0]!r}, expected one of: {', '.join(level)}."
-                + _nearest(words[0], list(level))
-            )
-        path.append(words[0])
-        level = level[words.pop(0)]
-    _run(" ".join(path), read_command(level), words)
-
-
-def _run(name: str, command: Command, words: list[str]) -> None:
-    own = words[: words.index("--")] if "--" in words else words
-    if any(word in HELP for word in own):
-        print(help_text(name, command))
-        raise SystemExit(0)
-    if command.takes_words:
-        first, *_ = command.signature.parameters
-        if not words or words[0].startswith("-"):
-            raise InputError(f"{name}: expected {first.upper()} first; {name} --help says more.")
-        command.function()(*words)
-        return
-    _check_flags(name, command, own)
-    # Fire prints what a command returns; ours report what they did themselves
-    call = fire.Fire(_binder(command), command=words, name=name, serialize=lambda result: None)
-    if not isinstance(call, _Call):  # a word too many named something inside of what Fire had bound
-        raise SystemExit(2)
-    _check_types(command, call._arguments.arguments)
-    command.function()(*call._arguments.args, **call._arguments.kwargs)
-
-
-def _binder(command: Command) -> Callable[..., _Call]:
-    """
-    A function with the command's parameters that returns a :py:class:`_Call`.
-
-    Fire calls a function with the arguments it knows and complains of the others only afterwards: a word too many after
-    a command that writes would write everything and then report an error.
-    """
-
-    def bind(*args: Any, **kwargs: Any) -> _Call:
-        return _Call(command.signature.bind(*args, **kwargs))
-
-    bind.__signature__ = command.signature  # type: ignore[attr-defined]
-    bind.__doc__ = command.description
-    return bind
-
-
-def _list_commands(path: Sequence[str], level: Mapping[str, Any]) -> str:
-    """Commands of a table with their summaries."""
-    rows = {
-        name: f"one of: {', '.join(command)}" if isinstance(command, Mapping) else read_command(command).summary
-        for name, command in level.items()
-    }
-    width = max(map(len, rows))
-    start = " ".join(path)
-    return "\n".join(
-        [
-            f"usage: {start} COMMAND ...",
-            "",
-            *(f"  {name.ljust(width)}  {summary}" for name, summary in rows.items()),
-            "",
-            f"{start} COMMAND --help says what a command takes.",
-        ]
-    )
-
-
-def _nearest(word: str, known: Sequence[str], mark: str = "") -> str:
-    close = difflib.get_close_matches(word, known, n=2)
-    return f" Did you mean {' or '.join(mark + name for name in close)}?" if close else ""
-
-
-def _check_flags(name: str, command: Command, words: Sequence[str]) -> None:
-    """Refuse flags that the command does not have, with those that look like them."""
-    parameters = command.signature.parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for word in words:
-        flag = word[2:].partition("=")[0].replace("-", "_")
-        if word.startswith("--") and flag not in parameters and flag.removeprefix("no") not in parameters:
-            known = _nearest(flag, list(parameters), "--") or f" {name} --help lists them."
-            raise InputError(f"{name}: found --{flag}, expected one of its flags.{known}")
-
-
-def _fits(value: Any, annotation: str) -> bool:
-    """Whether a value is of the type that an annotation names; types other than those of flags are not looked at."""
-    options = annotation.split(" | ")
-    if len(options) > 1:
-        return any(_fits(value, option) for option in options)
-    if annotation in ("list[int]", "list[float]"):
-        return isinstance(value, (list, tuple)) and all(_fits(item, annotation[5:-1]) for item in value)
-    if annotation == "float":
-        return type(value) in (int, float)
-    types = {"bool": bool, "int": int, "str": str, "None": type(None)}
-    return annotation not in types or type(value) is types[annotation]
-
-
-def _check_types(command: Command, arguments: Mapping[str, Any]) -> None:
-    """Refuse what Fire read as something else: ``true`` is a text (and any text is true), ``2018`` is not one."""
-    for name, value in arguments.items():
-        parameter = command.signature.parameters[name]
-        values = value if parameter.kind is parameter.VAR_POSITIONAL else [value]
-        annotation = str(parameter.annotation)
-        for found in values:
-            if not _fits(found, annotation):
-                expected = next(option for option in annotation.split(" | ") if option != "None")
-                raise InputError(f"--{name}: found {found!r}, expected {TYPES[expected]}.")
+    else:
+        call_command(NAME, words, COMMANDS)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line refuses what it does not understand before it does anything, and answers at once."""
+"""Every command of the table can be read without importing it, explains itself, and answers at once."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import resource
 import subprocess
@@ -15,30 +14,11 @@ from typing import Any
 
 import pytest
 
-import dtlp_components
-from dtlp_components import parts
+from dtlp_components import __version__
 from dtlp_components.cli import COMMANDS, main
-from dtlp_components.errors import InputError
-from dtlp_components.signatures import read_command
+from dtlp_components.command_line.command import read_command
 
 ROOT = Path(__file__).parents[1]
-
-
-class Recorder:
-    """A command table, and the calls that were made."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple] = []
-        self.commands = {"copy": self.copy, "group": {"inner": self.copy}, "pass": self.hand_on}
-
-    def copy(self, source: str, *, seed: int = 0, dry_run: bool = False, sides: list[int] | None = None) -> Path:
-        """Copy something."""
-        self.calls.append((source, seed, dry_run))
-        return Path(source)
-
-    def hand_on(self, bundle: str, *words: str) -> None:
-        """Hand words on."""
-        self.calls.append((bundle, *words))
 
 
 def commands(level: Mapping[str, Any] = COMMANDS, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -53,81 +33,6 @@ def dtlp(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[st
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "dtlp_components", *words]
     return subprocess.run(command, cwd=cwd or ROOT, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_commands_and_groups_receive_their_arguments() -> None:
-    recorder = Recorder()
-    main(["copy", "--source", "here"], recorder.commands)
-    main(["group", "inner", "--source=there", "--seed", "3", "--dry_run"], recorder.commands)
-    assert recorder.calls == [("here", 0, False), ("there", 3, True)]
-
-
-def test_words_to_hand_on_are_not_read() -> None:
-    recorder = Recorder()
-    words = ["--patch_size", "[16,32,32]", "--lr=1e-3", "--text", "0123", "--weights::kd", "0.0"]
-    main(["pass", "mine", *words], recorder.commands)
-    assert recorder.calls == [("mine", *words)]
-
-
-def test_returned_object_is_not_printed(capsys) -> None:
-    main(["copy", "--source", "here"], Recorder().commands)
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize(
-    "words",
-    [["copy", "--source", "here", "surplus"], ["copy"], ["group", "--source", "here"], ["group"], []],
-    ids=" ".join,
-)
-def test_missing_or_surplus_words_exit_with_2_and_run_nothing(words) -> None:
-    recorder = Recorder()
-    with pytest.raises(SystemExit) as exit_info:
-        main(words, recorder.commands)
-    assert exit_info.value.code == 2
-    assert recorder.calls == []
-
-
-@pytest.mark.parametrize("words", [["coppy"], ["items"], ["group", "iner"]], ids=" ".join)
-def test_unknown_command_is_named_with_the_known_ones(words) -> None:
-    with pytest.raises(InputError, match=f"'{words[-1]}', expected one of: (copy, group, pass|inner)"):
-        main(words, Recorder().commands)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["coppy"], "Did you mean copy?"),
-        (["copy", "here", "--dri_run"], r"found --dri_run, .* Did you mean --dry_run"),
-        (["copy", "here", "--sede=3"], r"found --sede, .* Did you mean --seed"),
-        (["copy", "here", "--nothing"], r"found --nothing, .* copy --help lists them"),
-        (["pass"], "expected BUNDLE first"),
-        (["pass", "--lr", "1"], "expected BUNDLE first"),
-    ],
-)
-def test_mistyped_word_is_refused_with_the_nearest_and_runs_nothing(words, message) -> None:
-    recorder = Recorder()
-    with pytest.raises(InputError, match=message):
-        main(words, recorder.commands)
-    assert recorder.calls == []
-
-
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--dry_run=true", "--dry_run: found 'true', expected True or False"),
-        ("--seed=x", "--seed: found 'x', expected an integer"),
-        ("--seed=True", "--seed: found True, expected an integer"),
-        ("--source=2018", "--source: found 2018, expected a text"),
-        ("--sides=[1,2.5]", r"--sides: found \[1, 2.5\], expected integers in quotes"),
-        ("--sides=3", "--sides: found 3, expected integers in quotes"),
-    ],
-)
-def test_value_of_the_wrong_type_is_never_misread(flag, message) -> None:
-    recorder = Recorder()
-    source = [] if flag.startswith("--source") else ["--source", "here"]
-    with pytest.raises(InputError, match=message):
-        main(["copy", *source, flag], recorder.commands)
-    assert recorder.calls == []
 
 
 @pytest.mark.parametrize(("path", "command"), [*commands()], ids=lambda value: " ".join(value))
@@ -197,38 +102,14 @@ def test_command_that_needs_no_torch_does_not_import_it(words: list[str], tmp_pa
     assert result.returncode == 0, result.stderr
 
 
-def test_every_public_name_is_one_of_the_package() -> None:
-    assert dtlp_components.__all__ == parts.__all__
-    assert set(parts.__all__) <= set(dir(dtlp_components))
-    assert all(getattr(dtlp_components, name) is getattr(parts, name) for name in parts.__all__)
-    assert not hasattr(dtlp_components, "VNett")
+def test_version_is_that_of_the_package(capsys) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"dtlp {__version__}\n"
 
 
-@pytest.mark.slow
-def test_first_public_name_imports_all_parts_and_the_package_none() -> None:
-    # MONAI Label unloads a packed copy of the package: what is imported later would be missing
-    snippet = """
-import sys, json, dtlp_components
-print(json.dumps(sorted(sys.modules)))
-from dtlp_components import LabelDiffusion
-print(json.dumps(sorted(sys.modules)))
-for name in dtlp_components.__all__:
-    getattr(dtlp_components, name)
-print(json.dumps(sorted(sys.modules)))
-"""
-    result = subprocess.run([sys.executable, "-c", snippet], cwd=ROOT, check=True, capture_output=True, text=True)
-    package, one, all_names = (set(json.loads(line)) for line in result.stdout.splitlines()[-3:])
-    assert not {"torch", "monai", "dtlp_components.parts"} & package
-    assert one == all_names and "dtlp_components.engines.trainer" in one
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("given", "expected"), [(None, "True"), ("false", "False")])
-def test_mlflow_reports_to_nobody_unless_told_to(given: str | None, expected: str) -> None:
-    # MLflow is silent by itself under pytest and in CI, which a user is not
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    environment |= {} if given is None else {"MLFLOW_DISABLE_TELEMETRY": given}
-    snippet = "import monai.bundle, dtlp_components; from mlflow.telemetry.utils import is_telemetry_disabled as f; print(f())"
-    command = [sys.executable, "-c", snippet]
-    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert result.stdout.split()[-1] == expected
+def test_module_is_the_same_command_line() -> None:
+    result = dtlp("prepare", "la", "--outptu", "x")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        "dtlp prepare la: found --outptu, expected one of its flags. Did you mean --output?"
+    ]

@@ -22,13 +22,13 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"bundle"}),
     frozenset({"parts"}),  # the public names
     frozenset({"datasets", "own_data", "deploy", "report", "bench"}),  # tools
-    frozenset({"demo", "cli", "signatures"}),  # the door
+    frozenset({"command_line"}),
+    frozenset({"demo", "cli"}),  # the door
     frozenset({"__init__", "__main__"}),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # what a room may know of another on its floor, and why
 NEIGHBORS = {
-    ("cli", "signatures"),  # a command before it is imported
     ("bench", "own_data"),  # the estimate that its measurement is compared with
     ("files", "errors"),  # a file that cannot be read is an error of the user's
 }

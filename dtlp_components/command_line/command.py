@@ -5,18 +5,15 @@ from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fire import docstrings
+__all__ = ["Command", "read_command"]
 
-__all__ = ["Command", "help_text", "read_command"]
-
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -67,52 +64,10 @@ def read_command(command: str | Callable[..., Any]) -> Command:
         raise LookupError(f"no function {name} in {module}")
 
     def function() -> Callable[..., Any]:
-        found: Callable[..., Any] = getattr(import_module(f".{module}", __package__), name)
+        found: Callable[..., Any] = getattr(import_module(f"..{module}", __package__), name)
         return found
 
     return Command(function, _signature(node.args), ast.get_docstring(node) or "")
-
-
-def help_text(name: str, command: Command) -> str:
-    """
-    What ``--help`` of a command shows.
-
-    Args:
-        name: the command as it is typed.
-        command: what is known of it.
-    """
-    parsed = docstrings.parse(command.description)
-    said = {arg.name: arg.description for arg in parsed.args or []}
-    usage, entries = [name], []
-    for parameter in command.signature.parameters.values():
-        flag, kind = parameter.name, str(parameter.annotation).removesuffix(" | None")
-        if parameter.kind is parameter.VAR_KEYWORD:
-            continue
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            term = "[--KEY VALUE ...]" if command.takes_words else f"[{flag.upper()} ...]"
-            usage.append(term)
-        elif parameter.default is parameter.empty:
-            term = flag.upper()
-            usage.append(term)
-        else:
-            shown = f", {parameter.default!r} unless given" if parameter.default not in (None, "") else ""
-            term = f"--{flag} ({kind}{shown})"
-        entries.append((term, said.get(flag) or ""))
-    kinds = {parameter.kind for parameter in command.signature.parameters.values()}
-    if any(p.default is not p.empty for p in command.signature.parameters.values()):
-        usage.append("[--FLAG VALUE ...]")
-    if inspect.Parameter.VAR_KEYWORD in kinds:
-        usage.append("[--KEY VALUE ...]")
-    lines = [f"usage: {' '.join(usage)}", "", command.summary]
-    if parsed.description:
-        lines += ["", parsed.description.replace("``", "`")]
-    lines += [""]
-    for term, text in entries:
-        text = " ".join(text.replace("``", "`").split())
-        lines += [f"  {term}", textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
-    if not command.takes_words:
-        lines += ["", "What has no dashes may be given with them, by its name in small letters."]
-    return "\n".join(lines)
 
 
 def _signature(arguments: ast.arguments) -> inspect.Signature:
