@@ -122,7 +122,7 @@ def label_extent(label: Path, voxels: np.ndarray) -> list[tuple[int, int]]:
     Raises:
         InputError: if every voxel is background.
     """
-    boxes = ndimage.find_objects(voxels > 0)
+    boxes = ndimage.find_objects((voxels > 0).astype(np.uint8))
     if not boxes:
         raise InputError(f"{label}: found no voxel to put a box around, expected a label above 0.")
     return [(int(side.start), int(side.stop) - 1) for side in boxes[0]]

@@ -21,8 +21,9 @@ import pytest
 import torch
 from monai.bundle import verify_metadata
 
+from dtlp_components.bundle.run_monai import ISOLATED
 from dtlp_components.bundle.trained import find_trained
-from dtlp_components.deploy.pack import ISOLATED, pack_bundle, packed_readme, vendored
+from dtlp_components.deploy.pack import pack_bundle, packed_readme, vendored
 from dtlp_components.deploy.path_leaks import PATH
 from dtlp_components.errors import InputError
 from dtlp_components.networks.vnet import VNet
@@ -207,7 +208,7 @@ def test_incomplete_bundle_is_told_what_is_missing(run: Path, tmp_path: Path) ->
 def test_failing_check_in_the_packed_folder_leaves_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dtlp_components.deploy.pack.ISOLATED", "raise SystemExit('no such network')")
+    monkeypatch.setattr("dtlp_components.bundle.run_monai.ISOLATED", "raise SystemExit('no such network')")
     with pytest.raises(InputError, match="(?s)failed in the packed folder .*no such network"):
         pack_bundle(str(BUNDLE), str(tmp_path), str(run))
     assert list(tmp_path.iterdir()) == []
