@@ -1,103 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DTLP bundles: semi-supervised 3-D segmentation as MONAI bundles. Configs name everything as ``dtlp_components.X``."""
+"""
+DTLP bundles: semi-supervised 3-D segmentation as MONAI bundles. Configs name everything as ``dtlp_components.X``.
+
+The public names are those of :py:mod:`dtlp_components.parts`. They are imported when the first of them is asked for, so
+that commands that need neither torch nor MONAI start at once; and then all of them, since MONAI Label unloads a packed
+bundle's copy of the package once the network is built: a later import would fail.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
-from .bundle.teachers import load_teachers
-from .checks.input_checks import InputChecks
-from .checks.settings import Settings
-from .checks.trained_settings import TrainedSettings
-from .data.caching import ScanCache
-from .data.datalists import load_datalist
-from .data.loaders import EndlessDataLoader, RandomDraws
-from .data.readers import ScanReader
-from .data.scans import ScanDataset, find_images
-from .data.segmentations import PredictionNames
-from .data.studies import unlabeled_studies
-from .data.volumes import scan_problems
-from .engines.ramp_up import SigmoidRampUp
-from .engines.scan_evaluator import ScanEvaluator
-from .engines.trainer import DTLPTrainer, loss_terms
-from .errors import InputError, NonFiniteError
-from .handlers.checkpoints import TrainingCheckpoint, run_name
-from .handlers.prediction_report import PredictionReport
-from .handlers.progress import TrainingProgress
-from .handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
-from .handlers.score_table import ScoreTable
-from .handlers.warm_start import WarmStart
-from .inferers.flips import FlipAverage
-from .inferers.scan_segmenter import ScanSegmenter
-from .losses.consistency import DistillationLoss, MaskedReconstructionLoss
-from .losses.difficulty import DifficultyAwareLoss
-from .networks.diffusion import LabelDiffusion
-from .networks.dtlp_net import DTLPNet
-from .networks.mean_teacher import MeanTeacher
-from .networks.vnet import VNet
-from .networks.weights import load_weights
-from .pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
-from .pseudo_labels.propagation import propagate_logits
-from .transforms.dicom_seg import WriteDicomSegd
-from .transforms.intensity import CTOrMRIntensityd
-from .transforms.label_maps import KeepLargestComponentd, WholeFileWriter
-from .transforms.mixing import BlockMask, CrossSetCutMix
-from .transforms.scan_grid import ScanGridLabelsd
-from .transforms.spatial import AntiAliasd, CropToBoxd, ResampleToSpacingd
+if TYPE_CHECKING:
+    from .parts import *  # noqa: F403 - for type checkers alone
+
+__version__ = "0.1.0"
 
 # MLflow reports how it is used to its makers; a hospital's machine calls nobody unless it is told to
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-__all__ = [
-    "AntiAliasd",
-    "BlockMask",
-    "CTOrMRIntensityd",
-    "CropToBoxd",
-    "CrossSetCutMix",
-    "DTLPNet",
-    "DTLPTrainer",
-    "DifficultyAwareLoss",
-    "DistillationLoss",
-    "DualTeacher",
-    "EndlessDataLoader",
-    "FlipAverage",
-    "InputChecks",
-    "InputError",
-    "KeepLargestComponentd",
-    "LabelDiffusion",
-    "MaskedReconstructionLoss",
-    "MeanTeacher",
-    "NonFiniteError",
-    "PredictionNames",
-    "PredictionReport",
-    "PseudoLabelMonitor",
-    "PseudoLabels",
-    "RandomDraws",
-    "ResampleToSpacingd",
-    "ScanCache",
-    "ScanDataset",
-    "ScanEvaluator",
-    "ScanGridLabelsd",
-    "ScanReader",
-    "ScanSegmenter",
-    "ScoreTable",
-    "Settings",
-    "SigmoidRampUp",
-    "TrainedSettings",
-    "TrainingCheckpoint",
-    "TrainingProgress",
-    "VNet",
-    "WarmStart",
-    "WholeFileWriter",
-    "WriteDicomSegd",
-    "find_images",
-    "load_datalist",
-    "load_teachers",
-    "load_weights",
-    "loss_terms",
-    "predict_sources",
-    "propagate_logits",
-    "run_name",
-    "scan_problems",
-    "unlabeled_studies",
-]
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__") and name != "__all__":  # what Python and its tools look for in any module
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if "__all__" not in globals():
+        parts = importlib.import_module(".parts", __name__)
+        globals().update({public: getattr(parts, public) for public in ("__all__", *parts.__all__)})
+    try:
+        return globals()[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})

@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
-from monai.utils.enums import StrEnum
+from enum import Enum
 
 __all__ = ["DatalistKeys", "LossTerms", "PseudoLabelSources", "ScanEvents", "ScanKeys"]
+
+
+class StrEnum(str, Enum):
+    """Text under a name, printed as the text. MONAI's enum of this name would import MONAI, enum's needs Python 3.11."""
+
+    def __str__(self) -> str:
+        return str(self.value)
 
 
 class DatalistKeys(StrEnum):

@@ -5,15 +5,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
-from .errors import InputError
-from .files import read_object
-from .key_table import key_table, model_keys
-
-__all__ = ["RunFolder", "read_record"]
-
-LARGEST_RECORD = 2**20  # bytes; a record has some hundred
+__all__ = ["RunFolder"]
 
 
 class RunFolder:
@@ -121,31 +114,3 @@ class RunFolder:
     def picture(self, scan: str) -> Path:
         """The picture of a scan."""
         return self.root / "pictures" / f"{scan}.png"
-
-
-def read_record(file: Path) -> dict[str, Any]:
-    """
-    Settings that a training recorded: the one function that reads them, since weights are handed around with them.
-
-    Only names of settings that weights depend on are taken, and only values that the table of keys allows. Those are
-    numbers, lists of numbers, and words of a short list, so that nothing in the file can be evaluated.
-
-    Args:
-        file: :py:attr:`RunFolder.model_settings`.
-
-    Raises:
-        InputError: if the file holds anything else.
-    """
-    if file.is_file() and file.stat().st_size > LARGEST_RECORD:
-        raise InputError(f"{file}: expected the settings of a training, got a file of {file.stat().st_size} bytes.")
-    record = read_object(file, "the settings of a training")
-    known, table = model_keys(teachers=True), key_table()
-    for name, value in record.items():
-        if name not in known:
-            raise InputError(
-                f"{file}: expected settings of a training ({', '.join(known)}), got the key {name!r}; the file is damaged "
-                "or was not written by a training."
-            )
-        if not table[name].accepts(value):
-            raise InputError(f"{file}: {name}: expected {table[name].expected}, got {str(value)[:80]!r}.")
-    return record

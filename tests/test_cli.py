@@ -1,102 +1,115 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line refuses what it does not understand before it does anything."""
+"""Every command of the table can be read without importing it, explains itself, and answers at once."""
 
 from __future__ import annotations
 
+import inspect
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dtlp_components.__main__ import COMMANDS, main
-from dtlp_components.errors import InputError
+from dtlp_components import __version__
+from dtlp_components.cli import COMMANDS, main
+from dtlp_components.command_line.command import read_command
+
+ROOT = Path(__file__).parents[1]
 
 
-class Recorder:
-    """A command table, and the calls that were made."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple] = []
-        self.commands = {"copy": self.copy, "group": {"inner": self.copy}}
-
-    def copy(self, source: str, *, seed: int = 0, dry_run: bool = False) -> Path:
-        """Copy something."""
-        self.calls.append((source, seed, dry_run))
-        return Path(source)
+def commands(level: Mapping[str, Any] = COMMANDS, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name, command in level.items():
+        if isinstance(command, Mapping):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
 
 
-def test_commands_and_groups_receive_their_arguments() -> None:
-    recorder = Recorder()
-    main(["copy", "--source", "here"], recorder.commands)
-    main(["group", "inner", "--source=there", "--seed", "3", "--dry_run"], recorder.commands)
-    assert recorder.calls == [("here", 0, False), ("there", 3, True)]
+def dtlp(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "dtlp_components", *words]
+    return subprocess.run(command, cwd=cwd or ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_returned_object_is_not_printed(capsys) -> None:
-    main(["copy", "--source", "here"], Recorder().commands)
-    assert capsys.readouterr().out == ""
+@pytest.mark.parametrize(("path", "command"), [*commands()], ids=lambda value: " ".join(value))
+def test_signature_that_is_read_is_that_of_the_function(path: tuple[str, ...], command: str) -> None:
+    read = read_command(command)
+    function = read.function()
+    assert read.signature.parameters == inspect.signature(function).parameters
+    assert read.description == inspect.getdoc(function)
+
+
+@pytest.mark.parametrize(("path", "command"), [*commands()], ids=lambda value: " ".join(value))
+def test_help_says_a_sentence_on_every_flag(path: tuple[str, ...], command: str, capsys) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main([*path, "--help"])
+    assert exit_info.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, parameter in read_command(command).signature.parameters.items():
+        if parameter.kind is not parameter.VAR_KEYWORD and name != "words":
+            heads = [
+                i for i, line in enumerate(lines) if line.startswith((f"  --{name} (", f"  {name.upper()}", "  [NAMES"))
+            ]
+            assert heads and lines[heads[0] + 1].startswith("      "), name
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        *(([*path, "--help"], 0) for path, _ in commands()),
+        (["--help"], 0),
+        (["trian"], 1),
+        (["new", "--lable", "x"], 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_answer_takes_less_than_a_second(words: list[str], code: int) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert dtlp(*words).returncode == code
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+LIGHT = """
+import sys
+from dtlp_components.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    print(end.code)
+assert not {"torch", "monai"} & sys.modules.keys()
+"""
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ["copy", "--source", "here", "--dri_run"],
-        ["copy", "--source", "here", "surplus"],
-        ["copy"],
-        ["group", "--source", "here"],
-        ["group"],
-        [],
+        ["list"],
+        ["phantom", "out", "--num_training", "4", "--num_validation", "0", "--num_testing", "0"],
+        *(["prepare", name, "nowhere", "out"] for name in COMMANDS["prepare"]),
+        ["train", "hipocampus_5"],
     ],
     ids=" ".join,
 )
-def test_mistyped_or_missing_words_exit_with_2_and_run_nothing(words) -> None:
-    recorder = Recorder()
-    with pytest.raises(SystemExit) as exit_info:
-        main(words, recorder.commands)
-    assert exit_info.value.code == 2
-    assert recorder.calls == []
+def test_command_that_needs_no_torch_does_not_import_it(words: list[str], tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", LIGHT, *words]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("words", [["coppy"], ["items"], ["group", "iner"]], ids=" ".join)
-def test_unknown_command_is_named_with_the_known_ones(words) -> None:
-    with pytest.raises(InputError, match=f"'{words[-1]}', expected one of: (copy, group|inner)"):
-        main(words, Recorder().commands)
+def test_version_is_that_of_the_package(capsys) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"dtlp {__version__}\n"
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--dry_run=true", "--dry_run: found 'true', expected True or False"),
-        ("--seed=x", "--seed: found 'x', expected an integer"),
-        ("--seed=True", "--seed: found True, expected an integer"),
-        ("--source=2018", "--source: found 2018, expected a text"),
-    ],
-)
-def test_value_of_the_wrong_type_is_never_misread(flag, message) -> None:
-    recorder = Recorder()
-    source = [] if flag.startswith("--source") else ["--source", "here"]
-    with pytest.raises(InputError, match=message):
-        main(["copy", *source, flag], recorder.commands)
-    assert recorder.calls == []
-
-
-def test_help_of_every_command_is_shown_and_exits_with_0(capsys) -> None:
-    for words in (["phantom"], ["prepare", "hippocampus"], ["prepare", "la"]):
-        with pytest.raises(SystemExit) as exit_info:
-            main([*words, "--help"], COMMANDS)
-        assert exit_info.value.code == 0
-        assert "output" in "".join(capsys.readouterr()).lower()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("given", "expected"), [(None, "True"), ("false", "False")])
-def test_mlflow_reports_to_nobody_unless_told_to(given: str | None, expected: str) -> None:
-    # MLflow is silent by itself under pytest and in CI, which a user is not
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    environment |= {} if given is None else {"MLFLOW_DISABLE_TELEMETRY": given}
-    snippet = "import monai.bundle, dtlp_components; from mlflow.telemetry.utils import is_telemetry_disabled as f; print(f())"
-    command = [sys.executable, "-c", snippet]
-    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert result.stdout.split()[-1] == expected
+def test_module_is_the_same_command_line() -> None:
+    result = dtlp("prepare", "la", "--outptu", "x")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        "dtlp prepare la: found --outptu, expected one of its flags. Did you mean --output?"
+    ]

@@ -38,7 +38,7 @@ JSON_WORDS = {"true": True, "false": False, "null": None}
 
 
 def run_bench(
-    config_file: str = os.path.join("bundles", "hippocampus_5", "configs", "train.json"),
+    config_file: str = "bundles/hippocampus_5/configs/train.json",
     *,
     patch_size: list[int] | None = None,
     features: int | None = None,

@@ -11,8 +11,8 @@ from typing import Any
 from monai.bundle import ConfigParser
 from monai.bundle.utils import ID_SEP_KEY, MERGE_KEY, merge_kv
 
+from ..checks.key_table import key_table, model_keys
 from ..errors import InputError
-from ..key_table import key_table, model_keys
 from .recipes import RECIPES, Recipe, read_json_recipe
 
 __all__ = ["WORKFLOWS", "apply_overrides", "compose_overlays", "compose_workflow", "with_overlay"]

@@ -11,8 +11,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from ..checks.key_table import key_table
 from ..errors import InputError
-from ..key_table import key_table
 from .recipes import RECIPES, Recipe, read_text_recipe
 
 __all__ = ["COMMANDS_FROM", "ORIGIN", "fill_readme", "optimizer_sentence", "training_table"]

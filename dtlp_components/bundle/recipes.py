@@ -17,7 +17,7 @@ from ..errors import InputError
 __all__ = ["COMMAND", "RECIPES", "Recipe", "bundle_names", "read_json_recipe", "read_recipe", "read_text_recipe"]
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-COMMAND = "python -m dtlp_components render"
+COMMAND = "dtlp render"
 
 # keys of a data set's recipe and of an entry of index.json that are facts of the bundle
 FACTS = ("title", "modality", "image", "structures", "source", "tags", "intensity", "labels", "references")

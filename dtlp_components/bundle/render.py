@@ -7,15 +7,14 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import InputError
 from ..files import write_text
 from .compose import WORKFLOWS, compose_overlays, compose_workflow
 from .format_json import format_json
 from .metadata import compose_metadata
 from .readme import fill_readme
-from .recipes import COMMAND, RECIPES, Recipe, bundle_names, read_recipe, read_text_recipe
+from .recipes import RECIPES, Recipe, bundle_names, read_recipe, read_text_recipe
 
-__all__ = ["check_bundles", "render", "render_bundles", "render_recipe", "write_bundles"]
+__all__ = ["check_bundles", "render", "render_recipe", "write_bundles"]
 
 
 def render(name: str, recipes: str | Path = RECIPES) -> dict[str, str]:
@@ -109,29 +108,6 @@ def check_bundles(
             )
             diffs.append("".join(lines))
     return diffs
-
-
-def render_bundles(*names: str, output: str = "bundles", check: bool = False) -> None:
-    """
-    Render bundles from the recipes of the package.
-
-    Args:
-        names: bundles to render; all unless given.
-        output: folder that holds one folder per bundle.
-        check: write nothing; print differences, with exit code 1 if there are any.
-
-    Raises:
-        InputError: if there is no such recipe, or, with ``check``, a file differs.
-    """
-    if not check:
-        for path in write_bundles(names or None, output):
-            print(path)
-        return
-    diffs = check_bundles(output, names or None)
-    if diffs:
-        print("\n".join(diffs))
-        raise InputError(f"{len(diffs)} files differ: edit dtlp_components/recipes/, then run {COMMAND}")
-    print(f"{output}: current")
 
 
 def _rendered(names: Iterable[str] | None, output: str | Path, recipes: str | Path) -> list[tuple[Path, str]]:

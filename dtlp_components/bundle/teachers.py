@@ -12,8 +12,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
+from ..checks.key_table import key_table, model_keys
 from ..errors import InputError, first_line
-from ..key_table import key_table, model_keys
 from ..keys import PseudoLabelSources as Sources
 
 __all__ = ["Teachers", "load_teachers", "load_training_networks"]

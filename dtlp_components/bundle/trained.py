@@ -10,11 +10,12 @@ from typing import Any
 from monai.bundle import ConfigParser
 from torch import nn
 
+from ..checks.key_table import model_keys
+from ..checks.trained_settings import record_of
 from ..errors import InputError
 from ..files import read_object
-from ..key_table import model_keys
 from ..networks.weights import load_weights
-from ..run_folder import RunFolder, read_record
+from ..run_folder import RunFolder
 from .metadata import METADATA_FACTS
 
 __all__ = ["TrainedBundle", "find_trained"]
@@ -105,4 +106,4 @@ def find_trained(bundle: str, run_dir: str = "", model_file: str = "") -> Traine
             f"No weights at {weights.absolute()}. Train first (python -m monai.bundle run training --config_file "
             f"{folder}/configs/train.json), or give --run_dir, the output_dir of the training."
         )
-    return TrainedBundle(folder, run, weights, read_record(run.model_settings) if run.model_settings.exists() else {})
+    return TrainedBundle(folder, run, weights, record_of(run))

@@ -17,7 +17,7 @@ from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, Referenc
 from monai.bundle.scripts import create_workflow, run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-from ..key_table import check_values
+from .key_table import check_values
 
 __all__ = ["no_such_key", "override_problems"]
 

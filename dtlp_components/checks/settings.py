@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import first_line, raise_if_any
-from ..key_table import check_values
+from .key_table import check_values, model_keys
 from .overrides import override_problems
 
 __all__ = ["TWO_VOXELS", "Settings", "has_two_voxels", "patch_size_problems"]
@@ -37,6 +37,11 @@ class Settings:
         self, values: Mapping[str, Any], arguments: Sequence[str] = (), device: str | torch.device = "cpu"
     ) -> None:
         self.values, self.arguments, self.device = dict(values), arguments, device
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Those that weights, of the student and of the teachers, can only be used with: what a training records."""
+        return {name: self.values[name] for name in model_keys(teachers=True) if name in self.values}
 
     def problems(self) -> list[str]:
         """One sentence per value that cannot be meant."""

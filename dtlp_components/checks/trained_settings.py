@@ -9,12 +9,48 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..key_table import model_keys
-from ..run_folder import RunFolder, read_record
+from ..errors import InputError
+from ..files import read_object
+from ..run_folder import RunFolder
+from .key_table import key_table, model_keys
 
-__all__ = ["TrainedSettings", "record_problems"]
+__all__ = ["TrainedSettings", "read_record", "record_of", "record_problems"]
 
 LOGGER = logging.getLogger("dtlp")
+LARGEST_RECORD = 2**20  # bytes; a record has some hundred
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """
+    Settings that a training recorded: the one function that reads them, since weights are handed around with them.
+
+    Only names of settings that weights depend on are taken, and only values that the table of keys allows. Those are
+    numbers, lists of numbers, and words of a short list, so that nothing in the file can be evaluated.
+
+    Args:
+        file: :py:attr:`RunFolder.model_settings`.
+
+    Raises:
+        InputError: if the file holds anything else.
+    """
+    if file.is_file() and file.stat().st_size > LARGEST_RECORD:
+        raise InputError(f"{file}: expected the settings of a training, got a file of {file.stat().st_size} bytes.")
+    record = read_object(file, "the settings of a training")
+    known, table = model_keys(teachers=True), key_table()
+    for name, value in record.items():
+        if name not in known:
+            raise InputError(
+                f"{file}: expected settings of a training ({', '.join(known)}), got the key {name!r}; the file is damaged "
+                "or was not written by a training."
+            )
+        if not table[name].accepts(value):
+            raise InputError(f"{file}: {name}: expected {table[name].expected}, got {str(value)[:80]!r}.")
+    return record
+
+
+def record_of(run: RunFolder) -> dict[str, Any]:
+    """:py:func:`read_record` of a run; empty if it has no record."""
+    return read_record(run.model_settings) if run.model_settings.exists() else {}
 
 
 class TrainedSettings:
@@ -31,7 +67,7 @@ class TrainedSettings:
     """
 
     def __init__(self, model_file: str) -> None:
-        self.file = RunFolder.of_weights(model_file).model_settings
+        self.run = RunFolder.of_weights(model_file)
 
     @functools.cached_property
     def record(self) -> dict[str, Any]:
@@ -41,13 +77,13 @@ class TrainedSettings:
         Raises:
             InputError: if the record is damaged or holds anything but settings.
         """
-        return read_record(self.file) if self.file.exists() else {}
+        return record_of(self.run)
 
     def __call__(self, name: str, configured: Any) -> Any:
         """The recorded value of a key, or ``configured`` if there is none."""
         value = self.record.get(name, configured)
         if value != configured:
-            LOGGER.info(f"{name} {value}, from {self.file} (the bundle's own: {configured}).")
+            LOGGER.info(f"{name} {value}, from {self.run.model_settings} (the bundle's own: {configured}).")
         return value
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.utils import optional_import
 
 from ..data.nifti import save_nifti
 from ..errors import InputError
@@ -19,9 +18,6 @@ from .published import Sections, case_item, prepare_all, published_datalists, re
 
 __all__ = ["prepare_la"]
 
-h5py, _has_h5py = optional_import("h5py")
-nrrd, _has_nrrd = optional_import("nrrd")
-
 _H5, _NRRD, _NRRD_LABEL = "mri_norm2.h5", "lgemri.nrrd", "laendo.nrrd"
 
 # The h5 files hold bare arrays. Their axes run to the patient's left, back and head, like those of the nrrd files they
@@ -30,8 +26,10 @@ _H5_AFFINE = np.diag([-0.625, -0.625, 0.625, 1.0])
 
 
 def _read_h5(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if not _has_h5py:
-        raise InputError(f"{path}: reading it needs the package h5py; install it with: pip install h5py")
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError(f"{path}: reading it needs the package h5py; install it with: pip install h5py") from error
     try:
         with h5py.File(path) as file:
             image, label = (file[key][()] for key in (DatalistKeys.IMAGE.value, DatalistKeys.LABEL.value))
@@ -63,8 +61,10 @@ def _nrrd_affine(path: Path, header: dict) -> np.ndarray:
 
 
 def _read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if not _has_nrrd:
-        raise InputError(f"{path}: reading it needs the package pynrrd; install it with: pip install pynrrd")
+    try:
+        import nrrd
+    except ImportError as error:
+        raise InputError(f"{path}: reading it needs the package pynrrd; install it with: pip install pynrrd") from error
     label_path = path.with_name(_NRRD_LABEL)
     volumes = []
     for file in (path, label_path):

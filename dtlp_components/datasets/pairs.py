@@ -9,7 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.transforms import generate_spatial_bounding_box
+from scipy import ndimage
 from tqdm import tqdm
 
 from ..data.volumes import (
@@ -167,10 +167,10 @@ def label_extent(label: Path, voxels: np.ndarray) -> list[tuple[int, int]]:
     Raises:
         InputError: if every voxel is background.
     """
-    start, end = generate_spatial_bounding_box(voxels[None])
-    if not any(end):
+    boxes = ndimage.find_objects((voxels > 0).astype(np.uint8))
+    if not boxes:
         raise InputError(f"{label}: found no voxel to put a box around, expected a label above 0.")
-    return [(int(first), int(past) - 1) for first, past in zip(start, end)]
+    return [(int(side.start), int(side.stop) - 1) for side in boxes[0]]
 
 
 def describe_pair(

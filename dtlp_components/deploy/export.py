@@ -4,11 +4,7 @@
 from __future__ import annotations
 
 import math
-import os
-import shlex
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +17,8 @@ import torch
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
+from ..bundle.find import find_bundle
+from ..bundle.run_monai import run_monai
 from ..bundle.trained import TrainedBundle, find_trained
 from ..data.scans import find_images
 from ..data.volumes import scan_problems
@@ -112,7 +110,7 @@ def export_bundle(
     What is exported is kept only if it gives the same labels.
 
     Args:
-        bundle: folder of the bundle.
+        bundle: folder of the bundle, or its name.
         input: a scan, or a folder of scans, to compare on.
         run_dir: output_dir of the training; the bundle's folder if empty.
         output: folder for model.ts and model.onnx, which are replaced; models/ of the training if empty.
@@ -125,7 +123,7 @@ def export_bundle(
         InputError: if there is nothing to export or to compare on, a package is missing, a scan cannot be segmented,
             logits are not finite, or labels differ.
     """
-    trained = find_trained(bundle, run_dir)
+    trained = find_trained(str(find_bundle(bundle)), run_dir)
     formats = {"model.ts": torchscript, "model.onnx": onnx}
     names = [name for name, expected in formats.items() if expected]
     if not names:
@@ -146,7 +144,7 @@ def export_bundle(
     try:
         networks: dict[str, Callable[[Tensor], Tensor]] = {}
         for name in names:
-            _run(_export_words(trained, name, staging / name))
+            run_monai(_export_words(trained, name, staging / name), quiet=True)
             loaded = torch.jit.load(str(staging / name)) if name == "model.ts" else OnnxNetwork(staging / name)
             networks[name] = loaded
         differences = _compare(trained, student, networks, images)
@@ -187,15 +185,6 @@ def _export_words(trained: TrainedBundle, name: str, file: Path) -> list[str]:
     for id, value in overrides.items():
         words += [f"--{id}", value if isinstance(value, str) else repr(value).replace("'", '"')]
     return words
-
-
-def _run(words: Sequence[str]) -> None:
-    print("$ " + shlex.join(["python", "-m", "monai.bundle", *words]), flush=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", *words], capture_output=True, text=True, check=False, env=os.environ
-    )
-    if done.returncode:
-        raise InputError(f"The command above failed with exit code {done.returncode}:\n{done.stderr[-2000:]}")
 
 
 def _compare(

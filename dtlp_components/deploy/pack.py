@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -16,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle.compose import WORKFLOWS
+from ..bundle.find import find_bundle
 from ..bundle.lint import check_config, check_metadata
+from ..bundle.run_monai import run_monai
 from ..bundle.trained import TrainedBundle, find_trained
 from ..errors import InputError, raise_if_any
 from ..files import read_object, sha256, write_text
@@ -30,12 +29,10 @@ __all__ = ["pack_bundle"]
 CHECKSUMS = "SHA256SUMS"
 OVERLAYS = ("paper", "published")
 MODEL_ZOO_LIMIT = 25 * 2**20  # bytes a file, see its CONTRIBUTING.md
-
-# runs MONAI where an installed dtlp_components cannot be imported, as it will be for those who get the folder
-ISOLATED = (
-    "import runpy, sys; sys.modules['dtlp_components'] = None; "
-    "runpy.run_module('monai.bundle', run_name='__main__', alter_sys=True)"
-)
+# what MONAI's commands are told in the packed folder
+IN_FOLDER = (
+    "--net_id", "network_def", "--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json",
+)  # fmt: skip
 
 
 def pack_bundle(
@@ -50,7 +47,7 @@ def pack_bundle(
     are written whole or not at all.
 
     Args:
-        bundle: folder of the bundle.
+        bundle: folder of the bundle, or its name.
         output: folder that the packed folder, named like the bundle, and its zip are put into.
         run_dir: output_dir of the training; the bundle's folder if empty.
         torchscript: add models/model.ts.
@@ -60,7 +57,7 @@ def pack_bundle(
         InputError: if the bundle is not complete, has no weights or names files of this machine, or if what is at
             output is not to be replaced.
     """
-    trained = find_trained(bundle, run_dir)
+    trained = find_trained(str(find_bundle(bundle)), run_dir)
     _check_complete(trained.folder)
     metadata = packed_metadata(trained)
     name, archive_name = _names(trained, metadata)
@@ -89,9 +86,10 @@ def pack_bundle(
         folder = staging / name
         write_folder(trained, folder, configs, metadata)
         raise_if_any(text_problems(folder), f"Cannot pack {trained.folder}")
-        _monai(folder, "verify_net_in_out")
+        run_monai(["verify_net_in_out", *IN_FOLDER], quiet=True, alone_in=folder)
         if torchscript:
-            _monai(folder, "ckpt_export", "--filepath", "models/model.ts", "--ckpt_file", str(RunFolder("").model))
+            weights = ["--filepath", "models/model.ts", "--ckpt_file", str(RunFolder("").model)]
+            run_monai(["ckpt_export", *IN_FOLDER, *weights], quiet=True, alone_in=folder)
         write_text(folder / CHECKSUMS, "".join(f"{sha256(f)}  {path}\n" for path, f in files_of(folder).items()))
         packed_zip = Path(shutil.make_archive(str(staging / "packed"), "zip", staging, name))
         _move(folder, target, staging / "replaced")
@@ -168,34 +166,6 @@ def _move(folder: Path, target: Path, replaced: Path) -> None:
 
 def _is_packed(archive: Path, name: str) -> bool:
     return zipfile.is_zipfile(archive) and f"{name}/{CHECKSUMS}" in zipfile.ZipFile(archive).namelist()
-
-
-def _monai(folder: Path, command: str, *words: str) -> None:
-    """
-    Run a command of MONAI in the packed folder, without this project's package.
-
-    Raises:
-        InputError: if it fails.
-    """
-    common = [
-        "--net_id",
-        "network_def",
-        "--meta_file",
-        "configs/metadata.json",
-        "--config_file",
-        "configs/inference.json",
-    ]
-    arguments = [command, *common, *words]
-    print(f"$ {shlex.join(['python', '-m', 'monai.bundle', *arguments])}", flush=True)
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.pop("PYTHONSAFEPATH", None)  # the folder has to be importable
-    done = subprocess.run(
-        [sys.executable, "-c", ISOLATED, *arguments],
-        capture_output=True, text=True, check=False, cwd=folder, env=environment,
-    )  # fmt: skip
-    if done.returncode:
-        raise InputError(f"The command above failed in the packed folder (exit code {done.returncode}), so nothing was "
-                         f"written:\n{done.stderr[-2000:]}")  # fmt: skip
 
 
 def _report(target: Path, archive: Path) -> None:

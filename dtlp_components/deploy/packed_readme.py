@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..bundle.render import COMMANDS_FROM, ORIGIN
+from ..bundle.readme import COMMANDS_FROM, ORIGIN
 from ..bundle.trained import TrainedBundle
 from ..files import read_object
 from ..tables import markdown

@@ -8,9 +8,11 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from ..bundle.find import find_bundle
 from ..checks.overrides import no_such_key
+from ..checks.trained_settings import record_of
 from ..errors import InputError, raise_if_any
-from ..run_folder import RunFolder, read_record
+from ..run_folder import RunFolder
 
 __all__ = ["segment_scans"]
 
@@ -36,7 +38,7 @@ def segment_scans(
     cannot be segmented is skipped; then the exit code is 1 and the reasons are listed at the end.
 
     Args:
-        bundle: folder of the bundle.
+        bundle: folder of the bundle, or its name.
         input: a NIfTI file, or a folder of NIfTI files and, at any depth, DICOM series.
         output: folder for <scan>_seg.nii.gz and segmentations.csv; it is made.
         model_file: weights; models/model.pt of the bundle if empty.
@@ -51,6 +53,7 @@ def segment_scans(
         InputError: if there is no such bundle or key, or nothing to segment, before anything is done; at the end, if a
             scan was skipped.
     """
+    bundle = str(find_bundle(bundle))
     config_file = Path(bundle, "configs", "inference.json")
     if not config_file.is_file():
         raise InputError(
@@ -61,8 +64,7 @@ def segment_scans(
     raise_if_any([no_such_key(f"--{name}", name, list(config), config_file) for name in unknown])
 
     weights = Path(model_file or RunFolder(bundle).model)
-    record_file = RunFolder.of_weights(weights).model_settings
-    record = read_record(record_file) if record_file.exists() else {}
+    record = record_of(RunFolder.of_weights(weights))
     overlays = [Path(bundle, "configs", "published.json")] if record.get("preprocessing_variant") == "published" else []
     given: dict[str, Any] = {
         "bundle_root": str(bundle),

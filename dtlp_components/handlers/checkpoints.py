@@ -18,7 +18,6 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import whole_file, write_json, write_text
-from ..key_table import model_keys
 from ..run_folder import RunFolder
 
 __all__ = ["RandomStates", "TrainingCheckpoint", "run_name"]
@@ -77,8 +76,7 @@ class TrainingCheckpoint:
         resume: go on from ``last.pt`` if there is one; else an earlier run's files are kept under another name.
         selection: ``last`` or ``best``.
         settings: numbers that must not change on resume, by name.
-        model_settings: values by key, of which those are recorded that the weights can only be used with; they must not
-            change on resume either.
+        model_settings: the same, and those that the weights can only be used with, which are recorded.
         run_name: of this training; not recorded if ``None``.
         in_use: somebody segments with ``models/model.pt`` meanwhile (MONAI Label): an earlier one stays in its place, beside
             the copy that is kept, until there is a newer one.
@@ -109,8 +107,7 @@ class TrainingCheckpoint:
         self.exported_model = exported_model
         self.loaders = [loader for loader in trainer_loaders if loader is not None]
         self.validator, self.interval, self.resume, self.selection = validator, interval, resume, selection
-        given = model_settings or {}
-        self.model_settings = {name: given[name] for name in model_keys(teachers=True) if name in given}
+        self.model_settings = dict(model_settings or {})
         self.settings = {**(settings or {}), **self.model_settings}
         self.run_name = run_name
         self.in_use = in_use

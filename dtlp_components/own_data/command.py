@@ -14,10 +14,10 @@ from typing import Any
 from ..bundle.recipes import bundle_names
 from ..bundle.render import render_recipe
 from ..checks.arguments import check_seed
+from ..checks.key_table import check_values
 from ..checks.settings import patch_size_problems
 from ..errors import raise_if_any
 from ..files import json_text, read_json, write_text
-from ..key_table import check_values
 from ..keys import DatalistKeys as Keys
 from .label_names import read_label_names
 from .memory import parse_memory

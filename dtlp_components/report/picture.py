@@ -13,6 +13,7 @@ from monai.networks.utils import eval_mode
 from monai.transforms import Compose
 from monai.utils.enums import CommonKeys as Keys
 
+from ..bundle.find import find_bundle
 from ..bundle.teachers import load_training_networks
 from ..bundle.trained import find_trained
 from ..data.datalists import load_datalist
@@ -41,7 +42,7 @@ def write_picture(
     patch size that the run recorded.
 
     Args:
-        bundle: folder of the bundle.
+        bundle: folder of the bundle, or its name.
         dataset_dir: folder of the data set.
         output_dir: folder of the training run.
         file: PNG to write; ``<output_dir>/pictures/<scan>.png`` if empty.
@@ -59,7 +60,7 @@ def write_picture(
     checkpoint = run.last
     if not checkpoint.is_file():  # before anything that takes time
         raise InputError(f"No checkpoint at {checkpoint.absolute()}: train first, or give the run's output_dir.")
-    parser = find_trained(bundle, output_dir).parser("train")
+    parser = find_trained(str(find_bundle(bundle)), output_dir).parser("train")
     parser.update({"dataset_dir": dataset_dir, "output_dir": output_dir, "batch_size_unlabeled": 0})
     if datalist:
         parser["datalist"] = datalist

@@ -14,9 +14,9 @@ import pytest
 import torch
 from monai.utils import set_determinism
 
-from dtlp_components.__main__ import main
 from dtlp_components.bench import command as bench
 from dtlp_components.bench.command import run_bench
+from dtlp_components.cli import main
 from dtlp_components.errors import InputError
 
 CONFIG = "bundles/hippocampus_5/configs/train.json"

@@ -19,8 +19,8 @@ from dtlp_components.bundle.compose import (
     with_overlay,
 )
 from dtlp_components.bundle.recipes import Recipe, read_recipe
+from dtlp_components.checks.key_table import key_table
 from dtlp_components.errors import InputError
-from dtlp_components.key_table import key_table
 from tests.bundle.conftest import write_json
 
 

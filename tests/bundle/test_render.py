@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dtlp_components.bundle.recipes import RECIPES
-from dtlp_components.bundle.render import check_bundles, render, render_bundles, write_bundles
+from dtlp_components.bundle.render import check_bundles, render, write_bundles
+from dtlp_components.bundle.start import render_bundles
 from dtlp_components.errors import InputError
 from tests.bundle.conftest import change
 
@@ -89,7 +90,7 @@ def test_failed_write_keeps_the_old_file(recipes: Path, tmp_path: Path, monkeypa
 
 def test_command_writes_then_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = str(tmp_path / "bundles")
-    with pytest.raises(SystemExit, match=r"edit dtlp_components/recipes/, then run python -m dtlp_components render"):
+    with pytest.raises(SystemExit, match=r"edit dtlp_components/recipes/, then run dtlp render"):
         render_bundles("phantom_10", output=output, check=True)
     assert not (tmp_path / "bundles").exists()
     render_bundles("phantom_10", output=output)

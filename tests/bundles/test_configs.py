@@ -16,7 +16,7 @@ from dtlp_components.bundle.compose import with_overlay
 from dtlp_components.bundle.lint import check_config, check_metadata
 from dtlp_components.bundle.recipes import RECIPES
 from dtlp_components.bundle.render import check_bundles, render
-from dtlp_components.key_table import key_table
+from dtlp_components.checks.key_table import key_table
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = list(json.loads((RECIPES / "index.json").read_text(encoding="utf-8")))

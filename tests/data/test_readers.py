@@ -20,7 +20,7 @@ from dtlp_components.data.readers import ScanReader, load_volume
 
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")  # pytest replaces the package's filter
 
-SET_UP = "import dtlp_components; from monai.transforms import LoadImage; LoadImage(); LoadImage()"
+SET_UP = "from dtlp_components import ScanReader; from monai.transforms import LoadImage; LoadImage(); LoadImage()"
 
 
 # in a process of its own: pytest replaces filters

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -247,10 +248,10 @@ def test_folder_without_any_case_is_refused(tmp_path) -> None:
         prepare_la(str(tmp_path), str(tmp_path / "prepared"))
 
 
-@pytest.mark.parametrize(("flag", "add", "command"), [("_has_h5py", add_h5, "h5py"), ("_has_nrrd", add_nrrd, "pynrrd")])
-def test_absent_package_is_named_with_the_command_that_installs_it(folders, monkeypatch, flag, add, command) -> None:
-    monkeypatch.setattr(la, flag, False)
+@pytest.mark.parametrize(("package", "add", "command"), [("h5py", add_h5, "h5py"), ("nrrd", add_nrrd, "pynrrd")])
+def test_absent_package_is_named_with_the_command_that_installs_it(folders, monkeypatch, package, add, command) -> None:
     add(folders[0], TRAIN[0])
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=f"pip install {command}"):
         run(folders)
 

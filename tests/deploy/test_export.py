@@ -86,7 +86,8 @@ def test_export_that_labels_otherwise_is_not_written(
     run = write_run(tmp_path / "run")
     another = torch.nn.Conv3d(1, 3, 1)  # another network with as many classes
     monkeypatch.setattr(
-        "dtlp_components.deploy.export._run", lambda words: Path(words[words.index("--filepath") + 1]).touch()
+        "dtlp_components.deploy.export.run_monai",
+        lambda words, quiet: Path(words[words.index("--filepath") + 1]).touch(),
     )
     monkeypatch.setattr("dtlp_components.deploy.export.torch.jit.load", lambda file: another)
     scan = str(tiny_dataset / "testing_0.nii.gz")
@@ -116,7 +117,8 @@ def test_export_with_logits_that_are_not_finite_is_not_written(
     run = write_run(tmp_path / "run")
     broken = Broken(find_trained(str(BUNDLE), str(run)).load_student(), value)
     monkeypatch.setattr(
-        "dtlp_components.deploy.export._run", lambda words: Path(words[words.index("--filepath") + 1]).touch()
+        "dtlp_components.deploy.export.run_monai",
+        lambda words, quiet: Path(words[words.index("--filepath") + 1]).touch(),
     )
     monkeypatch.setattr("dtlp_components.deploy.export.torch.jit.load", lambda file: broken)
     with pytest.raises(InputError, match=r"model\.ts: found logits that are NaN or infinite.*nothing was written"):
@@ -143,7 +145,7 @@ def test_all_scans_that_cannot_be_segmented_are_named_before_anything_is_compute
     nib.save(nib.Nifti1Image(np.stack([voxels] * 3, -1), np.eye(4)), scans / "cine.nii.gz")
     voxels[4, 3, 2] = np.nan
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), scans / "hole.nii.gz")
-    monkeypatch.setattr("dtlp_components.deploy.export._run", lambda words: pytest.fail("something was exported"))
+    monkeypatch.setattr("dtlp_components.deploy.export.run_monai", lambda *words: pytest.fail("something was exported"))
     with pytest.raises(InputError) as caught:
         export_bundle(str(BUNDLE), str(scans), run_dir=str(run), onnx=False)
     message = str(caught.value)
@@ -182,7 +184,7 @@ def test_series_with_a_missing_slice_is_refused(tmp_path: Path, write_series: An
     [
         ({"torchscript": False, "onnx": False}, "nothing to export"),
         ({"run_dir": "nowhere"}, r"No weights at .*nowhere/models/model\.pt.*--run_dir"),
-        ({"bundle": "nowhere"}, r"nowhere: no bundle, since configs/inference\.json"),
+        ({"bundle": "nowhere"}, "nowhere: found no bundle, expected its folder"),
         ({"input": "nowhere.nii.gz"}, r"nowhere\.nii\.gz: no such file"),
     ],
 )

@@ -19,7 +19,8 @@ import pytest
 import torch
 from monai.bundle import verify_metadata
 
-from dtlp_components.deploy.pack import ISOLATED, pack_bundle
+from dtlp_components.bundle.run_monai import ISOLATED
+from dtlp_components.deploy.pack import pack_bundle
 from dtlp_components.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +128,7 @@ def test_metadata_passes_the_official_schema(packed: Path) -> None:
 def test_packed_again_only_over_its_own_unchanged_files(
     run: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dtlp_components.deploy.pack._monai", lambda *words: None)  # what it checks was checked
+    monkeypatch.setattr("dtlp_components.deploy.pack.run_monai", lambda *_, **__: None)  # what it checks was checked
     output = tmp_path / "out"
     output.mkdir()
     with zipfile.ZipFile(packed.parent / "phantom_10_v0.1.0.zip") as archive:
@@ -184,7 +185,7 @@ def test_incomplete_bundle_is_told_what_is_missing(run: Path, tmp_path: Path) ->
 def test_failing_check_in_the_packed_folder_leaves_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dtlp_components.deploy.pack.ISOLATED", "raise SystemExit('no such network')")
+    monkeypatch.setattr("dtlp_components.bundle.run_monai.ISOLATED", "raise SystemExit('no such network')")
     with pytest.raises(InputError, match="(?s)failed in the packed folder .*no such network"):
         pack_bundle(str(BUNDLE), str(tmp_path), str(run))
     assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from dtlp_components.__main__ import main
+from dtlp_components.cli import main
 from dtlp_components.deploy.segment import segment_scans
 from dtlp_components.errors import InputError
 from dtlp_components.networks.vnet import VNet

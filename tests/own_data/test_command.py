@@ -14,7 +14,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from dtlp_components.__main__ import main
+from dtlp_components.cli import main
 from dtlp_components.errors import InputError
 from dtlp_components.own_data.find import Scan as FoundScan
 from dtlp_components.own_data.inspect import inspect_scans

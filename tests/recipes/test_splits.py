@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dtlp_components.__main__ import COMMANDS, main
+from dtlp_components.cli import COMMANDS, main
 from dtlp_components.datasets import published as common
 
 ROOT = Path(common.__file__).parents[2]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dtlp_components.key_table import Key, check_values, key_table, model_keys
+from dtlp_components.checks.key_table import Key, check_values, key_table, model_keys
 
 KEYS = [key for key in key_table().values() if key.is_value and key.kind != "device"]
 KINDS = {
@@ -129,7 +129,7 @@ def test_keys_that_shape_the_networks() -> None:
 
 
 def test_table_needs_neither_torch_nor_monai() -> None:
-    file = Path(sys.modules["dtlp_components.key_table"].__file__ or "")
+    file = Path(sys.modules["dtlp_components.checks.key_table"].__file__ or "")
     code = (
         "import importlib.util, json, sys\n"
         f"spec = importlib.util.spec_from_file_location('key_table', {str(file)!r})\n"

@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["COMPONENTS", "Key", "check_values", "key_table", "model_keys"]
 
-TABLE = Path(__file__).parent / "recipes" / "base" / "keys.json"
+TABLE = Path(__file__).parents[1] / "recipes" / "base" / "keys.json"
 
 # kinds of what is built or derived; every other kind is that of a value, which has bounds
 COMPONENTS = frozenset({"component", "block", "computed", "list"})

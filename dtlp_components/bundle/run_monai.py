@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MONAI's command, ``python -m monai.bundle``: printed, then run, in a process of its own or in the place of this one."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import InputError
+
+__all__ = ["become_monai", "run_monai"]
+
+# MONAI where an installed dtlp_components cannot be imported, as it will be for those who get a packed folder
+ISOLATED = (
+    "import runpy, sys; sys.modules['dtlp_components'] = None; "
+    "runpy.run_module('monai.bundle', run_name='__main__', alter_sys=True)"
+)
+
+
+def run_monai(words: Sequence[str], *, quiet: bool = False, alone_in: Path | None = None) -> None:
+    """
+    Print a command of MONAI and run it in a process of its own.
+
+    Args:
+        words: what follows ``python -m monai.bundle``.
+        quiet: show what it prints only if it fails, the end of it.
+        alone_in: packed folder to run it in, with nothing but the package's copy that lies there.
+
+    Raises:
+        InputError: if it fails.
+    """
+    _show(words)
+    start, environment = ["-m", "monai.bundle"], dict(os.environ)
+    if alone_in is not None:
+        start = ["-c", ISOLATED]
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        environment.pop("PYTHONSAFEPATH", None)  # the folder has to be importable
+    done = subprocess.run(
+        [sys.executable, *start, *words], capture_output=quiet, text=True, check=False, cwd=alone_in, env=environment
+    )
+    if done.returncode:
+        said = f":\n{done.stderr[-2000:]}" if quiet else "."
+        where = "" if alone_in is None else " in the packed folder"
+        raise InputError(f"The command above failed{where} with exit code {done.returncode}{said}")
+
+
+def become_monai(words: Sequence[str]) -> None:
+    """
+    Print a command of MONAI and go on as that command, in this process.
+
+    Exit code, signals and standard input are its own then, and ``sys.argv`` is what it would be: the bundle's checks of
+    the command line read it.
+
+    Args:
+        words: what follows ``python -m monai.bundle``.
+
+    Raises:
+        SystemExit: whatever the command ends with.
+    """
+    _show(words)
+    sys.argv = ["", *words]  # runpy fills in the first
+    if not getattr(sys.flags, "safe_path", False) and sys.path[:1] != [os.getcwd()]:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, and a console script does not
+    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+
+
+def _show(words: Sequence[str]) -> None:
+    print(f"\n$ {shlex.join(['python', '-m', 'monai.bundle', *words])}", flush=True)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that start what a bundle says: training and evaluation, as MONAI's command does; and render."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..checks.trained_settings import record_of
+from ..errors import InputError
+from ..run_folder import RunFolder
+from .find import find_bundle
+from .run_monai import become_monai
+
+__all__ = ["evaluate_bundle", "render_bundles", "train_bundle"]
+
+VARIANT = "preprocessing_variant"
+WORKFLOWS = {"train", "evaluate", "inference", "metadata"}  # files that are no variants
+
+
+def train_bundle(bundle: str, *words: str) -> None:
+    """
+    Train a bundle, with MONAI's command, which is printed.
+
+    Every key of the bundle's train.json is a flag: --max_iterations 500 --patch_size "[64,64,48]". `dtlp keys BUNDLE`, and
+    the README of the bundle, list them. --variant paper (or published) adds the bundle's file of that name.
+
+    Args:
+        bundle: folder of the bundle, or its name as `dtlp list` shows it.
+        words: keys and values, handed on as they are.
+
+    Raises:
+        InputError: if there is no such bundle or variant.
+    """
+    variant, rest = _take_variant(words)
+    _start("training", "train.json", find_bundle(bundle), variant, rest)
+
+
+def evaluate_bundle(bundle: str, *words: str) -> None:
+    """
+    Score a trained bundle, with MONAI's command, which is printed.
+
+    Every key of the bundle's evaluate.json is a flag: --output_dir runs/mine --eval_section validation. What was trained
+    as a variant of preprocessing is evaluated as that variant.
+
+    Args:
+        bundle: folder of the bundle, or its name as `dtlp list` shows it.
+        words: keys and values, handed on as they are.
+
+    Raises:
+        InputError: if there is no such bundle or variant.
+    """
+    variant, rest = _take_variant(words)
+    folder = find_bundle(bundle)
+    _start("evaluating", "evaluate.json", folder, variant or _trained_variant(folder, rest), rest)
+
+
+def render_bundles(*names: str, output: str = "bundles", check: bool = False) -> None:
+    """
+    Write bundles from the recipes, or compare them.
+
+    Args:
+        names: of the bundles; all of the recipes if none is given.
+        output: folder of the bundles.
+        check: write nothing; print what differs, and fail if anything does.
+
+    Raises:
+        InputError: if there is no such recipe, or if anything differs.
+    """
+    from .render import check_bundles, write_bundles  # here, since they import MONAI, and other commands start without
+
+    if not check:
+        for path in write_bundles(names or None, output):
+            print(path)
+        return
+    diffs = check_bundles(output, names or None)
+    if diffs:
+        print("\n".join(diffs))
+        raise InputError(f"{len(diffs)} files differ: edit dtlp_components/recipes/, then run dtlp render")
+    print(f"{output}: current")
+
+
+def _take_variant(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The variant that words ask for, empty if none, and the other words."""
+    for i, word in enumerate(words):
+        if word == "--variant":
+            return "".join(words[i + 1 : i + 2]), [*words[:i], *words[i + 2 :]]
+        if word.startswith("--variant="):
+            return word.partition("=")[2], [*words[:i], *words[i + 1 :]]
+    return "", list(words)
+
+
+def _start(run_id: str, config: str, folder: Path, variant: str, words: Sequence[str]) -> None:
+    """Become the command of MONAI that runs a file of the bundle, under a variant's file if there is one."""
+    file = folder / "configs" / config
+    if not file.is_file():
+        raise InputError(f"{folder.absolute()}: found no configs/{config}, expected the folder of a bundle.")
+    if _value(words, "config_file"):
+        raise InputError(f"--config_file: expected none, since the bundle says {file}; --variant NAME adds a file.")
+    named = str(file)
+    if variant:
+        there = _variants(folder)
+        if variant not in there:
+            raise InputError(
+                f"--variant {variant}: found no configs/{variant}.json in {folder}, expected one of: "
+                f"{', '.join(there) or 'none, this bundle has no variants'}."
+            )
+        named = f"['{file}','{file.with_name(f'{variant}.json')}']"
+    become_monai(["run", run_id, "--config_file", named, *words])
+
+
+def _variants(folder: Path) -> list[str]:
+    """Names of the files that are laid over a workflow's."""
+    return sorted({file.stem for file in (folder / "configs").glob("*.json")} - WORKFLOWS)
+
+
+def _trained_variant(folder: Path, words: Sequence[str]) -> str:
+    """The variant, among the bundle's, that the run which is evaluated says it was trained as; empty if none."""
+    weights, output_dir = _value(words, "model_file"), _value(words, "output_dir")
+    run = RunFolder.of_weights(weights) if weights else RunFolder(output_dir or folder)
+    trained = str(record_of(run).get(VARIANT, ""))
+    return trained if trained in _variants(folder) else ""
+
+
+def _value(words: Sequence[str], key: str) -> str:
+    """Value of a key among words, the last one; empty if it is not there."""
+    found = ""
+    for i, word in enumerate(words):
+        if word.startswith(f"--{key}="):
+            found = word.partition("=")[2]
+        elif word == f"--{key}":
+            found = "".join(words[i + 1 : i + 2])
+    return found

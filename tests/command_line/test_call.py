@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line refuses what it does not understand before it does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtlp_components.command_line.call import call_command
+from dtlp_components.errors import InputError
+
+
+def main(words: Sequence[str], commands: Mapping[str, Any]) -> None:
+    call_command("dtlp", words, commands)
+
+
+class Recorder:
+    """A command table, and the calls that were made."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+        self.commands = {"copy": self.copy, "group": {"inner": self.copy}, "pass": self.hand_on}
+
+    def copy(self, source: str, *, seed: int = 0, dry_run: bool = False, sides: list[int] | None = None) -> Path:
+        """Copy something."""
+        self.calls.append((source, seed, dry_run))
+        return Path(source)
+
+    def hand_on(self, bundle: str, *words: str) -> None:
+        """Hand words on."""
+        self.calls.append((bundle, *words))
+
+
+def test_commands_and_groups_receive_their_arguments() -> None:
+    recorder = Recorder()
+    main(["copy", "--source", "here"], recorder.commands)
+    main(["group", "inner", "--source=there", "--seed", "3", "--dry_run"], recorder.commands)
+    assert recorder.calls == [("here", 0, False), ("there", 3, True)]
+
+
+def test_words_to_hand_on_are_not_read() -> None:
+    recorder = Recorder()
+    words = ["--patch_size", "[16,32,32]", "--lr=1e-3", "--text", "0123", "--weights::kd", "0.0"]
+    main(["pass", "mine", *words], recorder.commands)
+    assert recorder.calls == [("mine", *words)]
+
+
+def test_returned_object_is_not_printed(capsys) -> None:
+    main(["copy", "--source", "here"], Recorder().commands)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["copy", "--source", "here", "surplus"], ["copy"], ["group", "--source", "here"], ["group"], []],
+    ids=" ".join,
+)
+def test_missing_or_surplus_words_exit_with_2_and_run_nothing(words) -> None:
+    recorder = Recorder()
+    with pytest.raises(SystemExit) as exit_info:
+        main(words, recorder.commands)
+    assert exit_info.value.code == 2
+    assert recorder.calls == []
+
+
+@pytest.mark.parametrize("words", [["coppy"], ["items"], ["group", "iner"]], ids=" ".join)
+def test_unknown_command_is_named_with_the_known_ones(words) -> None:
+    with pytest.raises(InputError, match=f"'{words[-1]}', expected one of: (copy, group, pass|inner)"):
+        main(words, Recorder().commands)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["coppy"], "Did you mean copy?"),
+        (["copy", "here", "--dri_run"], r"found --dri_run, .* Did you mean --dry_run"),
+        (["copy", "here", "--sede=3"], r"found --sede, .* Did you mean --seed"),
+        (["copy", "here", "--nothing"], r"found --nothing, .* copy --help lists them"),
+        (["pass"], "expected BUNDLE first"),
+        (["pass", "--lr", "1"], "expected BUNDLE first"),
+    ],
+)
+def test_mistyped_word_is_refused_with_the_nearest_and_runs_nothing(words, message) -> None:
+    recorder = Recorder()
+    with pytest.raises(InputError, match=message):
+        main(words, recorder.commands)
+    assert recorder.calls == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--dry_run=true", "--dry_run: found 'true', expected True or False"),
+        ("--seed=x", "--seed: found 'x', expected an integer"),
+        ("--seed=True", "--seed: found True, expected an integer"),
+        ("--source=2018", "--source: found 2018, expected a text"),
+        ("--sides=[1,2.5]", r"--sides: found \[1, 2.5\], expected integers in quotes"),
+        ("--sides=3", "--sides: found 3, expected integers in quotes"),
+    ],
+)
+def test_value_of_the_wrong_type_is_never_misread(flag, message) -> None:
+    recorder = Recorder()
+    source = [] if flag.startswith("--source") else ["--source", "here"]
+    with pytest.raises(InputError, match=message):
+        main(["copy", *source, flag], recorder.commands)
+    assert recorder.calls == []
