@@ -90,7 +90,7 @@ assert not {"torch", "monai"} & sys.modules.keys()
     [
         ["list"],
         ["phantom", "out", "--num_training", "4", "--num_validation", "0", "--num_testing", "0"],
-        *(["prepare", name, "nowhere", "out"] for name in COMMANDS["prepare"]),
+        ["keys", str(ROOT / "bundles/phantom_10")],
         ["train", "hipocampus_5"],
     ],
     ids=" ".join,

@@ -16,6 +16,8 @@ import pytest
 from monai.bundle import ConfigParser
 
 from dtlp_components.bench.memory import POINTS
+from dtlp_components.bundle.compose import with_overlay
+from dtlp_components.bundle.key_docs import with_key_tables
 from dtlp_components.bundle.lint import check_config, check_metadata
 from dtlp_components.bundle.recipes import RECIPES
 from dtlp_components.bundle.render import render
@@ -67,27 +69,15 @@ def is_component(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, (dict, str)) for v in value))
 
 
-@pytest.mark.parametrize("workflow", ["common", *WORKFLOWS])
-def test_every_root_key_is_documented_with_its_default(workflow: str) -> None:
+def test_tables_of_keys_are_those_of_the_table_and_the_base() -> None:
     text = read(DOCS / "bundles.md")
-    parts = dict(re.findall(r"^## Keys of (.+?)\n(.+?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
-    part = parts["every workflow" if workflow == "common" else f"{workflow}.json"]
-    every = parts["every workflow"] + part + parts["evaluate.json"]  # inference refers to evaluate.json
-    table = {code(row[0]): row[1] for row in rows(every) if row[0].startswith("`")}
-    for key, value in load(RECIPES / f"base/{workflow}.json").items():
-        if key in ("imports", *IN_WORDS):
-            continue
-        assert f"`{key}`" in every, f"{key} is not in docs/bundles.md"
-        if key in table and not is_component(value):
-            expected = "computed" if is_computed(value) else json.dumps(value)
-            assert table[key].strip("`") == expected, key
+    assert text == with_key_tables(text), "run python -m dtlp_components.bundle.key_docs docs/bundles.md"
 
 
 def test_weights_in_bundles_md_are_those_of_the_base() -> None:
     (sentence,) = re.findall(r"^`weights` holds (.*)$", read(DOCS / "bundles.md"), flags=re.MULTILINE)
     named = {name: float(value) for name, value in re.findall(r"`(\w+)` ([\d.]+\d|\d)", sentence)}
-    parser = ConfigParser(load(RECIPES / "base/train.json"))
-    assert named == {name: parser.get_parsed_content(f"weights::{name}") for name in parser["weights"]}
+    assert named == load(RECIPES / "base/train.json")["weights"]
 
 
 def method_table(title: str) -> list[list[str]]:
@@ -95,24 +85,19 @@ def method_table(title: str) -> list[list[str]]:
     return [row for row in rows(text) if row[0].startswith("`")]
 
 
-def test_preset_table_is_what_the_preset_does() -> None:
-    config = load(RECIPES / "base/train.json")
-    table = {code(row[0]): (row[1], row[2]) for row in method_table("Set by the preset")}
-    in_config = {
-        id
-        for id, value in {**config, **{f"weights::{k}": v for k, v in config["weights"].items()}}.items()
-        if isinstance(value, str) and "@preset" in value
-    }
-    assert set(table) == in_config
-    for preset, cell in (("default", 0), ("paper", 1)):
-        parser = ConfigParser(config | {"preset": preset})
+def test_table_of_the_overlay_is_what_the_overlay_does() -> None:
+    config, overlay = load(RECIPES / "base/train.json"), load(RECIPES / "base/paper.json")
+    table = {code(row[0]): (row[1], row[2]) for row in method_table("Set by the overlay")}
+    assert set(table) == set(overlay)
+    for merged, cell in ((config, 0), (with_overlay(config, overlay), 1)):
+        parser = ConfigParser(merged)
         for id, cells in table.items():
-            assert parser.get_parsed_content(id) == ast.literal_eval(code(cells[cell])), (id, preset)
+            assert parser[id] == ast.literal_eval(code(cells[cell])), id
 
 
 def test_defaults_of_the_other_switches_are_those_of_the_base() -> None:
     parser = ConfigParser(load(RECIPES / "base/common.json") | load(RECIPES / "base/train.json"))
-    table = method_table("Not touched by the preset")
+    table = method_table("Not touched by the overlay")
     assert table
     for row in table:
         value = parser[code(row[0])]
@@ -220,7 +205,7 @@ def test_example_recipe_renders_a_faultless_bundle(tmp_path: Path) -> None:
     for workflow in WORKFLOWS:
         config = json.loads(files[f"configs/{workflow}.json"])
         assert check_config(config) == []
-        assert config["num_classes"] == len(config["label_names"])
+        assert len(config["label_names"]) == 3
     assert check_metadata(json.loads(files["configs/metadata.json"]), 3) == []
     train = ConfigParser(json.loads(files["configs/train.json"]))
     assert train.get_parsed_content("datalist") == "data/my_ct/datalist_10.json"

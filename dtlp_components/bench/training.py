@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
 from ..checks.overrides import override_problems
+from ..checks.settings import Settings
 from ..errors import InputError, raise_if_any
 from ..keys import LossTerms as Terms
 from ..networks.vnet import VNet
@@ -59,15 +61,11 @@ def read_config(config_file: str, overrides: Mapping[str, Any]) -> ConfigParser:
         config = ConfigParser.load_config_file(config_file)
     except (OSError, ValueError) as error:
         raise InputError(f"--config_file {config_file}: {error}") from error
-    words = [word for key in overrides for word in (f"--{key}", "0")]
+    words = [word for key, value in overrides.items() for word in (f"--{key}", json.dumps(value))]
     raise_if_any(override_problems(["", "run", "--config_file", config_file, *words]))
     parser = ConfigParser(config)
     parser.update(dict(overrides))
-    patch_size = parser.get_parsed_content("patch_size")
-    try:
-        VNet.check_patch_size(patch_size)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"--patch_size: {error}") from error
+    raise_if_any(Settings({"patch_size": parser.get_parsed_content("patch_size")}).problems())
     return parser
 
 

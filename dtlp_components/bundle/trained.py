@@ -64,7 +64,10 @@ class TrainedBundle:
                     f"{files[1]}: no such file, but {self.weights} were trained with it; is this the bundle that was trained?"
                 )
         config: dict[str, Any] = ConfigParser.load_config_files([str(file) for file in files])
-        return config | {name: value for name, value in self.settings.items() if name in config}
+        # the bundle's own values are literals in train.json alone; the others ask the record, which is not packed
+        own = read_object(self.folder / "configs" / "train.json")
+        literals = {name: own[name] for name in model_keys() if name in own and name != "preprocessing_variant"}
+        return config | {name: value for name, value in (literals | self.settings).items() if name in config}
 
     def parser(self, workflow: str = "inference") -> ConfigParser:
         """:py:meth:`config`, to take components from."""

@@ -78,7 +78,7 @@ class Key:
             "integer": "an integer",
             "number": "a number",
             "text": "a string",
-            "path": "a string (a folder named like a number: ./2024)",
+            "path": "a path",
             "choice": "one of " + ", ".join(map(repr, self.choices)),
             "integers": f"a list of {self.length or ''} integers".replace("  ", " "),
             "numbers": f"a list of {self.length or ''} numbers".replace("  ", " "),
@@ -86,6 +86,8 @@ class Key:
             "weights": "a number from 0 for every loss term",
             "device": "a device, such as cpu or cuda:0",
         }[self.kind]
+        if self.minimum is not None and self.minimum == self.maximum:
+            return _plain(self.minimum)
         bounds = [
             f"{word} {_plain(bound)}"
             for word, bound in (
@@ -144,6 +146,8 @@ class Key:
     def _way_out(self, value: Any) -> str:
         if self.kind == "flag" and isinstance(value, str) and value.lower() in ("true", "false"):
             return f" Write --{self.name} {value.capitalize()}"
+        if self.kind == "path" and _is_number(value):
+            return f" Write a folder that is named like a number as --{self.name} ./{value}"
         if self.kind in ("integers", "numbers") and self.length:
             return f' Write it in quotes: --{self.name} "{[16 if self.kind == "integers" else 0.5] * self.length}"'
         return ""

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.data import correct_nifti_header_if_necessary
 
 from ..files import replacing
 from .dicom import unreadable
@@ -18,7 +16,6 @@ from .dicom import unreadable
 __all__ = [
     "NIFTI_SUFFIXES",
     "is_nifti",
-    "load_nifti",
     "nifti_files",
     "nifti_problems",
     "save_nifti",
@@ -124,29 +121,6 @@ def _geometry_problems(path: str, sides: np.ndarray, affine: np.ndarray) -> Iter
             return
     if abs(np.linalg.det(affine[:3, :3] / columns)) < SMALLEST_DETERMINANT:
         yield f"{path}: found a singular affine, two axes of which point the same way; the header is damaged."
-
-
-def load_nifti(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Read a NIfTI file to its last byte.
-
-    Returns:
-        Voxels as stored, ``(x, y, z)`` or more axes, without trailing ones of length 1, and the affine ``(4, 4)`` that
-        MONAI takes, voxel index to mm in RAS.
-
-    Raises:
-        Exception: whatever nibabel, gzip, zlib and numpy raise for a file that is damaged.
-    """
-    kind: Any = type(nib.load(path))
-    with gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb") as file:
-        image = kind.from_stream(file)
-        voxels = np.asanyarray(image.dataobj)
-        # nibabel stops after the last voxel; only who reads on gets gzip's checksum compared
-        while file.read(1 << 24):
-            pass
-    while voxels.ndim > 3 and voxels.shape[-1] == 1:
-        voxels = voxels[..., 0]
-    return voxels, np.asarray(correct_nifti_header_if_necessary(image).affine, float)
 
 
 def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

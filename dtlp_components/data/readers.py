@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import warnings
@@ -10,16 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from monai.config import PathLike
-from monai.data import ImageReader, MetaTensor, NibabelReader, PydicomReader
+from monai.data import ImageReader, MetaTensor, NibabelReader, PydicomReader, correct_nifti_header_if_necessary
 from monai.transforms import LoadImage
 from monai.utils import ensure_tuple, optional_import
 
 from .dicom import series_files
-from .nifti import load_nifti
 
-__all__ = ["ScanReader", "load_volume"]
+__all__ = ["ScanReader", "load_nifti", "load_volume"]
 
 format_number_as_ds, _ = optional_import("pydicom.valuerep", name="format_number_as_ds")
 
@@ -30,6 +31,29 @@ if os.environ.get("MONAI_DICOM_READER", "").lower() != "nvimgcodec":
         lambda record: not record.getMessage().startswith("nvImageCodec is not available")
     )
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader: nvImageCodec decoder plugin did not register")
+
+
+def load_nifti(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Read a NIfTI file to its last byte.
+
+    Returns:
+        Voxels as stored, ``(x, y, z)`` or more axes, without trailing ones of length 1, and the affine ``(4, 4)`` that
+        MONAI takes, voxel index to mm in RAS.
+
+    Raises:
+        Exception: whatever nibabel, gzip, zlib and numpy raise for a file that is damaged.
+    """
+    kind: Any = type(nib.load(path))
+    with gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb") as file:
+        image = kind.from_stream(file)
+        voxels = np.asanyarray(image.dataobj)
+        # nibabel stops after the last voxel; only who reads on gets gzip's checksum compared
+        while file.read(1 << 24):
+            pass
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    return voxels, np.asarray(correct_nifti_header_if_necessary(image).affine, float)
 
 
 def load_volume(path: str) -> tuple[np.ndarray, np.ndarray]:

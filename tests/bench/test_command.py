@@ -20,7 +20,7 @@ from dtlp_components.cli import main
 from dtlp_components.errors import InputError
 
 CONFIG = "bundles/hippocampus_5/configs/train.json"
-TINY = {"patch_size": [16, 16, 32], "features": 4, "ddim_steps": 2}
+TINY = {"patch_size": [16, 32, 32], "features": 4, "ddim_steps": 2}
 STREAMS = {
     "labeled: diffusion",
     "labeled: recycling",
@@ -48,7 +48,7 @@ def random_state_is_given_back() -> Iterator[None]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     """JSON and printed text of one comparison, started as a user would."""
     file, text = tmp_path_factory.mktemp("bench") / "bench.json", io.StringIO()
-    words = ["bench", "--config_file", CONFIG, "--patch_size", "[16,16,32]", "--features", "4", "--repeats", "1"]
+    words = ["bench", "--config_file", CONFIG, "--patch_size", "[16,32,32]", "--features", "4", "--repeats", "1"]
     words += ["--overrides", '{"ddim_steps": 2}', "--compare", '{"ddim_steps": 6, "channels_last": false}']
     words += ["--memory", "False", "--inference_size", "[24,20,40]", "--output", str(file)]
     with contextlib.redirect_stdout(text):
@@ -80,7 +80,7 @@ def test_units_and_ratio_are_quotients_of_the_seconds(run: tuple[dict[str, Any],
 
 def test_overrides_take_effect_and_json_words_are_read(run: tuple[dict[str, Any], str]) -> None:
     a, b = (run[0]["variants"][name] for name in "AB")
-    assert b["overrides"] == {"patch_size": [16, 16, 32], "features": 4, "ddim_steps": 6, "channels_last": False}
+    assert b["overrides"] == {"patch_size": [16, 32, 32], "features": 4, "ddim_steps": 6, "channels_last": False}
     ratio = {name: b["streams"][name]["flop"] / a["streams"][name]["flop"] for name in STREAMS if "DDIM" in name}
     assert ratio == {"teachers: DDIM": pytest.approx(6 / 2)}
     for name in ("labeled: diffusion", "student: mixed"):
@@ -100,9 +100,9 @@ def test_inference_ways_agree_and_loading_has_its_share(run: tuple[dict[str, Any
     [
         ({"overrides": {"ddim_stps": 2}}, "Did you mean --ddim_steps"),
         ({"compare": {"batch_size": 2}}, "--batch_size .*no such key"),
-        ({"patch_size": [16, 17, 32]}, r"\[16, 17, 32\] does not fit the V-Net"),
+        ({"patch_size": [16, 17, 32]}, r"--patch_size: expected multiples of 16, got \[16, 17, 32\]"),
         ({"overrides": {"patch_size": 16}}, "--patch_size: "),
-        ({"patch_size": [16, 16, 32], "inference_size": [16, 16, 31]}, "none smaller than the patch"),
+        ({"patch_size": [16, 32, 32], "inference_size": [16, 16, 31]}, "none smaller than the patch"),
         ({"config_file": "nothing.json"}, "--config_file nothing.json: "),
         ({"overrides": "ddim_steps"}, "found 'ddim_steps', expected keys and values"),
         ({"repeats": 0}, "--repeats: found 0, expected an integer from 1 on"),

@@ -14,7 +14,7 @@ from torch import Tensor
 from dtlp_components.bench.training import RECYCLING, StreamClock, TrainingVariant
 
 CONFIG = "bundles/hippocampus_5/configs/train.json"
-TINY = {"patch_size": [16, 16, 32], "features": 4, "ddim_steps": 2}
+TINY = {"patch_size": [16, 32, 32], "features": 4, "ddim_steps": 2}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -57,6 +57,7 @@ def test_bundle_of_ones_own_is_listed_with_its_own_list(rows) -> None:
     folder = Path("bundles/mine")
     (folder / "configs").mkdir(parents=True)
     (folder / "configs/inference.json").write_text("{}")
+    (folder / "configs/train.json").write_text("{}")
     (folder / "configs/metadata.json").write_text('{"task": "Segmentation of the liver"}')
     (folder / "datalist.json").write_text('{"training": [{"image": "a"}], "unlabeled": []}')
     assert rows()["mine"] == ["yes", "1:0", "no", "", "Segmentation of the liver"]

@@ -65,11 +65,18 @@ def test_evaluation_takes_the_variant_that_was_trained(commands: list[list[str]]
     assert commands == [["run", "evaluating", "--config_file", f"['{EVALUATE}','{PUBLISHED}']", *words]]
 
 
-@pytest.mark.parametrize("variant", ["native", "../published", "train", 3, None, ["published"]])
-def test_record_names_no_other_file(commands: list[list[str]], variant: object) -> None:
-    record("mine", variant)
+def test_run_without_a_variant_is_evaluated_without(commands: list[list[str]]) -> None:
+    record("mine", "native")
     evaluate_bundle("mine")
     assert commands == [["run", "evaluating", "--config_file", EVALUATE]]
+
+
+@pytest.mark.parametrize("variant", ["../published", "train", 3, None, ["published"]])
+def test_record_names_no_other_file(commands: list[list[str]], variant: object) -> None:
+    record("mine", variant)
+    with pytest.raises(InputError, match="preprocessing_variant: expected one of 'native', 'published'"):
+        evaluate_bundle("mine")
+    assert commands == []
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,7 @@ def text_for_a_flag(data: Path) -> dict:
     [
         (missing_file, r"\.nii\.gz"),
         (truncated_nifti, r"\.nii\.gz"),
-        (different_shape, r"expected the grid of its image"),
+        (different_shape, r"has shape \[19, 18, 22\]"),
         (large_label, r"3"),
         (empty_training, r"training"),
         (wrong_patch, r"16"),
@@ -285,7 +285,7 @@ def text_for_a_flag(data: Path) -> dict:
         (no_datalist, r"datalist\.json.*(?s:.)*phantom --output"),
         (text_for_a_flag, r"amp"),
         (one_voxel_deep_down, r"one voxel"),
-        (two_voxels_deep_down, r"two voxels .* such as \[32, 32, 32\], or --norm group"),
+        (two_voxels_deep_down, r"such as \[32, 32, 32\], or --norm group, .*two voxels"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

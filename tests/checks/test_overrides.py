@@ -104,7 +104,10 @@ def test_keys_of_an_args_file_are_checked_likewise(tmp_path, config_file):
             ["--learning_rate", "None"],
             "--learning_rate: MONAI leaves out a None that is given; write it as --learning_rate '$None'",
         ),
-        (["--output_dir", "2024"], "--output_dir: expected a string (a folder named like a number: ./2024), got 2024."),
+        (
+            ["--output_dir", "2024"],
+            "--output_dir: expected a path, got 2024. Write a folder that is named like a number as --output_dir ./2024",
+        ),
     ],
 )
 def test_value_of_the_wrong_kind_is_refused(tmp_path: Path, words: list[str], message: str) -> None:

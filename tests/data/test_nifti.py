@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from dtlp_components.data.nifti import load_nifti, nifti_problems, save_nifti, without_suffix
-from dtlp_components.data.readers import ScanReader
+from dtlp_components.data.nifti import nifti_problems, save_nifti, without_suffix
+from dtlp_components.data.readers import ScanReader, load_nifti
 from tests.damaged import SHAPE, label, noise, save
 
 

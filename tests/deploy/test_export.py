@@ -211,5 +211,5 @@ def test_weights_of_another_network_are_refused(tiny_dataset: Path, tmp_path: Pa
 
 def test_settings_the_bundle_does_not_know_are_named(tiny_dataset: Path, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", growth=2)
-    with pytest.raises(InputError, match=r"trained with \['growth'\]"):
+    with pytest.raises(InputError, match="got the key 'growth'"):
         export_bundle(str(BUNDLE), str(tiny_dataset), run_dir=str(run), onnx=False)

@@ -49,12 +49,14 @@ def test_bundle_made_from_scans_does_not_name_them_when_packed(
     assert [str(broken) in remarks[0], str(twin) in remarks[1], len(remarks)] == [True, True, 2]
     assert all(f"Note: {remark}" in capsys.readouterr().out for remark in remarks[:1])
     assert "_doe" not in (bundle / "docs/README.md").read_text(encoding="utf-8")
-    settings = load(bundle / "configs/inference.json")
+    settings = load(bundle / "configs/train.json")
     (bundle / "models").mkdir()
     network = VNet(num_classes=settings["num_classes"], features=settings["features"])
     torch.save(network.state_dict(), bundle / "models/model.pt")
 
-    monkeypatch.setattr("dtlp_components.deploy.pack._monai", lambda *words: None)  # not what is tested here
+    monkeypatch.setattr(
+        "dtlp_components.deploy.pack.run_monai", lambda *words, **options: None
+    )  # not what is tested here
     pack_bundle(str(bundle), str(tmp_path / "packed"))
     for file in (tmp_path / "packed/mine").rglob("*"):
         content = file.read_bytes() if file.is_file() else b""

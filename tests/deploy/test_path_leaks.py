@@ -49,7 +49,9 @@ def test_configuration_that_names_a_path_is_refused(run: Path, tmp_path: Path, v
 def test_what_goes_on_from_a_folder_is_no_path_of_its_own(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dtlp_components.deploy.pack._monai", lambda *words: None)  # not what is tested here
+    monkeypatch.setattr(
+        "dtlp_components.deploy.pack.run_monai", lambda *words, **options: None
+    )  # not what is tested here
     bundle = tmp_path / "bundle"
     shutil.copytree(BUNDLE, bundle)
     for value in (

@@ -83,7 +83,7 @@ def test_item_without_a_box_is_refused_by_name_through_compose(item) -> None:
         load(CropToBoxd(["image", "label"]))(item)
     assert str(error.value) == (
         f"{item['image']}: has no `published_box`: variant `published` crops to where the label is, which a new "
-        "scan cannot know; use --preprocessing_variant native"
+        "scan cannot know; leave out the overlay published.json"
     )
     with pytest.raises(InputError, match=r"i\.nii: has no `published_box`"):
         CropToBoxd("image")(item)  # not even loaded
