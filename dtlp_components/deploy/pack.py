@@ -67,7 +67,10 @@ def pack_bundle(
 
     configs = {workflow: packed_config(trained.config(workflow)) for workflow in WORKFLOWS}
     overlays = {name: trained.folder / "configs" / f"{name}.json" for name in OVERLAYS}
-    configs |= {name: vendored(read_object(file)) for name, file in overlays.items() if file.is_file()}
+    for name, file in overlays.items():
+        if file.is_file():
+            configs[name] = vendored(read_object(file))
+            configs[name].pop("_comment", None)  # names the folder that it was rendered into
     problems = check_metadata(metadata, configs["inference"]["num_classes"])
     for workflow in WORKFLOWS:
         problems += [f"{workflow}.json, {p}" for p in check_config(trained.config(workflow))]

@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     file, text = tmp_path_factory.mktemp("bench") / "bench.json", io.StringIO()
     words = ["bench", "--config_file", CONFIG, "--patch_size", "[16,32,32]", "--features", "4", "--repeats", "1"]
     words += ["--overrides", '{"ddim_steps": 2}', "--compare", '{"ddim_steps": 6, "channels_last": false}']
-    words += ["--memory", "False", "--inference_size", "[24,20,40]", "--output", str(file)]
+    words += ["--memory", "False", "--inference_size", "[24,40,36]", "--output", str(file)]
     with contextlib.redirect_stdout(text):
         main(words)
     return json.loads(file.read_text(encoding="utf-8")), text.getvalue()
