@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["DatalistKeys", "LossTerms", "PseudoLabelSources", "ScanEvents", "ScanKeys"]
+__all__ = ["DatalistKeys", "LossTerms", "PseudoLabelSources", "ScanEvents", "ScanKeys", "TrainingEvents", "TrainingStreams"]
 
 
 class StrEnum(str, Enum):
@@ -43,6 +43,28 @@ class LossTerms(StrEnum):
     DISTILLATION = "kd"  # Eq. 17
     CORRELATION = "corr"  # Eq. 21
     STUDENT_LABELED = "student_labeled"  # not in the paper: true labels for the student
+
+
+class TrainingStreams(StrEnum):
+    """Parts of a training iteration, in their order; those with a loss run forward and backward on their own."""
+
+    BATCH = "batch"  # two, on their way to the device
+    RECYCLING = "recycling"  # the network's own label map, to be noised
+    DIFFUSION = "diffusion"
+    DIFFICULTY = "difficulty"
+    LABELED = "labeled"  # the student on true labels alone
+    TEACHERS = "teachers"
+    MIXED = "mixed"
+    MASKED = "masked"
+    MASKED_LABELED = "masked_labeled"
+    UNLABELED = "unlabeled"
+    STEP = "step"  # of the optimizer and of the moving average
+
+
+class TrainingEvents(StrEnum):
+    """Events of the trainer beside Ignite's and MONAI's."""
+
+    STREAM_COMPLETED = "stream_completed"  # `state.stream` names it
 
 
 class PseudoLabelSources(StrEnum):

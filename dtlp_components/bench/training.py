@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,8 @@ from torch import Tensor
 from ..checks.overrides import override_problems
 from ..checks.settings import Settings
 from ..errors import InputError, raise_if_any
-from ..keys import LossTerms as Terms
+from ..keys import TrainingEvents
+from ..keys import TrainingStreams as Streams
 from ..networks.vnet import VNet
 from .reference import flop_counter, seconds_on, synthetic_batch, synthetic_volume
 
@@ -30,17 +30,18 @@ RECYCLING = "labeled: recycling"
 TEACHERS_FUSED = "teachers: fusion"
 STEP = "optimizer and moving average"
 REST = "rest"
-# A stream is named by the first of these terms that it runs backward
 STREAMS = {
-    Terms.DENOISING: "labeled: diffusion",
-    Terms.DIFFICULTY: "labeled: difficulty",
-    Terms.CUTMIX: "student: mixed",
-    Terms.MASKED: "student: masked",
-    Terms.DISTILLATION: "student: unlabeled",
-    Terms.UNLABELED: "student: unlabeled",
-    Terms.CORRELATION: "student: unlabeled",
-    Terms.RECONSTRUCTION: "student: masked, labeled",
-    Terms.STUDENT_LABELED: "student: labeled",
+    Streams.BATCH: REST,
+    Streams.RECYCLING: RECYCLING,
+    Streams.DIFFUSION: "labeled: diffusion",
+    Streams.DIFFICULTY: "labeled: difficulty",
+    Streams.LABELED: "student: labeled",
+    Streams.TEACHERS: TEACHERS_FUSED,
+    Streams.MIXED: "student: mixed",
+    Streams.MASKED: "student: masked",
+    Streams.MASKED_LABELED: "student: masked, labeled",
+    Streams.UNLABELED: "student: unlabeled",
+    Streams.STEP: STEP,
 }
 SOURCES = {"diffusion": "teachers: DDIM", "difficulty": "teachers: difficulty"}
 MEAN_TEACHER = "teachers: mean teacher"
@@ -61,7 +62,7 @@ def read_config(config_file: str, overrides: Mapping[str, Any]) -> ConfigParser:
         config = ConfigParser.load_config_file(config_file)
     except (OSError, ValueError) as error:
         raise InputError(f"--config_file {config_file}: {error}") from error
-    words = [word for key, value in overrides.items() for word in (f"--{key}", json.dumps(value))]
+    words = [word for key, value in overrides.items() for word in (f"--{key}", repr(value))]
     raise_if_any(override_problems(["", "run", "--config_file", config_file, *words]))
     parser = ConfigParser(config)
     parser.update(dict(overrides))
@@ -188,8 +189,9 @@ class TrainingVariant:
     """
     A bundle's trainer on synthetic batches, with all streams on and no handlers, which are what a user's run adds.
 
-    The trainer is the one that ``train.json`` describes, watched from outside: its methods and parts are replaced by ones
-    that tell a clock when they return. Recycling happens in a share ``recycling`` of a training's iterations; here it
+    The trainer is the one that ``train.json`` describes. It fires an event after each stream; what goes on within a
+    stream is watched from outside: parts that the trainer was handed are replaced by ones that tell a clock when they
+    return. Recycling happens in a share ``recycling`` of a training's iterations; here it
     happens in every one, and counts by that share, so that repetitions are alike and the sum is what is to be expected.
 
     On a CUDA device, readings wait for the device. This has not been tried: no machine with one was at hand.
@@ -252,7 +254,7 @@ class TrainingVariant:
     def _watch(self) -> None:
         trainer, clock = self.trainer, self.clock
         labeler, teacher = trainer.pseudo_labeler, trainer.mean_teacher
-        clock.watch_part(trainer, "_loss", LOSSES)
+        clock.watch_part(trainer, "loss_function", LOSSES)
         clock.watch_part(trainer.difficulty_loss, "update", LOSSES)
         clock.watch_part(trainer.difficulty_loss, "forward", LOSSES)
         for loss in ("reconstruction_loss", "distillation_loss"):
@@ -260,17 +262,13 @@ class TrainingVariant:
         clock.watch_part(trainer, "propagate", PROPAGATION)
         clock.watch_part(teacher, "update", AVERAGE)
 
-        def stream(losses: Mapping[Terms, Any]) -> str:
-            return next(name for term, name in STREAMS.items() if term in losses)
-
-        clock.watch_stream(trainer, "_backward", stream)
-        clock.watch_stream(trainer, "_predict_from_noise", RECYCLING, before=STREAMS[Terms.DENOISING])
+        trainer.add_event_handler(
+            TrainingEvents.STREAM_COMPLETED, lambda: clock.give_to(STREAMS[trainer.state.stream])
+        )
         for source, name in SOURCES.items():
             clock.watch_stream(labeler, source, name, before=TEACHERS_FUSED)
         # the averaged network itself, which the labeler and the trainer both call
         clock.watch_stream(teacher.module, "forward", MEAN_TEACHER, before=TEACHERS_FUSED)
-        clock.watch_stream(trainer, "pseudo_labeler", TEACHERS_FUSED)
-        clock.watch_stream(trainer, "_step", STEP)
 
     def iterate(self, seed: int, labeled: Any = None, unlabeled: Any = None) -> Iteration:
         """

@@ -66,11 +66,11 @@ def pack_bundle(
     trained.load_student()  # complains if settings and weights do not fit
 
     configs = {workflow: packed_config(trained.config(workflow)) for workflow in WORKFLOWS}
-    overlays = {name: trained.folder / "configs" / f"{name}.json" for name in OVERLAYS}
-    for name, file in overlays.items():
-        if file.is_file():
-            configs[name] = vendored(read_object(file))
-            configs[name].pop("_comment", None)  # names the folder that it was rendered into
+    overlays = {overlay: trained.folder / "configs" / f"{overlay}.json" for overlay in OVERLAYS}
+    for overlay, path in overlays.items():
+        if path.is_file():
+            configs[overlay] = vendored(read_object(path))
+            configs[overlay].pop("_comment", None)  # names the folder that it was rendered into
     problems = check_metadata(metadata, configs["inference"]["num_classes"])
     for workflow in WORKFLOWS:
         problems += [f"{workflow}.json, {p}" for p in check_config(trained.config(workflow))]

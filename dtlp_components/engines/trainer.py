@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from ..errors import NonFiniteError
 from ..keys import LossTerms as Terms
 from ..keys import PseudoLabelSources as Sources
+from ..keys import TrainingEvents
+from ..keys import TrainingStreams as Streams
+from .protocols import ClassWeightedLoss, Teacher, TeacherLabels, TrainingNetwork
 
 __all__ = ["DTLPTrainer", "loss_terms"]
 
@@ -55,7 +58,8 @@ class DTLPTrainer(SupervisedTrainer):
         device: where to train.
         max_epochs: epochs of ``epoch_length`` iterations.
         train_data_loader: endless batches of ``image`` (B_l, in_channels, D, H, W) and ``label`` (B_l, 1, D, H, W).
-        network: training network; see :py:class:`dtlp_components.DTLPNet` for the methods that are used.
+        network: training network, such as :py:class:`dtlp_components.DTLPNet`; what it and the other parts must have is in
+            ``protocols.py``.
         optimizer: of the network's parameters.
         loss_function: DiceCE of logits (B, C, D, H, W) and class indices (B, 1, D, H, W).
         unlabeled_data_loader: endless batches of ``image`` (B_u, in_channels, D, H, W), or ``None``.
@@ -85,22 +89,21 @@ class DTLPTrainer(SupervisedTrainer):
         ValueError: if a weight is missing or unknown, a switch has no such value, or an unsupported argument is given.
     """
 
-    network: Any  # what it must have is said in the docstring; the engine imports no network
-    mean_teacher: Any
+    network: TrainingNetwork  # type: ignore[assignment]  # a Protocol cannot say that it is a Module
 
     def __init__(
         self,
         device: str | torch.device,
         max_epochs: int,
         train_data_loader: Iterable,
-        network: nn.Module,
+        network: TrainingNetwork,
         optimizer: torch.optim.Optimizer,
         loss_function: Callable[[Tensor, Tensor], Tensor],
         *,
         unlabeled_data_loader: Iterable | None,
-        mean_teacher: Any,
-        pseudo_labeler: Callable[[Tensor], Any],
-        difficulty_loss: Any,
+        mean_teacher: Teacher,
+        pseudo_labeler: Callable[[Tensor], TeacherLabels],
+        difficulty_loss: ClassWeightedLoss,
         reconstruction_loss: Callable[[Tensor, Tensor], Tensor],
         distillation_loss: Callable[[Tensor, list[Tensor]], Tensor],
         propagate: Callable[[Tensor, Tensor, Tensor], Tensor],
@@ -128,7 +131,7 @@ class DTLPTrainer(SupervisedTrainer):
             device=device,
             max_epochs=max_epochs,
             train_data_loader=train_data_loader,
-            network=network,
+            network=network,  # type: ignore[arg-type]
             optimizer=optimizer,
             loss_function=loss_function,
             decollate=False,
@@ -163,6 +166,7 @@ class DTLPTrainer(SupervisedTrainer):
         # MONAI's own scaler is made anew at each run and could not be resumed
         self.grad_scaler = torch.amp.GradScaler(device.type, enabled=amp and half == torch.float16)
         self._unlabeled_batches: Iterator | None = None
+        self.register_events(*TrainingEvents)
         self.add_event_handler(Events.STARTED, self._start)
 
     def _start(self, engine: Engine) -> None:
@@ -206,17 +210,19 @@ class DTLPTrainer(SupervisedTrainer):
         net.train()
         self.optimizer.zero_grad(set_to_none=True)
         ramp = self.ramp_up(engine.state.iteration - 1)
+        self._complete(Streams.BATCH)
 
         if image_u is None:
             # 2. Labeled only: the student on true labels, nothing else
             with self._autocast():
                 logits = net(image_l)
-            self._backward({Terms.STUDENT_LABELED: (1.0, self._loss(logits, label_l))})
+            self._backward(Streams.LABELED, {Terms.STUDENT_LABELED: (1.0, self._loss(logits, label_l))})
         else:
             # 3. Diffusion flow on labeled images: denoise the label map (Eq. 1, 2), propagate its logits (Eq. 21)
             clean = net.diffusion.clean_from_label(label_l)
             if self.recycling > 0 and torch.rand(()) < self.recycling:
                 clean = self._predict_from_noise(image_l)
+                self._complete(Streams.RECYCLING)
             t = net.diffusion.random_timesteps(len(image_l), image_l.device)
             y_t = self._format(net.diffusion.add_noise(clean, t))
             with self._autocast():
@@ -227,7 +233,7 @@ class DTLPTrainer(SupervisedTrainer):
                     weights[Terms.CORRELATION],
                     self._correlation_loss(features, diffusion_logits, label_l),
                 )
-            self._backward(losses)
+            self._backward(Streams.DIFFUSION, losses)
 
             # 4. Difficulty flow on labeled images (Eq. 3-6); the student may see true labels in the same pass
             with self._autocast():
@@ -245,23 +251,25 @@ class DTLPTrainer(SupervisedTrainer):
                 else:
                     loss = self._loss(logits, label_l)
                 losses[Terms.STUDENT_LABELED] = (weights[Terms.STUDENT_LABELED], loss)
-            self._backward(losses)
+            self._backward(Streams.DIFFICULTY, losses)
             output["difficulty_weight"] = float(class_weights.mean())
             output["ramp_up"] = ramp
 
         if image_u is not None and ramp > 0:
             # 5. Both teachers name the unlabeled voxels (Eq. 7-10); no gradient, no dropout, no statistics
-            with eval_mode(net, self.mean_teacher), self._autocast():
+            with eval_mode(net, self.mean_teacher), self._autocast():  # type: ignore[arg-type]
                 pseudo = self.pseudo_labeler(image_u)
                 if weights[Terms.RECONSTRUCTION]:
                     teacher_logits_l = self.mean_teacher(image_l)
+            self._complete(Streams.TEACHERS)
 
             # 6. Student on images mixed across both sets (Eq. 12, 13)
             if weights[Terms.CUTMIX]:
                 image_mix, label_mix = self.cutmix(image_u, pseudo.label, image_l, label_l)
                 with self._autocast():
                     logits = net(image_mix)
-                self._backward({Terms.CUTMIX: (ramp * weights[Terms.CUTMIX], self._loss(logits, label_mix))})
+                loss = self._loss(logits, label_mix)
+                self._backward(Streams.MIXED, {Terms.CUTMIX: (ramp * weights[Terms.CUTMIX], loss)})
 
             # 7. Student on masked images: consistent with the pseudo-label (Eq. 15) and with the mean teacher (Eq. 16)
             volumes = len(image_l) + len(image_u)
@@ -274,12 +282,13 @@ class DTLPTrainer(SupervisedTrainer):
                 if weights[Terms.RECONSTRUCTION]:
                     loss = self.reconstruction_loss(logits, pseudo.mean_teacher_logits).sum() / volumes
                     losses[Terms.RECONSTRUCTION] = (ramp * weights[Terms.RECONSTRUCTION], loss)
-                self._backward(losses)
+                self._backward(Streams.MASKED, losses)
             if weights[Terms.RECONSTRUCTION]:
                 with self._autocast():
                     logits = net(self.block_mask(image_l))
                 loss = self.reconstruction_loss(logits, teacher_logits_l).sum() / volumes
-                self._backward({Terms.RECONSTRUCTION: (ramp * weights[Terms.RECONSTRUCTION], loss)})
+                losses = {Terms.RECONSTRUCTION: (ramp * weights[Terms.RECONSTRUCTION], loss)}
+                self._backward(Streams.MASKED_LABELED, losses)
 
             # 8. Student on the images as they are: distillation (Eq. 17), propagation (Eq. 18-20), Eq. 11 if asked for
             if weights[Terms.DISTILLATION] or weights[Terms.CORRELATION] or weights[Terms.UNLABELED]:
@@ -296,14 +305,20 @@ class DTLPTrainer(SupervisedTrainer):
                     losses[Terms.CORRELATION] = (ramp * weights[Terms.CORRELATION], loss)
                 if weights[Terms.UNLABELED]:
                     losses[Terms.UNLABELED] = (ramp * weights[Terms.UNLABELED], self._loss(logits, pseudo.label))
-                self._backward(losses)
+                self._backward(Streams.UNLABELED, losses)
 
         # 9. One step, unless something is not finite; then the mean teacher follows
         self._step(engine)
+        self._complete(Streams.STEP)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return output
 
-    def _backward(self, losses: Mapping[Terms, tuple[float, Tensor]]) -> None:
+    def _complete(self, stream: Streams) -> None:
+        """Tell who watches that a stream is done."""
+        self.state.stream = stream
+        self.fire_event(TrainingEvents.STREAM_COMPLETED)
+
+    def _backward(self, stream: Streams, losses: Mapping[Terms, tuple[float, Tensor]]) -> None:
         """Add one stream's weighted terms, ``{name: (weight, loss)}``, run backward and free its graph."""
         output: Any = self.state.output
         total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
@@ -311,6 +326,7 @@ class DTLPTrainer(SupervisedTrainer):
         output[Keys.LOSS] = output[Keys.LOSS] + total.detach()
         for name, (_, loss) in losses.items():
             output[name] = output.get(name, 0.0) + loss.detach()
+        self._complete(stream)
 
     def _step(self, engine: Engine) -> None:
         """Check, clip, step, and let the mean teacher follow."""
@@ -338,13 +354,12 @@ class DTLPTrainer(SupervisedTrainer):
 
     def _predict_from_noise(self, image: Tensor) -> Tensor:
         """The network's own clean label map, made in one pass from noise, ``(B, C, D, H, W)``."""
-        diffusion: Any = self.network.diffusion
+        diffusion = self.network.diffusion
         last = torch.full((1,), diffusion.num_train_timesteps - 1, device=image.device)
-        with eval_mode(self.network), self._autocast():
+        with eval_mode(self.network), self._autocast():  # type: ignore[arg-type]
             noise = torch.randn(len(image), diffusion.num_classes, *image.shape[2:], device=image.device)
             logits, _ = self.network.denoise(image, self._format(noise), last)
-        clean: Tensor = diffusion.clean_from_logits(logits)
-        return clean
+        return diffusion.clean_from_logits(logits)
 
     def _correlation_loss(self, features: list[Tensor], logits: Tensor, label: Tensor) -> Tensor:
         with self._autocast():

@@ -23,6 +23,7 @@ from dtlp_components.engines.trainer import WEIGHTED_TERMS, DTLPTrainer, loss_te
 from dtlp_components.errors import NonFiniteError
 from dtlp_components.handlers.checkpoints import TrainingCheckpoint
 from dtlp_components.keys import LossTerms as Terms
+from dtlp_components.keys import TrainingEvents, TrainingStreams
 from dtlp_components.losses.consistency import DistillationLoss, MaskedReconstructionLoss
 from dtlp_components.losses.difficulty import DifficultyAwareLoss
 from dtlp_components.networks.diffusion import LabelDiffusion
@@ -446,6 +447,17 @@ def test_aggregation_pulls_the_student_s_decoder_after_the_step() -> None:
         torch.testing.assert_close(parameter, expected)
 
 
+def test_event_after_every_stream_names_it() -> None:
+    trainer = make_trainer(recycling=1.0, epoch_length=2)
+    streams: list[list[str]] = [[], []]
+    trainer.add_event_handler(
+        TrainingEvents.STREAM_COMPLETED, lambda: streams[trainer.state.iteration - 1].append(trainer.state.stream)
+    )
+    train(trainer)
+    every = [stream for stream in TrainingStreams if stream != TrainingStreams.LABELED]
+    assert streams == [every, every]
+
+
 def test_mean_teacher_follows_after_the_step() -> None:
     trainer = make_trainer(epoch_length=2)
     students: list[dict[str, Tensor]] = []
@@ -479,7 +491,7 @@ def test_same_seed_gives_the_same_losses() -> None:
 class SummedTrainer(DTLPTrainer):
     """Adds all streams up and runs backward once, as one would write it without thinking of memory."""
 
-    def _backward(self, losses: Any) -> None:
+    def _backward(self, stream: Any, losses: Any) -> None:
         self.sum = getattr(self, "sum", 0.0) + sum(weight * loss for weight, loss in losses.values())
 
     def _step(self, engine: Any) -> None:
