@@ -1,6 +1,7 @@
-# `make demo` trains, evaluates and segments on drawn volumes; `make test` runs the tests. Both first make a virtual
-# environment, which needs Python 3.10 or later and a connection to a package index. `make test-monailabel` makes one of
-# its own, with a MONAI Label server (Python 3.10 or 3.11, 1.1 GB more), and tests the bundles in it.
+# `make demo` trains, evaluates and segments on drawn volumes; `make test` runs the tests, `make test-fast` those that take
+# no more than a moment, `make check` the linters. Each first makes a virtual environment, which needs Python 3.10 or
+# later and a connection to a package index. `make test-monailabel` makes one of its own, with a MONAI Label server
+# (Python 3.10 or 3.11, 1.1 GB more), and tests the bundles in it.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,7 +21,7 @@ STAMP := $(VENV)/.installed
 MONAILABEL_STAMP := $(MONAILABEL_VENV)/.installed
 SOURCES := dtlp_components tests
 
-.PHONY: demo test test-monailabel lint check bundles clean
+.PHONY: demo test test-fast test-monailabel coverage lint check bundles clean
 
 demo: $(STAMP)
 	$(RUN) -m dtlp_components demo
@@ -28,19 +29,27 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(RUN) -m pytest
 
+# without the tests marked slow, which train, export or start processes; two processes, each with one thread
+test-fast: $(STAMP)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --numprocesses 2 --dist worksteal
+
+# every test, and which lines ran; fails below the share that pyproject.toml names
+coverage: $(STAMP)
+	$(RUN) -m pytest --cov --cov-report=term
+
 test-monailabel: $(MONAILABEL_STAMP)
 	$(MONAILABEL_VENV)/bin/python -m pytest tests/monailabel
 
 lint: $(STAMP)
-	$(RUN) -m ruff check --line-length 120 $(SOURCES)
-	$(RUN) -m ruff format --check --line-length 120 $(SOURCES)
+	$(RUN) -m ruff check $(SOURCES)
+	$(RUN) -m ruff format --check $(SOURCES)
 	$(RUN) -m mypy
 
 check: lint
-	$(RUN) -m dtlp_components.bundle.render --check
+	$(RUN) -m dtlp_components render --check
 
 bundles: $(STAMP)
-	$(RUN) -m dtlp_components.bundle.render
+	$(RUN) -m dtlp_components render
 
 # torch first and by itself, so that the second line finds it installed and never picks another build of it
 $(STAMP): setup.cfg pyproject.toml

@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .parts import *  # noqa: F403 - for type checkers alone
+    from .parts import *  # noqa: F403  # for type checkers alone
 
 __version__ = "0.1.0"
 

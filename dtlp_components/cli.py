@@ -12,8 +12,8 @@ from .command_line.call import call_command
 
 __all__ = ["COMMANDS", "main"]
 
-# A command is a function, imported when it is called; its parameters are the flags, its docstring is the help. A group of
-# commands is a further table.
+# A command is a function, imported when it is called; its parameters are the flags, its docstring is the help. A group
+# of commands is a further table.
 COMMANDS: dict[str, Any] = {
     "list": "bundle.catalog:list_bundles",
     "keys": "bundle.key_listing:print_keys",

@@ -39,7 +39,7 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike, part: Path | None = None) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str], part: Path | None = None) -> Iterator[Path]:
     """
     A file to write beside `path`, which takes that name only when the block ends well; their folder is made.
 
@@ -47,8 +47,8 @@ def whole_file(path: str | os.PathLike, part: Path | None = None) -> Iterator[Pa
 
     Args:
         path: the file.
-        part: name until it is whole, in the same folder, since a rename is atomic only within one file system. A name of
-            its own if not given, hidden and of the same ending, so that several processes may write one file.
+        part: name until it is whole, in the same folder, since a rename is atomic only within one file system. A name
+            of its own if not given, hidden and of the same ending, so that several processes may write one file.
 
     Raises:
         OSError: if the folder cannot be made or written to; `path` is untouched then.
@@ -79,7 +79,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written ({error}).") from error
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """
     Write `text` in UTF-8, whole or not at all.
 
@@ -105,7 +105,7 @@ def write_json(path: Path, content: Any) -> None:
         raise InputError(f"{path}: cannot be written ({error}).") from error
 
 
-def read_json(path: str | os.PathLike, expected: str) -> Any:
+def read_json(path: str | os.PathLike[str], expected: str) -> Any:
     """
     Parse a JSON file in UTF-8, with or without the mark that Windows puts in front.
 
@@ -129,7 +129,7 @@ def read_json(path: str | os.PathLike, expected: str) -> Any:
     raise InputError(f"{path}: {found}; expected {expected}.")
 
 
-def read_object(path: str | os.PathLike, expected: str = "a JSON object") -> dict[str, Any]:
+def read_object(path: str | os.PathLike[str], expected: str = "a JSON object") -> dict[str, Any]:
     """
     Content of a JSON file that holds an object.
 

@@ -5,11 +5,21 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["DatalistKeys", "LossTerms", "PseudoLabelSources", "ScanEvents", "ScanKeys", "TrainingEvents", "TrainingStreams"]
+__all__ = [
+    "DatalistKeys",
+    "LossTerms",
+    "PseudoLabelSources",
+    "ScanEvents",
+    "ScanKeys",
+    "TrainingEvents",
+    "TrainingStreams",
+]
 
 
 class StrEnum(str, Enum):
-    """Text under a name, printed as the text. MONAI's enum of this name would import MONAI, enum's needs Python 3.11."""
+    """
+    Text under a name, printed as the text. MONAI's enum of this name would import MONAI, enum's needs Python 3.11.
+    """
 
     def __str__(self) -> str:
         return str(self.value)

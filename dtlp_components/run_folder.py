@@ -17,11 +17,11 @@ class RunFolder:
         output_dir: of the run; a bundle's folder is that of its own run.
     """
 
-    def __init__(self, output_dir: str | os.PathLike) -> None:
+    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
         self.root = Path(output_dir)
 
     @classmethod
-    def of_weights(cls, model_file: str | os.PathLike) -> RunFolder:
+    def of_weights(cls, model_file: str | os.PathLike[str]) -> RunFolder:
         """The run that has weights in its ``models/``."""
         return cls(Path(os.path.abspath(model_file)).parent.parent)
 

@@ -91,7 +91,8 @@ def _write_series(
 @pytest.fixture
 def write_series() -> Callable[..., Path]:
     """
-    Function that writes a CT series, and skips the test without pydicom: ``folder, voxels (columns, rows, slices)``, whole
-    numbers, of 0.75 x 0.5 x ``step`` mm; ``axes``, in the patient's LPS, are those of a row, a column and the slices.
+    Function that writes a CT series, and skips the test without pydicom: ``folder, voxels (columns, rows, slices)``,
+    whole numbers, of 0.75 x 0.5 x ``step`` mm; ``axes``, in the patient's LPS, are those of a row, a column and the
+    slices.
     """
     return _write_series

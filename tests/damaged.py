@@ -32,7 +32,7 @@ class Case(NamedTuple):
     refused: str = ""
     kind: str = "image"
     ending: str = ".nii.gz"
-    both: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    both: dict[str, Any] = {}  # noqa: RUF012  # of a NamedTuple, and never changed
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

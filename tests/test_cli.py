@@ -54,7 +54,8 @@ def test_help_says_a_sentence_on_every_flag(path: tuple[str, ...], command: str,
             heads = [
                 i for i, line in enumerate(lines) if line.startswith((f"  --{name} (", f"  {name.upper()}", "  [NAMES"))
             ]
-            assert heads and lines[heads[0] + 1].startswith("      "), name
+            assert heads, name
+            assert lines[heads[0] + 1].startswith("      "), name
 
 
 @pytest.mark.parametrize(

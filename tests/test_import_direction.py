@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The floors of the house: ground, parts, bundle, tools, door; nothing imports upwards, and no file is in the wrong room."""
+"""
+The floors of the house: ground, parts, bundle, tools, door; nothing imports upwards, and no file is in the wrong room.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dtlp_components"
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
-# Rooms by floor, the lowest first. A module may import what is on a lower floor, and of its own floor its own room only.
+# Rooms by floor, the lowest first. A module may import what is on a lower floor, and of its own floor its own room
+# only.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "files", "keys", "run_folder", "tables", "__version__"}),  # ground
     frozenset({"metrics", "networks", "data"}),  # parts, from here

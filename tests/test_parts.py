@@ -27,7 +27,7 @@ def test_every_public_name_is_one_of_the_package() -> None:
 
 def test_name_that_is_not_public_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'VNett'"):
-        dtlp_components.VNett  # noqa: B018
+        _ = dtlp_components.VNett
 
 
 def test_configuration_finds_a_public_name() -> None:
@@ -50,7 +50,8 @@ print(json.dumps(sorted(sys.modules)))
     result = subprocess.run([sys.executable, "-c", snippet], cwd=ROOT, check=True, capture_output=True, text=True)
     package, one, all_names = (set(json.loads(line)) for line in result.stdout.splitlines()[-3:])
     assert not {"torch", "monai", "dtlp_components.parts"} & package
-    assert one == all_names and "dtlp_components.engines.trainer" in one
+    assert one == all_names
+    assert "dtlp_components.engines.trainer" in one
 
 
 @pytest.mark.slow
@@ -59,7 +60,10 @@ def test_mlflow_reports_to_nobody_unless_told_to(given: str | None, expected: st
     # MLflow is silent by itself under pytest and in CI, which a user is not
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment |= {} if given is None else {"MLFLOW_DISABLE_TELEMETRY": given}
-    snippet = "import monai.bundle, dtlp_components; from mlflow.telemetry.utils import is_telemetry_disabled as f; print(f())"
+    snippet = (
+        "import monai.bundle, dtlp_components; from mlflow.telemetry.utils import is_telemetry_disabled as f; "
+        "print(f())"
+    )
     command = [sys.executable, "-c", snippet]
     result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert result.stdout.split()[-1] == expected

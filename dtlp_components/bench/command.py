@@ -185,7 +185,7 @@ def _measure_training(variants: Mapping[str, TrainingVariant], repeats: int, war
     for i in range(warmup + repeats):
         for name, variant in variants.items():
             iterations[name].append(variant.iterate(seed=i))
-            for layer, seconds in zip(layers[name], layer_seconds[name]):
+            for layer, seconds in zip(layers[name], layer_seconds[name], strict=True):
                 seconds.append(layer.run())
         unit_seconds.append(unit.iterate())
 
@@ -199,7 +199,7 @@ def _measure_training(variants: Mapping[str, TrainingVariant], repeats: int, war
                 "channels_last": layer.channels_last,
                 "flop_per_second": layer.flop / min(seconds[warmup:]),
             }
-            for layer, seconds in zip(layers[name], layer_seconds[name])
+            for layer, seconds in zip(layers[name], layer_seconds[name], strict=True)
         ]
         best: float = max(layer["flop_per_second"] for layer in layer_results)
         kept, flop = iterations[name][warmup:], flops[name]
@@ -217,7 +217,7 @@ def _measure_training(variants: Mapping[str, TrainingVariant], repeats: int, war
     report["unit"] = _row(unit_seconds[warmup:], unit_flop, one_unit, None)
     if "B" in variants:
         # by rounds, in which both saw the same state of the machine
-        pairs = [(a, b) for a, b in zip(iterations["A"][warmup:], iterations["B"][warmup:])]
+        pairs = [(a, b) for a, b in zip(iterations["A"][warmup:], iterations["B"][warmup:], strict=True)]
         both = [key for key in pairs[0][0].streams if key in pairs[0][1].streams]
         report["ratios"] = {
             "iteration": statistics.median(b.total / a.total for a, b in pairs),
@@ -246,14 +246,14 @@ def _row(seconds: list[float], flop: float, unit: float, attainable: float | Non
 
 def _measure_inference(inference: InferenceVariant, repeats: int) -> dict[str, Any]:
     rounds = [inference.round() for _ in range(repeats)]
-    inferer, windows, equal = zip(*rounds)
+    inferer, windows, equal = zip(*rounds, strict=True)
     size = list(inference.image.shape[2:])
     return {
         "size": size,
         "num_windows": len(window_slices(size, inference.patch_size, inference.overlap)),
         "seconds": statistics.median(inferer),
         "windows_seconds": statistics.median(windows),
-        "ratio": statistics.median(a / b for a, b in zip(inferer, windows)),
+        "ratio": statistics.median(a / b for a, b in zip(inferer, windows, strict=True)),
         "equal_labels": min(equal),
         "all_seconds": list(inferer),
         "windows_all_seconds": list(windows),

@@ -64,7 +64,7 @@ def read_inference_config(config_file: str, overrides: Mapping[str, Any], size: 
     known = read_config(file, {})
     parser = read_config(file, {key: value for key, value in overrides.items() if key in known})
     patch_size = network_settings(parser)["patch_size"]
-    if len(size) != 3 or any(side < window for side, window in zip(size, patch_size)):
+    if len(size) != 3 or any(side < window for side, window in zip(size, patch_size, strict=True)):
         raise InputError(
             f"--inference_size: found {list(size)}, expected three sides, none smaller than the patch {patch_size}."
         )

@@ -79,7 +79,7 @@ def synthetic_batch(
 ) -> dict[str, Tensor]:
     """``count`` volumes of :py:func:`synthetic_volume` with seeds from ``seed`` on."""
     volumes = [synthetic_volume(shape, channels, num_classes, seed + i) for i in range(count)]
-    images, labels = zip(*volumes)
+    images, labels = zip(*volumes, strict=True)
     return {Keys.IMAGE: torch.stack(images), Keys.LABEL: torch.stack(labels)}
 
 

@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
+from ..checks.key_table import check_values
 from ..checks.overrides import override_problems
 from ..checks.settings import Settings
 from ..errors import InputError, raise_if_any
@@ -63,7 +64,7 @@ def read_config(config_file: str, overrides: Mapping[str, Any]) -> ConfigParser:
     except (OSError, ValueError) as error:
         raise InputError(f"--config_file {config_file}: {error}") from error
     words = [word for key, value in overrides.items() for word in (f"--{key}", repr(value))]
-    raise_if_any(override_problems(["", "run", "--config_file", config_file, *words]))
+    raise_if_any(override_problems(["", "run", "--config_file", config_file, *words]) + check_values(overrides))
     parser = ConfigParser(config)
     parser.update(dict(overrides))
     raise_if_any(Settings({"patch_size": parser.get_parsed_content("patch_size")}).problems())
@@ -175,7 +176,7 @@ class Iteration:
     loss: float
 
 
-class _Feed(Iterator):
+class _Feed(Iterator[Any]):
     """An endless loader of the batch that it has been given."""
 
     def __init__(self, batch: Any) -> None:
@@ -262,9 +263,7 @@ class TrainingVariant:
         clock.watch_part(trainer, "propagate", PROPAGATION)
         clock.watch_part(teacher, "update", AVERAGE)
 
-        trainer.add_event_handler(
-            TrainingEvents.STREAM_COMPLETED, lambda: clock.give_to(STREAMS[trainer.state.stream])
-        )
+        trainer.add_event_handler(TrainingEvents.STREAM_COMPLETED, lambda: clock.give_to(STREAMS[trainer.state.stream]))
         for source, name in SOURCES.items():
             clock.watch_stream(labeler, source, name, before=TEACHERS_FUSED)
         # the averaged network itself, which the labeler and the trainer both call
@@ -328,4 +327,4 @@ class TrainingVariant:
             waits.append(wait)
             shares.append(wait / (wait + self.iterate(i, *batches).total))
         medians = (statistics.median(values) for values in (seconds, waits[warmup:], shares[warmup:]))
-        return dict(zip(("seconds", "wait", "share"), medians))
+        return dict(zip(("seconds", "wait", "share"), medians, strict=True))

@@ -1,2 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bundles as JSON: rendered, linted, and read back with the weights that were trained. Nothing here trains or segments."""
+"""
+Bundles as JSON: rendered, linted, and read back with the weights that were trained. Nothing here trains or segments.
+"""

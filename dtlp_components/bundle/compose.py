@@ -60,8 +60,8 @@ def compose_overlays(recipe: Recipe, recipes: str | Path = RECIPES) -> dict[str,
     """
     The variants of a bundle by the name of their file: what is merged over a workflow's configuration.
 
-    ``paper`` goes over ``train.json`` and ``published``, of recipes that have it, over every workflow. Ids have to exist in
-    each of them.
+    ``paper`` goes over ``train.json`` and ``published``, of recipes that have it, over every workflow. Ids have to
+    exist in each of them.
     """
     folder = Path(recipes)
     overlays: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -114,7 +114,8 @@ def _comment(workflow: str, recipe: Recipe, config: Mapping[str, Any]) -> list[s
     """What the file is, the command that runs it, and how long that is."""
     run = f"python -m monai.bundle run {LENGTHS[workflow]} --config_file {_folder(recipe)}/configs/{workflow}.json"
     what = {
-        "train": f"Trains on the sections `training` and `unlabeled` of the datalist, {config.get('max_iterations')} iterations",
+        "train": "Trains on the sections `training` and `unlabeled` of the datalist, "
+        f"{config.get('max_iterations')} iterations",
         "evaluate": "Scores a section of the datalist with the trained weights",
         "inference": "Segments scans with the trained weights",
     }[workflow]

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of keys in the documentation, from the table of keys and the base: ``python -m dtlp_components.bundle.key_docs``."""
+"""
+The tables of keys in the documentation, from the table of keys and the base: ``python -m
+dtlp_components.bundle.key_docs``.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def _default(key: Key, config: dict[str, Any]) -> str:
         return "the bundle's"
     if not key.is_value:
         return ""
-    if isinstance(value, dict) and "_target_" in value or isinstance(value, str) and value.startswith(("$", "@")):
+    if (isinstance(value, dict) and "_target_" in value) or (isinstance(value, str) and value.startswith(("$", "@"))):
         return "computed"
     return f"`{json.dumps(value)}`" if key.kind != "weights" else "see there"
 

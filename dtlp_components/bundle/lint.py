@@ -228,7 +228,8 @@ def check_metadata(metadata: dict[str, Any], num_classes: int) -> list[str]:
     labels = pred.get("channel_def", {})
     if list(labels) != [str(i) for i in range(num_classes)] or pred.get("num_channels") != num_classes:
         problems.append(
-            f"`pred` has {pred.get('num_channels')} channels, named {list(labels)}, but there are {num_classes} classes."
+            f"`pred` has {pred.get('num_channels')} channels, named {list(labels)}, but there are {num_classes} "
+            "classes."
         )
     if labels.get("0") != "background" or len({str(name).lower() for name in labels.values()}) != len(labels):
         problems.append(f"label names should differ in lower case, and the first be `background`: {labels}.")

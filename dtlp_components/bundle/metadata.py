@@ -40,8 +40,8 @@ def compose_metadata(recipe: Recipe, config: Mapping[str, Any], recipes: str | P
     derived = {
         "name": recipe.title,
         "task": f"Segmentation of {recipe.structures}",
-        "description": f"Student of DTLP-Net, a V-Net for the segmentation of {recipe.structures}, trained on few labeled "
-        "and many unlabeled scans",
+        "description": f"Student of DTLP-Net, a V-Net for the segmentation of {recipe.structures}, trained on few "
+        "labeled and many unlabeled scans",
         "data_source": recipe.source,
         "image_classes": f"one channel, {recipe.image}{grid}, {recipe.intensity}",
         "label_classes": "one channel: " + ", ".join(f"{value} {name}" for value, name in labels.items()),

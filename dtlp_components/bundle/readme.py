@@ -47,8 +47,9 @@ DEFAULTS = {
 }
 # around what a recipe says of the variant
 PUBLISHED = """Variant `published` is what the compared papers did: {did} Windows every 16 × 16 × 4 voxels, averaged. \
-`--metric_convention genericssl` scores on that grid, in voxels, as they did. It is an overlay, for training, evaluation \
-and inference alike: `--config_file "['$bundle_path/configs/train.json','$bundle_path/configs/published.json']"`.
+`--metric_convention genericssl` scores on that grid, in voxels, as they did. It is an overlay, for training, \
+evaluation and inference alike: \
+`--config_file "['$bundle_path/configs/train.json','$bundle_path/configs/published.json']"`.
 
 {rest}"""
 
@@ -57,8 +58,8 @@ def fill_readme(recipe: Recipe, config: Mapping[str, Any], recipes: str | Path =
     """
     Text of the README.
 
-    Placeholders (``$name``) are literal values at the root of the configuration, texts of the recipe, and what is derived
-    of them here.
+    Placeholders (``$name``) are literal values at the root of the configuration, texts of the recipe, and what is
+    derived of them here.
 
     Args:
         recipe: of the bundle.

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MONAI's command, ``python -m monai.bundle``: printed, then run, in a process of its own or in the place of this one."""
+"""
+MONAI's command, ``python -m monai.bundle``: printed, then run, in a process of its own or in the place of this one.
+"""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ def train_bundle(bundle: str, *words: str) -> None:
     """
     Train a bundle, with MONAI's command, which is printed.
 
-    Every key of the bundle's train.json is a flag: --max_iterations 500 --patch_size "[64,64,48]". `dtlp keys BUNDLE`, and
-    the README of the bundle, list them. --variant paper (or published) adds the bundle's file of that name.
+    Every key of the bundle's train.json is a flag: --max_iterations 500 --patch_size "[64,64,48]". `dtlp keys BUNDLE`,
+    and the README of the bundle, list them. --variant paper (or published) adds the bundle's file of that name.
 
     Args:
         bundle: folder of the bundle, or its name as `dtlp list` shows it.
@@ -40,8 +40,8 @@ def evaluate_bundle(bundle: str, *words: str) -> None:
     """
     Score a trained bundle, with MONAI's command, which is printed.
 
-    Every key of the bundle's evaluate.json is a flag: --output_dir runs/mine --eval_section validation. What was trained
-    as a variant of preprocessing is evaluated as that variant.
+    Every key of the bundle's evaluate.json is a flag: --output_dir runs/mine --eval_section validation. What was
+    trained as a variant of preprocessing is evaluated as that variant.
 
     Args:
         bundle: folder of the bundle, or its name as `dtlp list` shows it.

@@ -19,7 +19,7 @@ from ..keys import PseudoLabelSources as Sources
 __all__ = ["Teachers", "load_teachers", "load_training_networks"]
 
 
-def load_training_networks(parser: ConfigParser, checkpoint: str | os.PathLike) -> tuple[nn.Module, nn.Module]:
+def load_training_networks(parser: ConfigParser, checkpoint: str | os.PathLike[str]) -> tuple[nn.Module, nn.Module]:
     """
     Load a run's weights into the networks of its ``train.json``; both are put in eval mode.
 
@@ -100,14 +100,16 @@ def load_teachers(
     load_training_networks(parser, checkpoint)
     if recorded.get("batch_size_unlabeled") == 0:
         raise InputError(
-            f"{Path(checkpoint).absolute()}: found a training on labeled scans alone, which trains no teachers; expected "
-            "one with --batch_size_unlabeled above 0."
+            f"{Path(checkpoint).absolute()}: found a training on labeled scans alone, which trains no teachers; "
+            "expected one with --batch_size_unlabeled above 0."
         )
     return Teachers(parser.get_parsed_content("pseudo_labeler"))
 
 
 def _recorded_settings(checkpoint: str) -> dict[str, Any]:
-    """What the training recorded beside its weights, as far as the table of keys allows it; empty if it cannot be read."""
+    """
+    What the training recorded beside its weights, as far as the table of keys allows it; empty if it cannot be read.
+    """
     try:
         # mapped: what is asked for is a few bytes of it
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)

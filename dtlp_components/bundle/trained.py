@@ -61,7 +61,8 @@ class TrainedBundle:
             files.append(self.folder / "configs" / "published.json")
             if not files[1].is_file():
                 raise InputError(
-                    f"{files[1]}: no such file, but {self.weights} were trained with it; is this the bundle that was trained?"
+                    f"{files[1]}: no such file, but {self.weights} were trained with it; is this the bundle that was "
+                    "trained?"
                 )
         config: dict[str, Any] = ConfigParser.load_config_files([str(file) for file in files])
         # the bundle's own values are literals in train.json alone; the others ask the record, which is not packed

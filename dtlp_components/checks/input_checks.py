@@ -30,6 +30,8 @@ class InputChecks:
     Args:
         labeled: items ``{"image": path, "label": path}`` to train on, or to evaluate; must not be empty.
         settings: values of the keys.
+        network: what is trained; the configuration makes it for this argument, so that a network that its parts refuse
+            is told of before the scans are read.
         unlabeled: items ``{"image": path}``.
         validation: items like `labeled`.
         require_labels: whether items of `labeled` and `validation` must have a label.
@@ -56,6 +58,7 @@ class InputChecks:
         *,
         labeled: Sequence[Mapping[str, str]],
         settings: Settings,
+        network: object = None,
         unlabeled: Sequence[Mapping[str, str]] = (),
         validation: Sequence[Mapping[str, str]] = (),
         require_labels: bool = True,
@@ -70,7 +73,7 @@ class InputChecks:
         input: str | None = None,
     ) -> None:
         self.labeled, self.unlabeled, self.validation = labeled, unlabeled, validation
-        self.settings = settings
+        self.settings, self.network = settings, network
         self.require_labels, self.needs_published_box, self.read_volumes = (
             require_labels,
             needs_published_box,

@@ -19,8 +19,8 @@ def empty_problem(section: str, datalist: str | None, studies_dir: str | None) -
     """The sentence on a section without items, which come from a datalist or from the studies of MONAI Label."""
     if studies_dir is not None:
         return (
-            f"MONAI Label has no study to train on in {studies_dir}; expected at least one with a submitted (final) label "
-            "that is not set aside for validation."
+            f"MONAI Label has no study to train on in {studies_dir}; expected at least one with a submitted (final) "
+            "label that is not set aside for validation."
         )
     sizes = {} if datalist is None else section_sizes(datalist)
     there = ", ".join(f"{name} ({count})" for name, count in sizes.items())
@@ -41,9 +41,9 @@ def box_problems(items: Items) -> Iterator[str]:
     for item in items:
         if Keys.PUBLISHED_BOX not in item:
             yield (
-                f"{item[Keys.IMAGE]}: its item has no `{Keys.PUBLISHED_BOX}`, which the overlay published.json crops to. "
-                "For a prepared data set, run `prepare` again; a new scan cannot have one: leave the overlay out, with a "
-                "model that was trained without it."
+                f"{item[Keys.IMAGE]}: its item has no `{Keys.PUBLISHED_BOX}`, which the overlay published.json crops "
+                "to. For a prepared data set, run `prepare` again; a new scan cannot have one: leave the overlay out, "
+                "with a model that was trained without it."
             )
 
 

@@ -20,8 +20,8 @@ def output_problems(prediction_dir: str, images: Sequence[str], input: str | Non
     Args:
         prediction_dir: the folder.
         images: paths of the scans to segment.
-        input: what :py:func:`dtlp_components.find_images` was given; with it, label maps of other scans that an earlier run
-            has left under the same names are not overwritten.
+        input: what :py:func:`dtlp_components.find_images` was given; with it, label maps of other scans that an earlier
+            run has left under the same names are not overwritten.
     """
     place = os.path.abspath(prediction_dir)
     try:
@@ -46,6 +46,6 @@ def _overwriting_problems(place: Path, images: Sequence[str], names: PredictionN
         name = os.path.basename(row["label_map"])
         if name in scans and scans[name] != row["scan"] and (place / name).is_file():
             yield (
-                f"{place / name}: is the label map of {row['scan']} (says {TABLE} there), and would be replaced by that of "
-                f"{scans[name]}; expected another --prediction_dir, or that file moved away."
+                f"{place / name}: is the label map of {row['scan']} (says {TABLE} there), and would be replaced by "
+                f"that of {scans[name]}; expected another --prediction_dir, or that file moved away."
             )

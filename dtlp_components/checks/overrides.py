@@ -27,8 +27,8 @@ IN_OVERLAYS = {"preset": ("paper", "paper.json"), "preprocessing_variant": ("pub
 
 def override_problems(arguments: Sequence[str]) -> list[str]:
     """
-    One sentence per key of a ``monai.bundle run`` command line that its configuration does not have, that only an overlay
-    can set, or whose value is not of its kind.
+    One sentence per key of a ``monai.bundle run`` command line that its configuration does not have, that only an
+    overlay can set, or whose value is not of its kind.
     """
     given = _parse_run_command(arguments)
     args_file = given.get("args_file")

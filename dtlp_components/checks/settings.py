@@ -75,8 +75,8 @@ def patch_size_problems(sides: Sequence[int], norm: str) -> Iterator[str]:
         yield f"--patch_size: expected multiples of {DIVISOR}, got {list(sides)}; nearest: [{nearest}]."
     elif all(side == DIVISOR for side in sides):
         yield (
-            f"--patch_size: expected at least one side of {2 * DIVISOR} or more, got {list(sides)}, which leaves one voxel "
-            "at the deepest stage, too few to normalize."
+            f"--patch_size: expected at least one side of {2 * DIVISOR} or more, got {list(sides)}, which leaves one "
+            "voxel at the deepest stage, too few to normalize."
         )
     elif norm == "instance" and has_two_voxels(sides):
         larger = [2 * DIVISOR if side == DIVISOR else side for side in sides]

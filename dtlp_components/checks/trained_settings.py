@@ -40,8 +40,8 @@ def read_record(file: Path) -> dict[str, Any]:
     for name, value in record.items():
         if name not in known:
             raise InputError(
-                f"{file}: expected settings of a training ({', '.join(known)}), got the key {name!r}; the file is damaged "
-                "or was not written by a training."
+                f"{file}: expected settings of a training ({', '.join(known)}), got the key {name!r}; the file is "
+                "damaged or was not written by a training."
             )
         if not table[name].accepts(value):
             raise InputError(f"{file}: {name}: expected {table[name].expected}, got {str(value)[:80]!r}.")
@@ -59,8 +59,8 @@ class TrainedSettings:
 
         "features": "$@trained('features', 32)"
 
-    is what the record beside the weights says, and 32, the bundle's own, if it says nothing. A value on the command line
-    takes the place of the expression; one that contradicts the record is refused by :py:class:`InputChecks`.
+    is what the record beside the weights says, and 32, the bundle's own, if it says nothing. A value on the command
+    line takes the place of the expression; one that contradicts the record is refused by :py:class:`InputChecks`.
 
     Args:
         model_file: weights in a run's ``models/``.

@@ -71,8 +71,6 @@ def read_command(command: str | Callable[..., Any]) -> Command:
 
 
 def _signature(arguments: ast.arguments) -> inspect.Signature:
-    Kind = inspect._ParameterKind
-
     def parameter(arg: ast.arg, kind: inspect._ParameterKind, default: ast.expr | None = None) -> inspect.Parameter:
         return inspect.Parameter(
             arg.arg,
@@ -84,14 +82,15 @@ def _signature(arguments: ast.arguments) -> inspect.Signature:
     positional = [*arguments.posonlyargs, *arguments.args]
     without = [None] * (len(positional) - len(arguments.defaults))
     found = [
-        parameter(arg, Kind.POSITIONAL_OR_KEYWORD, default)
-        for arg, default in zip(positional, [*without, *arguments.defaults])
+        parameter(arg, inspect.Parameter.POSITIONAL_OR_KEYWORD, default)
+        for arg, default in zip(positional, [*without, *arguments.defaults], strict=True)
     ]
     if arguments.vararg:
-        found.append(parameter(arguments.vararg, Kind.VAR_POSITIONAL))
+        found.append(parameter(arguments.vararg, inspect.Parameter.VAR_POSITIONAL))
     found += [
-        parameter(arg, Kind.KEYWORD_ONLY, default) for arg, default in zip(arguments.kwonlyargs, arguments.kw_defaults)
+        parameter(arg, inspect.Parameter.KEYWORD_ONLY, default)
+        for arg, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     ]
     if arguments.kwarg:
-        found.append(parameter(arguments.kwarg, Kind.VAR_KEYWORD))
+        found.append(parameter(arguments.kwarg, inspect.Parameter.VAR_KEYWORD))
     return inspect.Signature(found)

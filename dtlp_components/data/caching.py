@@ -46,7 +46,7 @@ def _describe(thing: Any, around: tuple[int, ...]) -> Any:
     if id(thing) in around:
         raise ValueError(f"{type(thing).__name__} contains itself and cannot be described.")
     inside = functools.partial(_describe, around=(*around, id(thing)))
-    if thing is None or isinstance(thing, (bool, int, float, str)) and not isinstance(thing, enum.Enum):
+    if thing is None or (isinstance(thing, (bool, int, float, str)) and not isinstance(thing, enum.Enum)):
         return thing
     if isinstance(thing, (np.ndarray, torch.Tensor)):
         values = np.ascontiguousarray(thing)
@@ -69,11 +69,11 @@ class ScanCache(CacheDataset):
     """
     MONAI's cache of preprocessed scans in memory, with a second one on disk that outlives the run.
 
-    MONAI's own cache on disk (``PersistentDataset``) is named by the classes of the transforms, not by what they are set
-    to, and by the names of the files, not by what they hold: another spacing or a corrected label would go unnoticed.
-    Here, a file is named by a hash of the scan's item, of size and time of change of every file that it names, of the
-    transforms with all that they are set to, and of the versions of the packages that do the work. Nothing is ever
-    deleted; the folder may be, at any time.
+    MONAI's own cache on disk (``PersistentDataset``) is named by the classes of the transforms, not by what they are
+    set to, and by the names of the files, not by what they hold: another spacing or a corrected label would go
+    unnoticed. Here, a file is named by a hash of the scan's item, of size and time of change of every file that it
+    names, of the transforms with all that they are set to, and of the versions of the packages that do the work.
+    Nothing is ever deleted; the folder may be, at any time.
 
     A file holds tensors, their affine and the name of the scan, and is loaded with ``weights_only=True``. What a scan
     went through is not in it, so a cached scan cannot be taken back to its own grid.
@@ -95,7 +95,7 @@ class ScanCache(CacheDataset):
         data: Sequence[Mapping[str, Any]],
         transform: Compose,
         cache_rate: float = 1.0,
-        cache_dir: str | os.PathLike | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         num_workers: int | None = 1,
         progress: bool = True,
     ) -> None:

@@ -36,9 +36,9 @@ def load_datalist(
         hint: added to the message when the file does not exist, e.g. the command that prepares the data.
 
     Returns:
-        One dict per item with ``image``, ``label`` if the item has one, ``domain`` and ``published_box`` likewise. Paths
-        are absolute and need not exist. Empty if the file has no such section. Items of ``unlabeled`` never have a
-        label, even if the file names one: nobody may open it by mistake.
+        One dict per item with ``image``, ``label`` if the item has one, ``domain`` and ``published_box`` likewise.
+        Paths are absolute and need not exist. Empty if the file has no such section. Items of ``unlabeled`` never have
+        a label, even if the file names one: nobody may open it by mistake.
 
     Raises:
         InputError: if the file is missing, is not JSON or is not of the form above, or `limit` is no count.
@@ -74,7 +74,8 @@ def _read(path: str, hint: str) -> Any:
     if not os.path.exists(path):
         how = f" To prepare it: {hint}" if hint else ""
         raise InputError(
-            f"datalist not found: {os.path.abspath(path)}. If it is elsewhere: --dataset_dir DIR or --datalist FILE.{how}"
+            f"datalist not found: {os.path.abspath(path)}. If it is elsewhere: --dataset_dir DIR or --datalist "
+            f"FILE.{how}"
         )
     return read_json(os.path.abspath(path), "a datalist")
 

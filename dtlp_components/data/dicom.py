@@ -64,8 +64,8 @@ def folders_below(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
 def unreadable(path: str | Path, error: OSError) -> InputError:
     """What to raise for a file or folder that cannot be read."""
     return InputError(
-        f"{path}: cannot be read ({error.strerror}), so that scans may be missing; expected files and folders that are there "
-        "and may be read. Mend it, or move it away."
+        f"{path}: cannot be read ({error.strerror}), so that scans may be missing; expected files and folders that are "
+        "there and may be read. Mend it, or move it away."
     )
 
 
@@ -88,8 +88,8 @@ def series_among(folders: Iterable[tuple[Path, list[str]]]) -> list[Path]:
     Those of the folders, given with the names of their files, that hold a slice, sorted; each is one scan. A slice is a
     DICOM file that is no DICOM Segmentation.
 
-    Of each such folder one file's first lines are read, up to the number of its series; a warning names two folders with
-    slices of one series.
+    Of each such folder one file's first lines are read, up to the number of its series; a warning names two folders
+    with slices of one series.
 
     Raises:
         InputError: if a file without ending cannot be read, which may be a slice or a link to a folder that is gone.
@@ -112,8 +112,8 @@ def series_among(folders: Iterable[tuple[Path, list[str]]]) -> list[Path]:
             if (other := by_series.setdefault(series, place) if series else place) != place:
                 # phases may share a number, so that this need not be wrong
                 logging.getLogger("dtlp").warning(
-                    f"{place} holds slices of the series that {other} holds too ({series}): taken for two scans. If they "
-                    "are parts of one volume, put them into one folder; if they are copies, take one away."
+                    f"{place} holds slices of the series that {other} holds too ({series}): taken for two scans. If "
+                    "they are parts of one volume, put them into one folder; if they are copies, take one away."
                 )
             break
         else:
@@ -137,7 +137,7 @@ def _identity(file: Path) -> tuple[str, str]:
                 specific_tags=[_SOP_CLASS_UID, _SERIES_INSTANCE_UID],
             )
             return str(header.get("SOPClassUID") or ""), str(header.get("SeriesInstanceUID") or "")
-    except Exception:  # noqa: BLE001 - readers raise whatever the damage happens to trigger; whoever reads it all says so
+    except Exception:  # readers raise whatever the damage triggers; whoever reads it all says so
         return "", ""
 
 
@@ -146,7 +146,8 @@ def series_files(folder: Path) -> list[Path]:
     Files to read as slices, sorted by name.
 
     These are the DICOM files and those that end like one of them, so that a slice that is damaged beyond recognition is
-    met and not skipped; DICOM Segmentations and what else lies beside the slices (a NIfTI file, a note) are passed over.
+    met and not skipped; DICOM Segmentations and what else lies beside the slices (a NIfTI file, a note) are passed
+    over.
     """
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
     files = [file for file in files if file.name.upper() != "DICOMDIR"]
@@ -175,11 +176,12 @@ def series_problems(folder: Path) -> list[str]:
     for file in series_files(folder):
         try:
             slices.append((file.name, pydicom.dcmread(file, stop_before_pixels=True)))
-        except Exception as e:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
+        except Exception as e:  # readers raise whatever the damage happens to trigger
             return [f"{file}: damaged or no DICOM file ({type(e).__name__}: {first_line(e)})."]
     if len(slices) < 2:
         return [
-            f"{folder}: found {'one' if slices else 'no'} DICOM file, expected a series of slices; dcm2niix converts multi-frame files to NIfTI."
+            f"{folder}: found {'one' if slices else 'no'} DICOM file, expected a series of slices; dcm2niix converts "
+            "multi-frame files to NIfTI."
         ]
     needed = (
         *("SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
@@ -212,16 +214,17 @@ def series_problems(folder: Path) -> list[str]:
     if gaps:
         return [
             f"{folder}: found {abs(steps[i]):.3g} mm from {names[i]} to {names[i + 1]} and {usual:.3g} mm elsewhere, "
-            "expected one distance: a slice is missing, or the spacing varies. Export the series again, or convert it with "
-            "dcm2niix."
+            "expected one distance: a slice is missing, or the spacing varies. Export the series again, or convert it "
+            "with dcm2niix."
             for i in gaps
         ]
     # a tilted gantry moves every slice sideways by the same; readers make one affine from the first and the last
     usual_move = np.median(moves, axis=0)
     aside = np.linalg.norm(moves - usual_move, axis=1) > _STEP_TOLERANCE * usual
     return [
-        f"{folder}: found a move by {_vector(moves[i])} mm from {names[i]} to {names[i + 1]} and by {_vector(usual_move)} mm "
-        "elsewhere, expected one direction: slices are displaced sideways, or belong to two series. Export the series again."
+        f"{folder}: found a move by {_vector(moves[i])} mm from {names[i]} to {names[i + 1]} and by "
+        f"{_vector(usual_move)} mm elsewhere, expected one direction: slices are displaced sideways, or belong "
+        "to two series. Export the series again."
         for i in np.flatnonzero(aside)
     ]
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 __all__ = ["EndlessDataLoader", "RandomDraws"]
 
 
-class RandomDraws(Dataset):
+class RandomDraws(Dataset[Any]):
     """
     Draw ``i`` of an endless sequence: a case of a shuffled order, randomly transformed.
 
@@ -29,7 +29,7 @@ class RandomDraws(Dataset):
         seed: of order and transforms.
     """
 
-    def __init__(self, dataset: Sequence[Any], transform: Callable, seed: int = 0) -> None:
+    def __init__(self, dataset: Sequence[Any], transform: Callable[[Any], Any], seed: int = 0) -> None:
         self.dataset, self.transform, self.seed = dataset, transform, seed
 
     def __getitem__(self, draw: int) -> Any:
@@ -58,7 +58,7 @@ class _CountFrom(Sampler[int]):
             draw += 1
 
 
-class EndlessDataLoader(DataLoader):
+class EndlessDataLoader(DataLoader[Any]):
     """
     Batches of random draws without an end; a data set smaller than a batch is drawn from more than once.
 
@@ -74,7 +74,12 @@ class EndlessDataLoader(DataLoader):
     """
 
     def __init__(
-        self, dataset: Sequence[Any], transform: Callable, batch_size: int, seed: int = 0, num_workers: int = 0
+        self,
+        dataset: Sequence[Any],
+        transform: Callable[[Any], Any],
+        batch_size: int,
+        seed: int = 0,
+        num_workers: int = 0,
     ) -> None:
         if len(dataset) == 0 or batch_size < 1:
             raise ValueError(f"nothing to draw: {len(dataset)} cases, batch size {batch_size}.")
@@ -92,5 +97,6 @@ class EndlessDataLoader(DataLoader):
 
     def start_at(self, iteration: int) -> None:
         """Let the next iterator begin with the batch of ``iteration`` (from 0)."""
-        assert isinstance(self.sampler, _CountFrom) and self.batch_size is not None
+        assert isinstance(self.sampler, _CountFrom)
+        assert self.batch_size is not None
         self.sampler.start = iteration * self.batch_size

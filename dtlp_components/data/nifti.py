@@ -33,8 +33,8 @@ def nifti_files(folder: str | Path) -> list[Path]:
     """
     The folder's own NIfTI files (``.nii``, ``.nii.gz``, in small or capital letters), sorted; empty if there is none.
 
-    Hidden files are skipped: macOS leaves ``._*`` with the same endings on shared disks, and a program that was stopped a
-    file that is half written. A link to nothing is listed, so that whoever reads it says so.
+    Hidden files are skipped: macOS leaves ``._*`` with the same endings on shared disks, and a program that was stopped
+    a file that is half written. A link to nothing is listed, so that whoever reads it says so.
 
     Raises:
         InputError: if the folder cannot be read.
@@ -97,13 +97,13 @@ def _header_problems(path: str) -> Iterator[str]:
         yield f"{path}: expected real numbers, got complex ones ({kind}); save their magnitude."
     if (unit := int(raw["xyzt_units"]) & 7) in _UNITS:
         yield (
-            f"{path}: expected mm, got {_UNITS[unit]} (xyzt_units of its header); convert it, or correct the unit if its "
-            "numbers are mm already."
+            f"{path}: expected mm, got {_UNITS[unit]} (xyzt_units of its header); convert it, or correct the unit if "
+            "its numbers are mm already."
         )
     if raw["sform_code"] > 0 and not any(raw[row].any() for row in ("srow_x", "srow_y", "srow_z")):
         yield (
-            f"{path}: expected an affine in its sform, got zeros alone (sform_code {int(raw['sform_code'])}); write the "
-            "affine into its header, or sform_code 0 if the qform is right."
+            f"{path}: expected an affine in its sform, got zeros alone (sform_code {int(raw['sform_code'])}); write "
+            "the affine into its header, or sform_code 0 if the qform is right."
         )
     else:
         yield from _geometry_problems(path, np.asarray(raw["pixdim"][1:4], float), header.get_best_affine())

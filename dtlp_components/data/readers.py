@@ -64,8 +64,8 @@ def load_volume(path: str) -> tuple[np.ndarray, np.ndarray]:
         path: a NIfTI file, or a folder with one DICOM series.
 
     Returns:
-        Voxels ``(x, y, z)`` as stored, or more axes (:py:func:`load_nifti`), and the affine ``(4, 4)``, voxel index to mm
-        in RAS: what :py:class:`ScanReader` gives to MONAI.
+        Voxels ``(x, y, z)`` as stored, or more axes (:py:func:`load_nifti`), and the affine ``(4, 4)``, voxel index to
+        mm in RAS: what :py:class:`ScanReader` gives to MONAI.
     """
     if not os.path.isdir(path):
         return load_nifti(path)
@@ -77,9 +77,9 @@ class ScanReader(ImageReader):
     """
     For MONAI's ``LoadImaged``: a folder is read as one DICOM series with pydicom, a file as NIfTI with nibabel.
 
-    Left to itself, MONAI takes ITK for a folder wherever that is installed, which splits a series whose slices differ in
-    date or thickness and reads the first part; and its pydicom reader stumbles over folders and other files beside the
-    slices. The affine is to RAS in mm. What neither can read is left to MONAI's other readers.
+    Left to itself, MONAI takes ITK for a folder wherever that is installed, which splits a series whose slices differ
+    in date or thickness and reads the first part; and its pydicom reader stumbles over folders and other files beside
+    the slices. The affine is to RAS in mm. What neither can read is left to MONAI's other readers.
 
     Raises:
         OptionalImportError: when a folder is read, if pydicom is missing.
@@ -94,8 +94,8 @@ class ScanReader(ImageReader):
         self._reader: ImageReader = _SeriesReader() if is_series else NibabelReader(squeeze_non_spatial_dims=True)
         return self._reader.read(data, **kwargs)
 
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
-        data: tuple[np.ndarray, dict] = self._reader.get_data(img)
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        data: tuple[np.ndarray, dict[str, Any]] = self._reader.get_data(img)
         return data
 
 
@@ -106,7 +106,8 @@ class _SeriesReader(PydicomReader):
         (folder,) = ensure_tuple(data)
         slices = super().read([str(file) for file in series_files(Path(folder))], **kwargs)
         for header in slices:
-            # MONAI loses numbers of more than 16 characters, which DICOM forbids and scanners write, and puts the identity
+            # MONAI loses numbers of more than 16 characters, which DICOM forbids and scanners write, and puts the
+            # identity
             for tag in ("ImageOrientationPatient", "ImagePositionPatient"):
                 header[tag].value = [format_number_as_ds(float(number)) for number in header[tag].value]
         # what MONAI notes when it has read a folder by itself

@@ -24,16 +24,16 @@ NAMED = 3  # of the files that are not read
 
 def find_images(path: str) -> list[dict[str, str]]:
     """
-    List the scans to segment at `path`: a NIfTI file, or a folder with NIfTI files (its own, not those of its subfolders,
-    which a warning names), DICOM series (in it and below it, at any depth; every folder with DICOM files is one scan), or
-    both.
+    List the scans to segment at `path`: a NIfTI file, or a folder with NIfTI files (its own, not those of its
+    subfolders, which a warning names), DICOM series (in it and below it, at any depth; every folder with DICOM files is
+    one scan), or both.
 
     Returns:
         One ``{"image": absolute path}`` per scan, NIfTI files first, each kind sorted by path.
 
     Raises:
-        InputError: if there is no such path, nothing to segment there, something there cannot be read, or two scans would
-            have one name (:py:class:`PredictionNames`).
+        InputError: if there is no such path, nothing to segment there, something there cannot be read, or two scans
+            would have one name (:py:class:`PredictionNames`).
     """
     root = Path(os.path.abspath(path))
     if root.is_file() and is_dicom(root) and not is_nifti(root.name):
@@ -48,8 +48,8 @@ def find_images(path: str) -> list[dict[str, str]]:
         raise InputError(f"{root}: no such file or folder; expected a NIfTI image, a DICOM series or a folder of them.")
     if not images:
         raise InputError(
-            f"{root}: no NIfTI image found; expected files that end in {' or '.join(NIFTI_SUFFIXES)}, or folders with DICOM "
-            "slices."
+            f"{root}: no NIfTI image found; expected files that end in {' or '.join(NIFTI_SUFFIXES)}, or folders with "
+            "DICOM slices."
         )
     names: dict[str, Path] = {}
     for image in images:
@@ -72,12 +72,12 @@ def _warn_of_nifti_below(root: Path, folders: Iterable[tuple[Path, list[str]]]) 
     if below:
         listed = ", ".join(sorted(below)[:NAMED]) + (", …" if len(below) > NAMED else "")
         logging.getLogger("dtlp").warning(
-            f"{root}: NIfTI files of folders below it are not read, only its own; found {len(below)}: {listed}. To segment "
-            "them, give their folders one by one."
+            f"{root}: NIfTI files of folders below it are not read, only its own; found {len(below)}: {listed}. To "
+            "segment them, give their folders one by one."
         )
 
 
-class ScanDataset(Dataset):
+class ScanDataset(Dataset[Any]):
     """
     Preprocessed scans, and what is wrong with those that cannot be.
 

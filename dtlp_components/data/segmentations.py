@@ -50,8 +50,10 @@ TABLE = "segmentations.csv"
 LABEL_MAP_ENDING = "_seg.nii.gz"
 
 
-def read_table(prediction_dir: str | os.PathLike) -> list[dict[str, str]]:
-    """Rows of the table that an earlier run left in a folder, with ``scan`` and ``label_map``; none if there is no table."""
+def read_table(prediction_dir: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """
+    Rows of the table that an earlier run left in a folder, with ``scan`` and ``label_map``; none if there is no table.
+    """
     try:
         with open(Path(prediction_dir, TABLE), encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, restval=""))
@@ -60,6 +62,6 @@ def read_table(prediction_dir: str | os.PathLike) -> list[dict[str, str]]:
     return [row for row in rows if row.get("scan") and row.get("label_map")]
 
 
-def printable(path: str | os.PathLike) -> str:
+def printable(path: str | os.PathLike[str]) -> str:
     """A path as text that every file and terminal takes: bytes that are no UTF-8 become ``\\xfc``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is in a file or a DICOM series, and whether it can be used: the one judge of an image, a label and a pair."""
 
-# Every command asks here: `new`, `prepare`, the checks before training and evaluation, `segment` and `export`. A command that
-# knows a way out (`--frame`, `--num_classes`) appends it to the sentence; the verdict is the same.
+# Every command asks here: `new`, `prepare`, the checks before training and evaluation, `segment` and `export`. A
+# command that knows a way out (`--frame`, `--num_classes`) appends it to the sentence; the verdict is the same.
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Volume:
         integer: whether every voxel is a whole number.
         minimum: 0 if it is not finite.
         maximum: 0 if it is not finite.
-        values: distinct values of a label, if there are some that no label may have (below 0, fractions) these alone, and
-            the lowest 256 at most; ``None`` for an image, and if it is not finite.
+        values: distinct values of a label, if there are some that no label may have (below 0, fractions) these alone,
+            and the lowest 256 at most; ``None`` for an image, and if it is not finite.
     """
 
     shape: list[int]
@@ -68,8 +68,8 @@ class Volume:
 
 def scan_problems(path: str) -> list[str]:
     """
-    What is wrong with one scan, a file or a folder with a DICOM series, which is read to its last byte; none if it can be
-    segmented.
+    What is wrong with one scan, a file or a folder with a DICOM series, which is read to its last byte; none if it can
+    be segmented.
     """
     found, problems = read_volume(path)
     return problems if found is None else list(image_problems(path, found[1]))
@@ -110,7 +110,7 @@ def read_frames(path: str) -> tuple[tuple[np.ndarray, np.ndarray] | None, list[s
         else:
             problems = [f"{path}: expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}) or a folder with a DICOM series."]
         return (None, problems) if problems else (load_volume(path), [])
-    except Exception as error:  # noqa: BLE001 - readers raise whatever the damage happens to trigger
+    except Exception as error:  # readers raise whatever the damage happens to trigger
         return None, [f"{path}: truncated, damaged or no image ({type(error).__name__}: {first_line(error)})."]
 
 
@@ -181,8 +181,8 @@ def pair_problems(image_path: str, image: Volume, label_path: str, label: Volume
     distance = grid_distance(image.shape, np.asarray(image.affine), np.asarray(label.affine))
     if not distance <= MAX_DISTANCE:  # so that NaN is a difference
         yield (
-            f"{label_path}: its affine differs from that of its image {image_path}: their corners are up to {distance:.3g} "
-            f"voxels apart (allowed: {MAX_DISTANCE:g}), so the two are not on one grid."
+            f"{label_path}: its affine differs from that of its image {image_path}: their corners are up to "
+            f"{distance:.3g} voxels apart (allowed: {MAX_DISTANCE:g}), so the two are not on one grid."
         )
 
 

@@ -48,7 +48,8 @@ def _draw_split(images: Iterable[str], seed: int, percent: int) -> _Split:
             f"dataset.json lists {len(cases)} cases, expected at least 4: one for each section of a datalist."
         )
     num_validation, num_testing = (10, 50) if len(cases) >= 200 else (max(1, len(cases) // 20), max(1, len(cases) // 4))
-    # RandomState, not default_rng: NumPy promises that its draws never change, and a split has to outlive a NumPy version
+    # RandomState, not default_rng: NumPy promises that its draws never change, and a split has to outlive a NumPy
+    # version
     drawn = [cases[i] for i in np.random.RandomState(seed).permutation(len(cases))]
     num_training = len(cases) - num_validation - num_testing
     num_labeled = max(1, round(num_training * percent / 100))
@@ -98,10 +99,10 @@ def prepare_hippocampus(
     """
     Check the Decathlon's hippocampus scans, put them into ``output`` and write their datalists.
 
-    The split is drawn over the cases ``dataset.json`` lists, whether their files are there or not, so that an incomplete
-    download never moves the others: 10 validation and 50 testing cases of 200 or more, a twentieth and a quarter of
-    fewer (at least one each); of the rest ``percent`` are labeled (rounded, at least one). Cases without an image or a
-    label file are named and left out. Scans are hard-linked or copied, never converted. Writes
+    The split is drawn over the cases ``dataset.json`` lists, whether their files are there or not, so that an
+    incomplete download never moves the others: 10 validation and 50 testing cases of 200 or more, a twentieth and a
+    quarter of fewer (at least one each); of the rest ``percent`` are labeled (rounded, at least one). Cases without an
+    image or a label file are named and left out. Scans are hard-linked or copied, never converted. Writes
     ``datalist_<percent>.json``, ``datalist_100.json`` (every training case labeled) and ``manifest.json`` (shape,
     spacing, label counts and checksums of every case). A second run changes nothing.
 

@@ -40,7 +40,7 @@ def _read_h5(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return image, label, _H5_AFFINE
 
 
-def _nrrd_affine(path: Path, header: dict) -> np.ndarray:
+def _nrrd_affine(path: Path, header: dict[str, Any]) -> np.ndarray:
     """Voxel index to mm in RAS, ``(4, 4)``, of a three-dimensional nrrd header."""
     # the short forms come first in the format's definition; each letter says where an axis points
     space = str(header.get("space", "left-posterior-superior")).lower()
@@ -50,14 +50,14 @@ def _nrrd_affine(path: Path, header: dict) -> np.ndarray:
     if directions is None and "spacings" in header:
         directions = np.diag(header["spacings"])
     directions = np.asarray(directions if directions is not None else [], dtype=float)
-    if len(sides) != 3 or any(side not in signs for side, signs in zip(sides, to_ras)):
+    if len(sides) != 3 or any(side not in signs for side, signs in zip(sides, to_ras, strict=True)):
         raise InputError(f"{path}: found the space {space!r}, expected one like left-posterior-superior.")
     if directions.shape != (3, 3) or not np.isfinite(directions).all() or np.linalg.det(directions) == 0:
         raise InputError(f"{path}: found the space directions {directions.tolist()}, expected three vectors in mm.")
     affine = np.eye(4)
     affine[:3, :3] = directions.T  # nrrd has one row for each array axis, an affine one column
     affine[:3, 3] = np.asarray(header.get("space origin", (0.0, 0.0, 0.0)), dtype=float)
-    return np.diag([signs[side] for side, signs in zip(sides, to_ras)] + [1.0]) @ affine
+    return np.diag([signs[side] for side, signs in zip(sides, to_ras, strict=True)] + [1.0]) @ affine
 
 
 def _read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

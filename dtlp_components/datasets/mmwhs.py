@@ -39,7 +39,9 @@ def _to_classes(label: Path, voxels: np.ndarray, raw_values: Mapping[str, int]) 
     classes = np.array([raw_values.get(f"{value:g}", 0) for value in found], dtype=np.uint8)
     if not classes.any():
         raise InputError(f"{label}: found the values {found[:10].tolist()}, expected some of {', '.join(raw_values)}.")
-    dropped = {f"{value:g}": int(n) for value, n, c in zip(found, counts, classes) if c == 0 and value != 0}
+    dropped = {
+        f"{value:g}": int(n) for value, n, c in zip(found, counts, classes, strict=True) if c == 0 and value != 0
+    }
     return classes[inverse].reshape(voxels.shape), dropped
 
 
@@ -66,9 +68,12 @@ def _published_box(
         lps = lps.copy()  # else a view of the label
         lps[:4] = lps[:, -10:-1] = lps[:, :, :4] = 0
     # 4 after the last voxel, but this end is excluded: the published slices end so
-    box = [(max(first - 4, 0), min(last + 4, size)) for size, (first, last) in zip(lps.shape, label_extent(label, lps))]
+    box = [
+        (max(first - 4, 0), min(last + 4, size))
+        for size, (first, last) in zip(lps.shape, label_extent(label, lps), strict=True)
+    ]
     stored = []
-    for size, (axis, direction) in zip(classes.shape, to_lps):
+    for size, (axis, direction) in zip(classes.shape, to_lps, strict=True):
         start, end = box[int(axis)]
         stored.append([start, end] if direction > 0 else [size - end, size - start])
     return stored

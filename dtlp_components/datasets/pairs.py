@@ -125,7 +125,8 @@ def load_pair(image: Path, label: Path, num_axes: int = 3) -> tuple[np.ndarray, 
     """
     (stored, found), (label_stored, label_found) = (read_frames(str(path)) for path in (image, label))
     _refuse([*found, *label_found])
-    assert stored is not None and label_stored is not None  # else there is a problem
+    assert stored is not None
+    assert label_stored is not None
     (voxels, affine), (label_voxels, label_affine) = stored, label_stored
     if voxels.ndim != num_axes:
         raise InputError(f"{image}: found shape {list(voxels.shape)}, expected {num_axes} axes.")
@@ -152,7 +153,7 @@ def count_labels(label: Path, voxels: np.ndarray, names: Mapping[str, str]) -> d
     values, counts = np.unique(voxels, return_counts=True)
     classes = sorted(int(value) for value in names)
     _refuse(value_problems(str(label), values.tolist(), classes))
-    counted = {int(value): int(count) for value, count in zip(values, counts)}
+    counted = {int(value): int(count) for value, count in zip(values, counts, strict=True)}
     return {str(value): counted.get(value, 0) for value in classes}
 
 
@@ -190,12 +191,13 @@ def describe_pair(
         with ``find_box``, ``published_box``.
 
     Raises:
-        InputError: if a file cannot be used (:py:mod:`dtlp_components.data.volumes`), or the two differ in shape or affine,
-            or the label has other values.
+        InputError: if a file cannot be used (:py:mod:`dtlp_components.data.volumes`), or the two differ in shape or
+            affine, or the label has other values.
     """
     (stored, found), (label_stored, label_found) = read_volume(str(image)), read_volume(str(label), is_label=True)
     _refuse([*found, *label_found])
-    assert stored is not None and label_stored is not None  # else there is a problem
+    assert stored is not None
+    assert label_stored is not None
     (voxels, described), (label_voxels, label_described) = stored, label_stored
     _judge(str(image), described, str(label), label_described, [int(value) for value in names])
     affine = np.asarray(described.affine)
@@ -225,7 +227,9 @@ def describe_converted(
         return describe_pair(image, label, names, find_box)
 
 
-def place_pair(image: Path, label: Path, output: Path, item: Mapping[str, str], names: Mapping[str, str]) -> dict:
+def place_pair(
+    image: Path, label: Path, output: Path, item: Mapping[str, str], names: Mapping[str, str]
+) -> dict[str, Any]:
     """
     Check a pair that needs no conversion and put it where its datalist item says.
 

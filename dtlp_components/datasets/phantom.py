@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -124,7 +125,7 @@ def _ellipsoid(
     points: tuple[np.ndarray, ...], rng: np.random.Generator, center: tuple[float, ...], half_axes: tuple[float, ...]
 ) -> np.ndarray:
     """Mask of an ellipsoid given in mm, moved by up to 6 mm, resized by up to 12 % and turned a little about z."""
-    x, y, z = (axis - (at + rng.uniform(-6, 6)) for axis, at in zip(points, center))
+    x, y, z = (axis - (at + rng.uniform(-6, 6)) for axis, at in zip(points, center, strict=True))
     angle = rng.uniform(-0.25, 0.25)
     a, b, c = np.asarray(half_axes) * rng.uniform(0.88, 1.12, 3)
     along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
@@ -146,7 +147,10 @@ def _tube(
 def _draw_tissues(rng: np.random.Generator, shape: tuple[int, ...], spacing_mm: np.ndarray) -> np.ndarray:
     """A body on a grid of ``shape`` around the origin (x to the right, y to the front, z to the head), as uint8."""
     grid = np.meshgrid(
-        *((np.arange(n, dtype=np.float32) - (n - 1) / 2) * d for n, d in zip(shape, spacing_mm.astype(np.float32))),
+        *(
+            (np.arange(n, dtype=np.float32) - (n - 1) / 2) * d
+            for n, d in zip(shape, spacing_mm.astype(np.float32), strict=True)
+        ),
         indexing="ij",
         sparse=True,
     )
@@ -288,7 +292,7 @@ def write_phantom(
     # 1. names and datalists, before anything is drawn
     sections: list[list[dict[str, str]]] = []
     first = 0
-    for suffix, (size, _) in zip(("Tr", "Val", "Ts"), sizes.values()):
+    for suffix, (size, _) in zip(("Tr", "Val", "Ts"), sizes.values(), strict=True):
         sections.append(
             [
                 {
@@ -317,7 +321,7 @@ def write_phantom(
 
 def _datalists(
     training: list[dict[str, str]], validation: list[dict[str, str]], testing: list[dict[str, str]], *, seed: int
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """File name to content of the datalists that :py:func:`write_phantom` promises."""
 
     def of(items: list[dict[str, str]], domains: str) -> list[dict[str, str]]:

@@ -14,7 +14,8 @@ from .published import Sections, find_files, prepare_all, published_datalists, r
 __all__ = ["prepare_synapse"]
 
 # "default" takes the partition that most likely belongs to the paper's number: Table IV (20 %) has GenericSSL's result
-# of A&D, Table V (10 %) the one that SKCDF measured first. All labels belong to the 20 %, which Table IV shows them with.
+# of A&D, Table V (10 %) the one that SKCDF measured first. All labels belong to the 20 %, which Table IV shows them
+# with.
 _DEFAULT = {"20%": "genericssl", "10%": "skcdf", "100%": "genericssl"}
 _PROTOCOLS = ("default", "genericssl", "skcdf", "dhc_2023")
 

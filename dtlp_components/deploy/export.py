@@ -38,8 +38,8 @@ ONNX_OPTIONS: dict[str, Any] = {
 @dataclass
 class Difference:
     """
-    How one network differs from another: voxels with another label, of all voxels, and the largest logit difference, which
-    is NaN or infinite if a logit of either is.
+    How one network differs from another: voxels with another label, of all voxels, and the largest logit difference,
+    which is NaN or infinite if a logit of either is.
     """
 
     voxels: int = 0
@@ -152,14 +152,14 @@ def export_bundle(
         broken = [name for name, found in differences.items() if not math.isfinite(found.logits)]
         if broken:
             raise InputError(
-                f"{' and '.join(broken)}: found logits that are NaN or infinite, its own or those of {trained.weights}, "
-                "expected finite ones; nothing was written."
+                f"{' and '.join(broken)}: found logits that are NaN or infinite, its own or those of "
+                f"{trained.weights}, expected finite ones; nothing was written."
             )
         wrong = [name for name, found in differences.items() if not found.share <= max_differing]
         if wrong:
             raise InputError(
-                f"{' and '.join(wrong)}: labels differ from those of {trained.weights} in more than {max_differing:g} of "
-                f"the voxels, so nothing was written. --max_differing allows more."
+                f"{' and '.join(wrong)}: labels differ from those of {trained.weights} in more than {max_differing:g} "
+                f"of the voxels, so nothing was written. --max_differing allows more."
             )
         for name in names:
             shutil.move(staging / name, target / name)

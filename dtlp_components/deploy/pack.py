@@ -43,8 +43,8 @@ def pack_bundle(
 
     The folder is a bundle as the MONAI Model Zoo and MONAI Label want it: this package lies in scripts/ and the
     configurations name it there, features and patch size are those of the training, versions those that are installed.
-    Scans, datalists and logs stay behind. Before it is moved into place, MONAI's verify_net_in_out runs in it. The files
-    are written whole or not at all.
+    Scans, datalists and logs stay behind. Before it is moved into place, MONAI's verify_net_in_out runs in it. The
+    files are written whole or not at all.
 
     Args:
         bundle: folder of the bundle, or its name.
@@ -142,8 +142,8 @@ def _check_target(target: Path, archive: Path, overwrite: bool) -> None:
         other = [path for path, file in there.items() if path not in recorded or sha256(file) != recorded[path]]
         if other:
             raise InputError(
-                f"{target.absolute()}: holds {', '.join(other[:5])}, changed or added since it was packed; move it away, "
-                "or choose another --output."
+                f"{target.absolute()}: holds {', '.join(other[:5])}, changed or added since it was packed; move it "
+                "away, or choose another --output."
             )
     if archive.exists() and not _is_packed(archive, target.name):
         raise InputError(f"{archive.absolute()}: exists and was not written by this command; choose another --output.")
@@ -180,5 +180,5 @@ def _report(target: Path, archive: Path) -> None:
     if large:
         print(f"For the Model Zoo's repository, which takes files of up to 25 MB, name in a large_files.yml where to "
               f"download: {', '.join(large)}.")  # fmt: skip
-    print(f"\nTry it:\n  cd {shlex.quote(str(target))}\n"
-          "  python -m monai.bundle run --config_file configs/inference.json --input SCAN_OR_FOLDER --prediction_dir OUT")  # fmt: skip
+    print(f"\nTry it:\n  cd {shlex.quote(str(target))}\n  python -m monai.bundle run --config_file "
+          "configs/inference.json --input SCAN_OR_FOLDER --prediction_dir OUT")  # fmt: skip

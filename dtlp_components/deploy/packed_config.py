@@ -46,7 +46,9 @@ def packed_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def vendored(content: Any) -> Any:
-    """Change every ``_target_`` of ``dtlp_components``, at any depth, to the package's copy in ``scripts``, in place."""
+    """
+    Change every ``_target_`` of ``dtlp_components``, at any depth, to the package's copy in ``scripts``, in place.
+    """
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for key, value in items:
         # a recipe names what it overrides by an id that may end in _target_

@@ -69,7 +69,9 @@ def _copy_pictures(readme: str, bundle: Path, folder: Path) -> dict[str, str]:
 
 
 def text_problems(folder: Path) -> list[str]:
-    """Absolute paths in the texts of a packed folder; the package's copy is as it was, the configurations were checked."""
+    """
+    Absolute paths in the texts of a packed folder; the package's copy is as it was, the configurations were checked.
+    """
     problems = []
     for name, file in files_of(folder).items():
         if name.startswith(("scripts/", "models/")) or (name.startswith("configs/") and name.endswith(".json")):

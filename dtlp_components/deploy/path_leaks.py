@@ -13,9 +13,9 @@ from monai.bundle import ReferenceResolver
 __all__ = ["deep_paths", "names_a_path", "paths_in"]
 
 
-# An absolute path, of POSIX, with a drive, or in a home folder, where a text can begin one. No path: what goes on from a
-# word, $VARIABLE, <placeholder> or *, as in a/b, and a URL's, unless it is one of a file. Programs and devices that every
-# machine has tell nothing.
+# An absolute path, of POSIX, with a drive, or in a home folder, where a text can begin one. No path: what goes on from
+# a word, $VARIABLE, <placeholder> or *, as in a/b, and a URL's, unless it is one of a file. Programs and devices that
+# every machine has tell nothing.
 PATH = re.compile(
     r"""(?:(?<![^\s"'`“”‘’„«(\[{=,;:|%–—])|(?<=file://)|(?<=:///))"""
     r"""(?:/(?!dev/(?:null|shm|std\w+)\b|(?:usr/)?bin/)|~(?:[a-z_][\w-]*)?/|[A-Za-z]:[/\\])"""
@@ -29,7 +29,9 @@ def names_a_path(text: str) -> bool:
 
 
 def deep_paths(text: str) -> list[str]:
-    """The different absolute paths in a text that lead through a folder: one name may as well be a server's ``/info``."""
+    """
+    The different absolute paths in a text that lead through a folder: one name may as well be a server's ``/info``.
+    """
     return [path for path in dict.fromkeys(PATH.findall(text)) if re.search(r"[/\\][^/\\]+[/\\]", path)]
 
 
@@ -48,7 +50,9 @@ def paths_in(config: Any, id: str = "") -> Iterator[tuple[str, str, str]]:
 
 
 def _expression_path(expression: str) -> re.Match[str] | None:
-    """The first absolute path in the quoted texts of an expression; what is added to another text is not its beginning."""
+    """
+    The first absolute path in the quoted texts of an expression; what is added to another text is not its beginning.
+    """
     try:
         tree = ast.parse(ReferenceResolver.id_matcher.sub("reference", expression).strip())
     except SyntaxError:  # cannot be evaluated either

@@ -33,9 +33,9 @@ def segment_scans(
     """
     Segment scans and write a label map for each, on its own grid.
 
-    This runs the bundle's inference.json; every other key at its root is a flag as well. Settings that a training on the
-    command line has changed (features, spacing, patch size) are taken from the record beside the weights. A scan that
-    cannot be segmented is skipped; then the exit code is 1 and the reasons are listed at the end.
+    This runs the bundle's inference.json; every other key at its root is a flag as well. Settings that a training on
+    the command line has changed (features, spacing, patch size) are taken from the record beside the weights. A scan
+    that cannot be segmented is skipped; then the exit code is 1 and the reasons are listed at the end.
 
     Args:
         bundle: folder of the bundle, or its name.
@@ -85,7 +85,8 @@ def segment_scans(
         config_file=[str(file) for file in (config_file, *overlays)],
         meta_file=str(Path(bundle, "configs", "metadata.json")),
         logging_file=str(logging_file) if logging_file.is_file() else None,
-        # a packed bundle has literals where others ask for the record; the overlay sets the variant with what goes with it
+        # a packed bundle has literals where others ask for the record; the overlay sets the variant with what goes with
+        # it
         **{
             **{name: value for name, value in record.items() if name in config and name != "preprocessing_variant"},
             **given,

@@ -28,8 +28,8 @@ class ScanEvaluator(SupervisedEvaluator):
         segmenter: called with the preprocessed image ``(in_channels, x, y, z)``, the network, its device and a function
             that is told the windows done and their total; returns results by :py:class:`dtlp_components.keys.ScanKeys`,
             volumes on the scan's grid.
-        kwargs: see :py:class:`monai.engines.SupervisedEvaluator`; its loader gives lists of one item, uncollated, since a
-            batch would be one more copy of the scan.
+        kwargs: see :py:class:`monai.engines.SupervisedEvaluator`; its loader gives lists of one item, uncollated, since
+            a batch would be one more copy of the scan.
     """
 
     def __init__(self, segmenter: Callable[..., dict[str, Any]], **kwargs: Any) -> None:

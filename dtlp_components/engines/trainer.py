@@ -50,16 +50,16 @@ class DTLPTrainer(SupervisedTrainer):
     The trainer knows the order of things and nothing of how each is done: network, losses, pseudo-labels and mixing are
     handed in. Semi-supervised learning, domain adaptation and domain generalization differ in their data only.
 
-    Every stream of an iteration runs forward and backward on its own and frees its graph before the next, so peak memory
-    is that of one stream. With no ``unlabeled_data_loader`` the student trains on true labels alone: that is the
+    Every stream of an iteration runs forward and backward on its own and frees its graph before the next, so peak
+    memory is that of one stream. With no ``unlabeled_data_loader`` the student trains on true labels alone: that is the
     labeled-only baseline, with the same network, schedule and augmentation.
 
     Args:
         device: where to train.
         max_epochs: epochs of ``epoch_length`` iterations.
         train_data_loader: endless batches of ``image`` (B_l, in_channels, D, H, W) and ``label`` (B_l, 1, D, H, W).
-        network: training network, such as :py:class:`dtlp_components.DTLPNet`; what it and the other parts must have is in
-            ``protocols.py``.
+        network: training network, such as :py:class:`dtlp_components.DTLPNet`; what it and the other parts must have is
+            in ``protocols.py``.
         optimizer: of the network's parameters.
         loss_function: DiceCE of logits (B, C, D, H, W) and class indices (B, 1, D, H, W).
         unlabeled_data_loader: endless batches of ``image`` (B_u, in_channels, D, H, W), or ``None``.
@@ -95,12 +95,12 @@ class DTLPTrainer(SupervisedTrainer):
         self,
         device: str | torch.device,
         max_epochs: int,
-        train_data_loader: Iterable,
+        train_data_loader: Iterable[Any],
         network: TrainingNetwork,
         optimizer: torch.optim.Optimizer,
         loss_function: Callable[[Tensor, Tensor], Tensor],
         *,
-        unlabeled_data_loader: Iterable | None,
+        unlabeled_data_loader: Iterable[Any] | None,
         mean_teacher: Teacher,
         pseudo_labeler: Callable[[Tensor], TeacherLabels],
         difficulty_loss: ClassWeightedLoss,
@@ -165,7 +165,7 @@ class DTLPTrainer(SupervisedTrainer):
         self.autocast_kwargs: dict[str, Any] = {"device_type": device.type, "dtype": half, "enabled": amp}
         # MONAI's own scaler is made anew at each run and could not be resumed
         self.grad_scaler = torch.amp.GradScaler(device.type, enabled=amp and half == torch.float16)
-        self._unlabeled_batches: Iterator | None = None
+        self._unlabeled_batches: Iterator[Any] | None = None
         self.register_events(*TrainingEvents)
         self.add_event_handler(Events.STARTED, self._start)
 
@@ -184,16 +184,17 @@ class DTLPTrainer(SupervisedTrainer):
             active = ", ".join(f"{name} {weight:g}" for name, weight in self.weights.items() if weight)
             logger.info(f"Loss terms and weights: {active}.")
 
-    def _iteration(self, engine: Engine, batchdata: dict[str, Tensor]) -> dict:
+    def _iteration(self, engine: Engine, batchdata: dict[str, Tensor]) -> dict[str, Any]:
         """
         One iteration; docs/method.md goes through the same steps with the reasons.
 
-        Writes to ``state.output``: ``image`` and ``label`` (the labeled batch), ``loss`` (weighted total), every term of
-        :py:class:`LossTerms` that was computed (before its weight), ``grad_norm``, ``learning_rate`` and, with unlabeled
-        data, ``ramp_up`` and ``difficulty_weight`` (mean over classes).
+        Writes to ``state.output``: ``image`` and ``label`` (the labeled batch), ``loss`` (weighted total), every term
+        of :py:class:`LossTerms` that was computed (before its weight), ``grad_norm``, ``learning_rate`` and, with
+        unlabeled data, ``ramp_up`` and ``difficulty_weight`` (mean over classes).
 
         Raises:
-            NonFiniteError: if a term or the gradient norm is not finite; no weight has been changed by the iteration then.
+            NonFiniteError: if a term or the gradient norm is not finite; no weight has been changed by the iteration
+                then.
         """
         net, weights = self.network, self.weights
         output: dict[str, Any] = {}

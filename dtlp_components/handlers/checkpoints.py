@@ -63,8 +63,8 @@ class TrainingCheckpoint:
     - ``logs/model_settings.json``: the numbers that evaluation and inference need to be told alike.
     - ``logs/run_name.txt``: what :py:func:`run_name` returns on resume.
 
-    A file is written under another name and moved into place, so it is whole or not there. Attach this handler last: what
-    runs after it in the same event is not part of the checkpoint.
+    A file is written under another name and moved into place, so it is whole or not there. Attach this handler last:
+    what runs after it in the same event is not part of the checkpoint.
 
     Args:
         output_dir: holds ``checkpoints/`` and ``models/``.
@@ -78,8 +78,8 @@ class TrainingCheckpoint:
         settings: numbers that must not change on resume, by name.
         model_settings: the same, and those that the weights can only be used with, which are recorded.
         run_name: of this training; not recorded if ``None``.
-        in_use: somebody segments with ``models/model.pt`` meanwhile (MONAI Label): an earlier one stays in its place, beside
-            the copy that is kept, until there is a newer one.
+        in_use: somebody segments with ``models/model.pt`` meanwhile (MONAI Label): an earlier one stays in its place,
+            beside the copy that is kept, until there is a newer one.
 
     Raises:
         ValueError: if ``selection`` has another value.
@@ -192,7 +192,7 @@ class TrainingCheckpoint:
         return {name: value.detach().cpu().contiguous() for name, value in self.exported_model.state_dict().items()}
 
     @staticmethod
-    def _write(content: Mapping, file: Path) -> None:
+    def _write(content: Mapping[str, Any], file: Path) -> None:
         # Ignite's and not `whole_file`: of several processes, only the first writes
         DiskSaver(str(file.parent), atomic=True, create_dir=True, require_empty=False)(content, file.name)
 

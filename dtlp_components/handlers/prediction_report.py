@@ -188,7 +188,10 @@ class PredictionReport:
 
 
 def count_voxels(labels: torch.Tensor) -> list[int]:
-    """Voxels of each label from 0 to the highest, of a label map of whole numbers, plane by plane: counting makes them int64."""
+    """
+    Voxels of each label from 0 to the highest, of a label map of whole numbers, plane by plane: counting makes them
+    int64.
+    """
     planes = labels.as_subclass(torch.Tensor)[0]
     num_labels = int(planes.max()) + 1
     counts = sum(np.bincount(plane.flatten().cpu().numpy(), minlength=num_labels) for plane in planes)

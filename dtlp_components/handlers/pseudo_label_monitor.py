@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -48,15 +49,15 @@ def predict_sources(
         return torch.cat([maps[name] for name in names], dim=1)
 
     stacked = inferer(image, all_sources)
-    return dict(zip(names, stacked.chunk(len(names), dim=1)))
+    return dict(zip(names, stacked.chunk(len(names), dim=1), strict=True))
 
 
 class PseudoLabelMonitor:
     """
     Show at each validation how good every teacher is: a teacher worse than the student is visible at once.
 
-    Mean foreground Dice (classes absent from a volume's label are left out) and mean entropy in bits over voxels, averaged
-    over volumes, on the training grid. Results go to ``engine.state.metrics`` as ``dice/<source>`` and
+    Mean foreground Dice (classes absent from a volume's label are left out) and mean entropy in bits over voxels,
+    averaged over volumes, on the training grid. Results go to ``engine.state.metrics`` as ``dice/<source>`` and
     ``entropy/<source>`` (so that TensorBoard and MLflow log them), to the log as a table and to
     ``logs/pseudo_labels.csv``. The random state of training is left as it was.
 
@@ -76,7 +77,7 @@ class PseudoLabelMonitor:
 
     def __init__(
         self,
-        dataset: Iterable,
+        dataset: Iterable[Mapping[str, Any]],
         network: nn.Module,
         student: nn.Module,
         pseudo_labeler: Callable[[Tensor], Any],
@@ -109,7 +110,7 @@ class PseudoLabelMonitor:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), eval_mode(self.network, self.student):
             torch.manual_seed(self.seed)
-            for _, case in zip(range(self.max_cases), self.dataset):
+            for case in itertools.islice(self.dataset, self.max_cases):
                 image = torch.as_tensor(case[Keys.IMAGE]).as_subclass(torch.Tensor)[None].to(self.device)
                 label = torch.as_tensor(case[Keys.LABEL]).as_subclass(torch.Tensor).to(self.device).long()
                 maps = predict_sources(image, self.student, self.pseudo_labeler, self.inferer)

@@ -20,11 +20,11 @@ class WarmStart:
     Give the teachers what goes with a student that already has the weights of ``models/model.pt``.
 
     MONAI Label puts a ``CheckpointLoader`` before the bundle's handlers, which knows the student alone. A good student
-    beside teachers with random weights would be taught by them. So, if at the start of a training the student is the one
-    in ``models/model.pt``, the mean teacher becomes its copy, and the rest of the network (the other decoders) comes from
-    ``checkpoints/last.pt``, if one of the same shape is there. A student with other weights is left alone. Optimizer and
-    schedules start anew. Attach it after what loads the student and before :py:class:`TrainingCheckpoint`, which puts the
-    earlier files aside, or resumes.
+    beside teachers with random weights would be taught by them. So, if at the start of a training the student is the
+    one in ``models/model.pt``, the mean teacher becomes its copy, and the rest of the network (the other decoders)
+    comes from ``checkpoints/last.pt``, if one of the same shape is there. A student with other weights is left alone.
+    Optimizer and schedules start anew. Attach it after what loads the student and before
+    :py:class:`TrainingCheckpoint`, which puts the earlier files aside, or resumes.
 
     Args:
         student: network that ``model.pt`` belongs to, a part of `network`.

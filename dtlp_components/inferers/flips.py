@@ -20,8 +20,8 @@ class FlipAverage(nn.Module):
     prediction is mirrored back and averaged. What is returned is the logarithm of that average, so that it stands where
     logits do, before the average over windows and a softmax. Without axes it is the network, unchanged.
 
-    Only for axes along which the anatomy, or the network's training, knows no sides: it must not tell a left kidney from a
-    right one by where it is.
+    Only for axes along which the anatomy, or the network's training, knows no sides: it must not tell a left kidney
+    from a right one by where it is.
 
     Args:
         network: maps images ``(B, in_channels, D, H, W)`` to logits ``(B, C, D, H, W)``.
@@ -41,7 +41,9 @@ class FlipAverage(nn.Module):
         ]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images ``(B, in_channels, D, H, W)`` -> logits, or log-probabilities if there are axes ``(B, C, D, H, W)``."""
+        """
+        Images ``(B, in_channels, D, H, W)`` -> logits, or log-probabilities if there are axes ``(B, C, D, H, W)``.
+        """
         if len(self.flips) == 1:
             logits: Tensor = self.network(image)
             return logits

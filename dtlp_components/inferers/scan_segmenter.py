@@ -25,14 +25,15 @@ class ScanSegmenter:
     scan's size.
 
     Labels are those of a bundle's ``inferer`` and ``postprocessing``: logits averaged over windows, then as
-    :py:class:`dtlp_components.transforms.scan_grid.ScanGridLabelsd` does it. Those keep the logits of all classes of the whole
-    preprocessed volume. Here rows of it are resampled and turned into labels as soon as no window touches them any more
-    (:py:func:`window_rows` says why none of MONAI's inferers does that).
+    :py:class:`dtlp_components.transforms.scan_grid.ScanGridLabelsd` does it. Those keep the logits of all classes of
+    the whole preprocessed volume. Here rows of it are resampled and turned into labels as soon as no window touches
+    them any more (:py:func:`window_rows` says why none of MONAI's inferers does that).
 
     Args:
         inferer: a bundle's; its windows, weights and padding are taken.
         uncertainty: make a map of the student's entropy, and of the disagreement if there are teachers.
-        teachers: maps windows ``(B, in_channels, *patch)`` to probabilities of each teacher ``(B, C, *patch)``, by name.
+        teachers: maps windows ``(B, in_channels, *patch)`` to probabilities of each teacher ``(B, C, *patch)``, by
+            name.
         slab_bytes: what a slab of the scan's grid may take while it is resampled; one row is taken whatever it needs.
     """
 
@@ -63,8 +64,8 @@ class ScanSegmenter:
 
         Returns:
             By :py:class:`dtlp_components.keys.ScanKeys`: ``pred``, labels ``(1, x, y, z)`` uint8 on the scan's grid;
-            ``quality``, see :py:class:`Quality`; with ``uncertainty``, ``entropy`` and, with teachers, ``disagreement``,
-            maps of bits ``(1, x, y, z)`` float32.
+            ``quality``, see :py:class:`Quality`; with ``uncertainty``, ``entropy`` and, with teachers,
+            ``disagreement``, maps of bits ``(1, x, y, z)`` float32.
 
         Raises:
             ValueError: if preprocessing moved voxels in a way that the affine does not tell.
@@ -86,11 +87,11 @@ class ScanSegmenter:
             labels[place] = label.to(torch.uint8).cpu()
             entropy = entropy_bits(probabilities[None])[0, 0] if self.uncertainty else None
             slabs = [] if entropy is None else [entropy, *values[len(probabilities) :]]
-            for whole, slab in zip(maps, slabs):
+            for whole, slab in zip(maps, slabs, strict=True):
                 whole[place] = slab.cpu()
             quality.add(probabilities, highest, label, slabs)
         names = (ScanKeys.ENTROPY, ScanKeys.DISAGREEMENT)
-        results: dict[str, Any] = {str(name): grid.back(m, image) for name, m in zip(names, maps)}
+        results: dict[str, Any] = {str(name): grid.back(m, image) for name, m in zip(names, maps, strict=True)}
         return {**results, str(ScanKeys.PRED): grid.back(labels, image), str(ScanKeys.QUALITY): quality.scores()}
 
     def _predict(self, windows: Tensor, network: nn.Module) -> Tensor:

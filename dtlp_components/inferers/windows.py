@@ -21,7 +21,7 @@ def window_slices(
 ) -> list[tuple[slice, ...]]:
     """Windows that cover a volume of ``size``, no side smaller than the window's: those of MONAI's sliding window."""
     overlaps = ensure_tuple_rep(overlap, len(patch_size))
-    stride = [max(1, int(side * (1 - share))) for side, share in zip(patch_size, overlaps)]
+    stride = [max(1, int(side * (1 - share))) for side, share in zip(patch_size, overlaps, strict=True)]
     return dense_patch_slices(size, patch_size, stride)
 
 
@@ -45,8 +45,8 @@ def window_rows(
 
     Windows, their weights, padding and batch size are those of the inferer, MONAI's ``SlidingWindowInferer``; values
     equal its up to rounding, since it adds windows in another order. None of MONAI's own ways bounds memory here:
-    ``buffer_steps`` and ``SlidingWindowInfererAdapt`` keep a slab on the GPU but stitch the whole volume of all classes on
-    the CPU, ``AvgMerger`` as well, and ``ZarrAvgMerger`` moves it to the disk.
+    ``buffer_steps`` and ``SlidingWindowInfererAdapt`` keep a slab on the GPU but stitch the whole volume of all classes
+    on the CPU, ``AvgMerger`` as well, and ``ZarrAvgMerger`` moves it to the disk.
 
     Args:
         image: ``(1, in_channels, X, Y, Z)``, any size, on any device.
@@ -61,12 +61,12 @@ def window_rows(
         row once.
     """
     size, patch = image.shape[2:], ensure_tuple_rep(inferer.roi_size, 3)
-    missing = [max(0, side - have) for side, have in zip(patch, size)]
+    missing = [max(0, side - have) for side, have in zip(patch, size, strict=True)]
     before = [side // 2 for side in missing]
     if any(missing):
-        ends = [end for start, all_ in zip(before, missing) for end in (start, all_ - start)]
+        ends = [end for start, all_ in zip(before, missing, strict=True) for end in (start, all_ - start)]
         # torch pads the last axis first
-        padding = [n for pair in reversed(list(zip(ends[::2], ends[1::2]))) for n in pair]
+        padding = [n for pair in reversed(list(zip(ends[::2], ends[1::2], strict=True))) for n in pair]
         image = pad(image, padding, mode=str(inferer.padding_mode), value=inferer.cval)
     padded = image.shape[2:]
     windows = sorted(window_slices(padded, patch, inferer.overlap), key=lambda window: window[axis].start)
@@ -75,7 +75,7 @@ def window_rows(
         weight = compute_importance_map(patch, inferer.mode, inferer.sigma_scale, device, torch.float32)
     weight = weight.to(device, torch.float32)
 
-    inside = [slice(start, start + side) for start, side in zip(before, size)]
+    inside = [slice(start, start + side) for start, side in zip(before, size, strict=True)]
     slab_size = [patch[i] if i == axis else padded[i] for i in range(3)]
     weights, total = torch.zeros(slab_size, device=device), torch.zeros(0)
     layers = [(start, list(layer)) for start, layer in groupby(windows, key=lambda window: window[axis].start)]
@@ -88,7 +88,7 @@ def window_rows(
             values = predict(torch.cat([image[(slice(None), slice(None), *window)] for window in batch]).to(device))
             if not total.numel():
                 total = torch.zeros((values.shape[1], *slab_size), device=device)
-            for window, value in zip(batch, values):
+            for window, value in zip(batch, values, strict=True):
                 place = tuple(slice(0, patch[i]) if i == axis else window[i] for i in range(3))
                 total[(slice(None), *place)] += value * weight
                 weights[place] += weight

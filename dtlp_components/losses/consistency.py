@@ -36,7 +36,8 @@ class DistillationLoss(nn.Module):
     """
     Soft Dice of the student's probabilities to soft teacher maps, summed over teachers (Eq. 17).
 
-    It is MONAI's soft-label Dice, which is smallest where both maps are equal; the usual one is smallest at a sharper map.
+    It is MONAI's soft-label Dice, which is smallest where both maps are equal; the usual one is smallest at a sharper
+    map.
     """
 
     def __init__(self) -> None:

@@ -18,10 +18,11 @@ class DifficultyAwareLoss(nn.Module):
     DiceCE whose classes weigh the more, the worse and the slower they are learned (Eq. 3-6)::
 
         w_k = w_lambda_k * d_k^alpha,    d_k = du_k / dl_k,    w_lambda_k = 1 - lambda_k
-        du_k = sum of min(Delta, 0) ln(lambda_e / lambda_{e-1}),    dl_k with max(Delta, 0),    Delta = lambda_e - lambda_{e-1}
+        du_k = sum of min(Delta, 0) ln(lambda_e / lambda_{e-1}),    dl_k with max(Delta, 0),
+        Delta = lambda_e - lambda_{e-1}
 
-    Sums over the last ``window`` iterations are running means with momentum ``1 - 1 / window``; their ratio is the same.
-    ``w_lambda`` is smoothed in the same way. A class that is absent from the batch moves none of its statistics.
+    Sums over the last ``window`` iterations are running means with momentum ``1 - 1 / window``; their ratio is the
+    same. ``w_lambda`` is smoothed in the same way. A class that is absent from the batch moves none of its statistics.
     Weights of the foreground classes present are scaled to mean 1 and clamped; the background weighs 1. The statistics
     are buffers, so they are part of a checkpoint.
 
@@ -89,7 +90,9 @@ class DifficultyAwareLoss(nn.Module):
         return self.class_weights(present)
 
     def class_weights(self, present: Tensor) -> Tensor:
-        """Weights ``(C,)`` from the statistics, scaled to mean 1 over the foreground classes of ``present`` ``(C,)``."""
+        """
+        Weights ``(C,)`` from the statistics, scaled to mean 1 over the foreground classes of ``present`` ``(C,)``.
+        """
         difficulty = (self.unlearned + self.slack) / (self.learned + self.slack)  # Eq. 5
         weight = self.one_minus_dice * difficulty**self.exponent  # Eq. 4
         foreground = present.clone()

@@ -19,7 +19,8 @@ def batch_dice(predicted: Tensor, label: Tensor, num_classes: int) -> tuple[Tens
         num_classes: classes with the background.
 
     Returns:
-        Dice ``(C,)`` float32 and whether the class occurs in ``label`` ``(C,)`` bool; Dice of absent classes means nothing.
+        Dice ``(C,)`` float32 and whether the class occurs in ``label`` ``(C,)`` bool; Dice of absent classes means
+        nothing.
     """
     predicted, label = predicted.flatten(), label.flatten()
     overlap = torch.bincount(label[predicted == label], minlength=num_classes).float()

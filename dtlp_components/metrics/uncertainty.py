@@ -44,14 +44,16 @@ class Quality:
     sums: dict[str, Any] = field(default_factory=dict)
 
     def add(self, probabilities: Tensor, highest: Tensor, label: Tensor, maps: Sequence[Tensor]) -> None:
-        """Take in a slab: ``(C, x, y, z)``, the maximum and its index ``(x, y, z)``, maps of entropy and disagreement."""
+        """
+        Take in a slab: ``(C, x, y, z)``, the maximum and its index ``(x, y, z)``, maps of entropy and disagreement.
+        """
         num_classes, flat = len(probabilities), label.flatten()
         new = {
             "predicted": torch.bincount(flat, minlength=num_classes).double(),
             "certain": torch.bincount(flat, weights=highest.flatten().double(), minlength=num_classes),
             "mass": probabilities.flatten(1).sum(dim=1, dtype=torch.float64),
         }
-        for name, values in zip((ScanKeys.ENTROPY, ScanKeys.DISAGREEMENT), maps):
+        for name, values in zip((ScanKeys.ENTROPY, ScanKeys.DISAGREEMENT), maps, strict=True):
             new[str(name)] = torch.bincount(flat, weights=values.flatten().double(), minlength=num_classes)
         for entry, value in new.items():
             self.sums[entry] = self.sums.get(entry, 0) + value.cpu()

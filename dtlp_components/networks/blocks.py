@@ -59,7 +59,9 @@ class InstanceNorm(nn.GroupNorm):
 
 
 def _instance_norm_relu(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """``relu(scale * (x - mean) * rstd + shift)``, ``mean`` and ``rstd`` ``(B, C)``; one scale and shift for all or each."""
+    """
+    ``relu(scale * (x - mean) * rstd + shift)``, ``mean`` and ``rstd`` ``(B, C)``; one scale and shift for all or each.
+    """
     batch, channels, voxels = x.shape[0], x.shape[1], x.shape[2:].numel()
     if len(scale) == 1:
         # what is the same for the whole batch goes into the norm, which spares a pass over memory
@@ -74,8 +76,8 @@ class _InstanceNormReLU(torch.autograd.Function):
     """
     ``y = relu(scale * (x - mean) * rstd + shift)`` with a scale and shift per channel, or per volume and channel.
 
-    Torch's group norm has no fast backward pass for ``channels_last_3d`` on CPU; this one takes a quarter of the time, and
-    does the ReLU's and the modulation's in the same go. With ``g`` the gradient before the ReLU and ``n`` voxels::
+    Torch's group norm has no fast backward pass for ``channels_last_3d`` on CPU; this one takes a quarter of the time,
+    and does the ReLU's and the modulation's in the same go. With ``g`` the gradient before the ReLU and ``n`` voxels::
 
         d_shift = sum(g),    d_scale = rstd * (sum(g x) - mean * sum(g))
         d_x = scale * rstd * (g - d_shift / n - (x - mean) * rstd * d_scale / n)
@@ -137,9 +139,9 @@ class Conv3d(nn.Conv3d):
     """
     Convolution with a 3x3x3 kernel, stride 1 and padding 1 that takes another way where oneDNN's fails.
 
-    On CPU (torch 2.13), whenever the first side of the grid is 2 or less, the weight gradient is computed ten times slower
-    than elsewhere in float32, and in bfloat16 it is uninitialized memory, often NaN. There, the convolution is a product of
-    matrices in float32.
+    On CPU (torch 2.13), whenever the first side of the grid is 2 or less, the weight gradient is computed ten times
+    slower than elsewhere in float32, and in bfloat16 it is uninitialized memory, often NaN. There, the convolution is a
+    product of matrices in float32.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -167,8 +169,8 @@ class PointwiseConv3d(nn.Conv3d):
     """
     Convolution with a 1x1x1 kernel that stays in the memory format of its input.
 
-    Torch 2.13 takes a volume in ``channels_last_3d`` to contiguous memory for it on CPU, forward and backward; as a product
-    of matrices it is a view there.
+    Torch 2.13 takes a volume in ``channels_last_3d`` to contiguous memory for it on CPU, forward and backward; as a
+    product of matrices it is a view there.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -217,7 +219,8 @@ class ConvNormAct(nn.Sequential):
 
 def run_stage(stage: Any, *inputs: Any, checkpointing: bool = False) -> Tensor:
     """
-    ``stage(*inputs)``; with ``checkpointing`` only the inputs are kept for the way back, where the stage runs once more.
+    ``stage(*inputs)``; with ``checkpointing`` only the inputs are kept for the way back, where the stage runs once
+    more.
     """
     if checkpointing and torch.is_grad_enabled():
         result: Tensor = checkpoint(stage, *inputs, use_reentrant=False)
@@ -262,7 +265,7 @@ class TimeConditionedStage(nn.Module):
 
     def forward(self, stage: Any, x: Tensor, embedding: Tensor) -> Tensor:
         """``x`` (B, C_in, …) and ``embedding`` (B, E) -> (B, C_out, …)."""
-        for layer, linear, own_norm in zip(stage, self.scale_shift, self.own_norms):
+        for layer, linear, own_norm in zip(stage, self.scale_shift, self.own_norms, strict=True):
             conv, norm, _ = layer
             norm = norm if isinstance(own_norm, nn.Identity) else own_norm
             scale, shift = linear(embedding).chunk(2, dim=1)

@@ -51,7 +51,8 @@ class LabelDiffusion:
             prediction_type="sample",
         )
         self.scheduler.set_timesteps(ddim_steps)
-        # MONAI spreads its time steps over 0 … T-1, while a step jumps by T // n: the levels are set to what a step does
+        # MONAI spreads its time steps over 0 … T-1, while a step jumps by T // n: the levels are set to what a step
+        # does
         stride = num_train_timesteps // ddim_steps
         self.scheduler.timesteps = torch.arange(num_train_timesteps - 1, -1, -stride)[:ddim_steps]
 

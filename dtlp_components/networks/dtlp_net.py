@@ -7,11 +7,15 @@ import torch
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .blocks import ConvNormAct, PointwiseConv3d, TimeConditionedStage, run_stage
 from .diffusion import LabelDiffusion
 from .vnet import VNet, VNetDecoder
 
 __all__ = ["DTLPNet"]
+
+# what the diffusion flow goes through with time embeddings, and what the two other decoders are made like
+STUDENT_MEMBERS = ("in_channels", "num_classes", "features", "norm", "dropout", "stem", "encoder", "decoder")
 
 
 class DTLPNet(nn.Module):
@@ -21,8 +25,9 @@ class DTLPNet(nn.Module):
     The student owns the image stem, the encoder and its decoder; they are shared, not copied. This module adds:
 
     - ``difficulty_decoder``, a V-Net decoder for labeled images, ``D(·; psi)``;
-    - ``diffusion_stem`` and ``diffusion_decoder``, which denoise a label map given the image, ``D(·; xi)``, and the time
-      embedding that every convolution of a noisy pass receives, at every resolution and in the shared encoder as well;
+    - ``diffusion_stem`` and ``diffusion_decoder``, which denoise a label map given the image, ``D(·; xi)``, and the
+      time embedding that every convolution of a noisy pass receives, at every resolution and in the shared encoder as
+      well;
     - ``query`` and ``key``, the two linear projections of the correlation map (Eq. 18).
 
     Args:
@@ -35,6 +40,7 @@ class DTLPNet(nn.Module):
             decoder hardly learns to look at it.
 
     Raises:
+        InputError: if the student is not built like a V-Net.
         ValueError: if ``correlation_stage`` is no stage of the encoder or class counts differ.
     """
 
@@ -42,6 +48,13 @@ class DTLPNet(nn.Module):
         self, student: VNet, diffusion: LabelDiffusion, correlation_stage: int = 2, image_shortcut: bool = True
     ) -> None:
         super().__init__()
+        missing = [name for name in STUDENT_MEMBERS if not hasattr(student, name)]
+        if missing:
+            raise InputError(
+                "network_def: expected a network with stem, encoder and decoder like dtlp_components.VNet, since the "
+                f"teachers share and mirror them; got {type(student).__name__}, which lacks {', '.join(missing)}. "
+                "Derive yours from VNet, or leave network_def as it is."
+            )
         if correlation_stage not in range(5):
             raise ValueError(f"correlation_stage must be within 0 and 4, got {correlation_stage}.")
         if diffusion.num_classes != student.num_classes:
@@ -112,7 +125,7 @@ class DTLPNet(nn.Module):
             x = x + self.time_image_stem(self.student.stem, image, embedding)
         features = [x]
         encoder = self.student.encoder
-        for i, (time, stage) in enumerate(zip(self.time_encoder, encoder.stages)):
+        for i, (time, stage) in enumerate(zip(self.time_encoder, encoder.stages, strict=True)):
             deepest = i == len(encoder.stages) - 1
             if deepest:
                 x = x.contiguous()  # see VNet.use_channels_last
@@ -120,7 +133,7 @@ class DTLPNet(nn.Module):
             features.append(encoder.dropout(x) if deepest else x)
 
         decoder, x = self.diffusion_decoder, features[-1]
-        for i, (up, stage) in enumerate(zip(decoder.ups, decoder.stages)):
+        for i, (up, stage) in enumerate(zip(decoder.ups, decoder.stages, strict=True)):
             x = self.time_ups[i](up, x, embedding) + features[-2 - i]
             x = run_stage(self.time_decoder[i], stage, x, embedding, checkpointing=decoder.checkpointing)
         return decoder.head(decoder.dropout(x)), features
@@ -139,6 +152,9 @@ class DTLPNet(nn.Module):
     def aggregate_decoders(self, share: float) -> None:
         """Pull the student's decoder by ``share`` towards the mean of the two teacher decoders, as A&D does."""
         for theta, xi, psi in zip(
-            self.student.decoder.parameters(), self.diffusion_decoder.parameters(), self.difficulty_decoder.parameters()
+            self.student.decoder.parameters(),
+            self.diffusion_decoder.parameters(),
+            self.difficulty_decoder.parameters(),
+            strict=True,
         ):
             theta.lerp_((xi + psi) / 2, share)

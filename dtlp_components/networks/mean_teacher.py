@@ -14,7 +14,8 @@ __all__ = ["MeanTeacher"]
 
 class MeanTeacher(AveragedModel):
     """
-    Moving average of the student's parameters, ``xi_T <- g xi_T + (1 - g) xi`` with ``g = min(1 - 1 / (i + 1), decay)``.
+    Moving average of the student's parameters, ``xi_T <- g xi_T + (1 - g) xi`` with ``g = min(1 - 1 / (i + 1),
+    decay)``.
 
     The bound makes the first updates a plain mean, so that the random start is forgotten at once. Buffers are copied.
 

@@ -17,8 +17,8 @@ CONVS_PER_STAGE = (1, 2, 3, 3, 3)
 
 class VNetEncoder(nn.Module):
     """
-    Five-stage V-Net encoder (Milletari et al. 2016); stage ``i`` has ``features * 2**i`` channels at ``1 / 2**i`` of the
-    resolution.
+    Five-stage V-Net encoder (Milletari et al. 2016); stage ``i`` has ``features * 2**i`` channels at ``1 / 2**i`` of
+    the resolution.
 
     Args:
         features: channels at full resolution.
@@ -44,7 +44,7 @@ class VNetEncoder(nn.Module):
             deepest = i == len(self.stages) - 1
             if deepest:
                 x = x.contiguous()  # see VNet.use_channels_last
-            if torch.jit.is_scripting():
+            if torch.jit.is_scripting():  # noqa: SIM108  # TorchScript compiles both sides of an expression
                 x = stage(x)
             else:
                 x = run_stage(stage, x, checkpointing=self.checkpointing)
@@ -81,9 +81,9 @@ class VNetDecoder(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """Five feature maps, finest first -> logits ``(B, C, D, H, W)``."""
         x = features[-1]
-        for i, (up, stage) in enumerate(zip(self.ups, self.stages)):
+        for i, (up, stage) in enumerate(zip(self.ups, self.stages)):  # noqa: B905  # TorchScript knows no `strict`
             x = up(x) + features[-2 - i]
-            if torch.jit.is_scripting():
+            if torch.jit.is_scripting():  # noqa: SIM108  # TorchScript compiles both sides of an expression
                 x = stage(x)
             else:
                 x = run_stage(stage, x, checkpointing=self.checkpointing)
@@ -94,8 +94,8 @@ class VNet(nn.Module):
     """
     Student network, the only one used at inference: ``forward(image) -> logits``.
 
-    It is stem, shared encoder and student decoder of DTLP-Net; :py:class:`dtlp_components.DTLPNet` wraps it for training
-    and shares stem and encoder with the other decoders.
+    It is stem, shared encoder and student decoder of DTLP-Net; :py:class:`dtlp_components.DTLPNet` wraps it for
+    training and shares stem and encoder with the other decoders.
 
     Args:
         in_channels: channels of the image.
@@ -173,8 +173,8 @@ class VNet(nn.Module):
         wrong = [side for side in patch_size if side < cls.divisor or side % cls.divisor]
         if wrong or len(patch_size) != 3:
             raise ValueError(
-                f"patch_size {list(patch_size)} does not fit the V-Net: it needs three sides, each a positive multiple of "
-                f"{cls.divisor}, e.g. {[max(1, round(side / cls.divisor)) * cls.divisor for side in patch_size]}."
+                f"patch_size {list(patch_size)} does not fit the V-Net: it needs three sides, each a positive multiple "
+                f"of {cls.divisor}, e.g. {[max(1, round(side / cls.divisor)) * cls.divisor for side in patch_size]}."
             )
         if all(side == cls.divisor for side in patch_size):
             raise ValueError(

@@ -198,7 +198,8 @@ def _check_arguments(
         problems.append(f"found the name {name!r}, which is a bundle of this project; expected another one.")
     if output[:1] in tuple("$@%"):
         problems.append(
-            f"--output: found {output!r}, expected a folder that does not begin with $, @ or % (MONAI would evaluate it)."
+            f"--output: found {output!r}, expected a folder that does not begin with $, @ or % (MONAI would evaluate "
+            "it)."
         )
     if modality not in ("", "CT", "MR"):
         problems.append(f"--modality: found {modality!r}, expected CT or MR.")
@@ -208,8 +209,9 @@ def _check_arguments(
         if modality == "MR":
             problems.append("--intensity_window: found together with --modality MR, expected CT: MR has no unit.")
     keys = {
-        "spacing_mm": spacing_mm, "patch_size": patch_size, "features": features, "batch_size_labeled": batch_size_labeled,
-        "batch_size_unlabeled": batch_size_unlabeled, "max_iterations": max_iterations,
+        "spacing_mm": spacing_mm, "patch_size": patch_size, "features": features,
+        "batch_size_labeled": batch_size_labeled, "batch_size_unlabeled": batch_size_unlabeled,
+        "max_iterations": max_iterations,
     }  # fmt: skip
     problems += check_values({key: value for key, value in keys.items() if value is not None})
     if patch_size is not None and not check_values({"patch_size": patch_size}):
@@ -230,7 +232,7 @@ def _command_line(arguments: Mapping[str, Any]) -> str:
     for key, parameter in inspect.signature(new_bundle).parameters.items():
         value = arguments[key]
         # overwriting says nothing of the bundle
-        if key in ("name", "overwrite") or value == parameter.default and type(value) is type(parameter.default):
+        if key in ("name", "overwrite") or (value == parameter.default and type(value) is type(parameter.default)):
             continue
         words += [f"--{key}", shlex.quote(value if isinstance(value, str) else repr(value))]
     return " ".join(words)
@@ -245,7 +247,8 @@ def _print_commands(folder: Path, groups: Mapping[Keys, Inspected]) -> None:
         print(f"  {run} evaluating --config_file {shlex.quote(configs + '/evaluate.json')}")
     else:
         print(
-            "  (to evaluate, labeled scans are needed that training does not see: --validation, --validation_share or --testing)"
+            "  (to evaluate, labeled scans are needed that training does not see: --validation, --validation_share or "
+            "--testing)"
         )
     where = shlex.quote(folder_to_segment(groups))
     print(f"  {run} run --config_file {shlex.quote(configs + '/inference.json')} --input {where}")

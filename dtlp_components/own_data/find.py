@@ -59,7 +59,9 @@ class Scan:
 
 @dataclass(frozen=True)
 class Found:
-    """Scans of one place, the folder that gives them their name, and the label names there (empty if there are none)."""
+    """
+    Scans of one place, the folder that gives them their name, and the label names there (empty if there are none).
+    """
 
     scans: list[Scan]
     home: Path
@@ -71,9 +73,10 @@ def find_scans(path: str, section: DatalistKeys) -> Found:
     Find scans and, by their names, the labels that belong to them; no image or label is opened.
 
     Args:
-        path: a datalist (``.json``), or a folder in one of these layouts: ``imagesTr`` and ``labelsTr`` (also nnU-Net's,
-            with ``_0000``), ``images`` and ``labels``, or images and ``*_label`` or ``*_seg`` files in one folder. For
-            ``validation`` and ``testing``, ``imagesVal`` and ``imagesTs`` come first. For ``unlabeled`` it may also hold
+        path: a datalist (``.json``), or a folder in one of these layouts: ``imagesTr`` and ``labelsTr`` (also
+            nnU-Net's, with ``_0000``), ``images`` and ``labels``, or images and ``*_label`` or ``*_seg`` files in one
+            folder. For ``validation`` and ``testing``, ``imagesVal`` and ``imagesTs`` come first. For ``unlabeled`` it
+            may also hold
             DICOM: every folder with ``.dcm`` files, or DICOM files without that ending, is one scan.
         section: what the scans are for.
 
@@ -186,7 +189,7 @@ def _pair(
         paired.append((case, image, by_case.get(case)))
     if strict and (unused := sorted(set(by_case) - set(taken))):
         raise InputError(
-            f"{labels_dir}: found labels without an image: {', '.join(by_case[case].name for case in unused[:10])}; expected "
-            "an image of the same name (or ending in _image or _0000) for each."
+            f"{labels_dir}: found labels without an image: {', '.join(by_case[case].name for case in unused[:10])}; "
+            "expected an image of the same name (or ending in _image or _0000) for each."
         )
     return paired

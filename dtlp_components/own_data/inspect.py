@@ -37,7 +37,8 @@ _FOREGROUND_SAMPLE = 20_000  # of every labeled scan, so that each counts alike
 @dataclass(frozen=True)
 class ScanFacts:
     """
-    What decisions need to know of a scan; sizes are along the patient's x, y, z (axes of the voxel grid nearest to RAS).
+    What decisions need to know of a scan; sizes are along the patient's x, y, z (axes of the voxel grid nearest to
+    RAS).
 
     Attributes:
         shape: voxels.
@@ -121,7 +122,7 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
     if label is not None:
         labels, _ = label
         values, numbers = np.unique(labels, return_counts=True)
-        counts = {int(value): int(number) for value, number in zip(values, numbers)}
+        counts = {int(value): int(number) for value, number in zip(values, numbers, strict=True)}
         foreground = _sample(voxels[labels > 0], _FOREGROUND_SAMPLE)
 
     # RAS: which stored axis is nearest to the patient's x, y, z

@@ -33,9 +33,9 @@ def read_label_names(content: Any, origin: str) -> dict[int, str]:
             raise InputError(f"{expected}, found the value {value!r} for {name!r}.")
         if name.strip().lower() == "ignore":
             raise InputError(
-                f"{origin}: found the label {name!r} ({value}), nnU-Net's for voxels to leave out, expected only classes: every "
-                "voxel of a labeled scan counts here. Give the scans that have such voxels as --unlabeled and take "
-                f"{name!r} out of the file, or set these voxels to the class they belong to."
+                f"{origin}: found the label {name!r} ({value}), nnU-Net's for voxels to leave out, expected only "
+                "classes: every voxel of a labeled scan counts here. Give the scans that have such voxels as "
+                f"--unlabeled and take {name!r} out of the file, or set these voxels to the class they belong to."
             )
         # MONAI would evaluate or look up the first three; the others end a cell of the README's table
         if not name.strip() or name[0] in "$@%" or re.search(r"[|\x00-\x1f]", name):

@@ -77,8 +77,8 @@ def choose_settings(
         epochs = 300 * math.ceil(count / max(batch, 1))
         chosen["max_iterations"] = Choice(
             min(max(epochs, ITERATIONS[0]), ITERATIONS[1]),
-            f"the paper's length, 300 times through {count} {kind} scans, is {epochs}; at least {ITERATIONS[0]}, at most "
-            f"{ITERATIONS[1]}",
+            f"the paper's length, 300 times through {count} {kind} scans, is {epochs}; at least {ITERATIONS[0]}, at "
+            f"most {ITERATIONS[1]}",
         )
     chosen["cache_rate"] = _choose_cache_rate(groups, chosen, num_classes, budget, memory)
     return chosen
@@ -94,8 +94,8 @@ def guess_modality(scans: Sequence[ScanFacts]) -> Choice:
         return Choice("MR", f"none of {len(scans)} training scans looks like HU ({rule})")
     return Choice(
         "MR",
-        f"only {count} of {len(scans)} training scans look like HU ({rule}), so every volume is z-scored, which suits both; "
-        "--modality CT if all are CT",
+        f"only {count} of {len(scans)} training scans look like HU ({rule}), so every volume is z-scored, which suits "
+        "both; --modality CT if all are CT",
     )
 
 
@@ -106,8 +106,8 @@ def guess_window(labeled: Sequence[ScanFacts]) -> Choice:
     window = [5 * math.floor((low - margin) / 5), 5 * math.ceil((high + margin) / 5)]
     return Choice(
         window,
-        f"labeled voxels lie between {low:.0f} and {high:.0f} HU (0.5 and 99.5 %); widened by {margin:.0f} on either side, "
-        "so that what surrounds them can be told apart",
+        f"labeled voxels lie between {low:.0f} and {high:.0f} HU (0.5 and 99.5 %); widened by {margin:.0f} on either "
+        "side, so that what surrounds them can be told apart",
     )
 
 
@@ -175,7 +175,8 @@ def _choose_sizes(
         )
     shown = [round(float(m)) for m in median]
     why = (
-        f"the median scan has {shown} voxels of this size; the nearest multiples of 16, at most {MAX_PATCH_VOXELS} voxels"
+        f"the median scan has {shown} voxels of this size; the nearest multiples of 16, at most {MAX_PATCH_VOXELS} "
+        "voxels"
         f"{f'; shortened from {expected} to fit into memory' if patch != expected else ''}; a training takes about "
         f"{estimate / 1e9:.1f} GB of --memory {memory}, a quarter of which is for scans (estimate, docs/memory.md)"
     )

@@ -72,8 +72,8 @@ def recipe_of(
         readme=_readme(Path(output, name), groups, label_names, choices, notes),
         data_license=(
             f"Data set: scans of whoever made this bundle with `{COMMAND}`; datalist.json names every file\n"
-            "License:  not known to this project. Whoever gave you the scans decides what may be done with them, and with\n"
-            "          weights trained on them. Replace this text by their terms before you share the bundle.\n"
+            "License:  not known to this project. Whoever gave you the scans decides what may be done with them, and\n"
+            "          with weights trained on them. Replace this text by their terms before you share the bundle.\n"
         ),
         comment=COMMENT,
     )

@@ -51,8 +51,8 @@ def find_sections(paths: Mapping[Keys, str]) -> tuple[dict[int, str], dict[Keys,
         missing = [scan.image for scan in items if scan.label is None]
         if section != Keys.UNLABELED and missing and len(missing) == len(items):
             problems.append(
-                f"--{FLAGS[section]} {paths[section]}: found {len(items)} images and no labels, expected labels in labelsTr "
-                "beside imagesTr, in labels beside images, or in files of the same name that end in _label."
+                f"--{FLAGS[section]} {paths[section]}: found {len(items)} images and no labels, expected labels in "
+                "labelsTr beside imagesTr, in labels beside images, or in files of the same name that end in _label."
             )
         elif section != Keys.UNLABELED:
             advice = "; to use it without, give the same folder with --unlabeled" if section == Keys.TRAINING else ""
@@ -141,7 +141,8 @@ def label_values(
         )
     else:
         problems = [
-            f"{scan.label}: found the values {sorted(set(counts) - set(values))}, which no labeled training scan has: {values}."
+            f"{scan.label}: found the values {sorted(set(counts) - set(values))}, which no labeled training scan has: "
+            f"{values}."
             for section, items in counted.items()
             for scan, counts in items
             if section != Keys.TRAINING and set(counts) - set(values)
@@ -150,14 +151,14 @@ def label_values(
     if values != list(range(len(values))) and not remap:
         mapping = ", ".join(f"{value} to {i}" for i, value in enumerate(values) if value != i)
         raise InputError(
-            f"Cannot make the bundle: found the label values {values}, expected 0 to {len(values) - 1} without a gap. Either "
-            f"--remap True writes copies of the labels into the bundle with {mapping}, or --labels names every value up "
-            f"to {values[-1]}, also those that no scan has."
+            f"Cannot make the bundle: found the label values {values}, expected 0 to {len(values) - 1} without a gap. "
+            f"Either --remap True writes copies of the labels into the bundle with {mapping}, or --labels names every "
+            f"value up to {values[-1]}, also those that no scan has."
         )
     names = [given.get(value, "background" if value == 0 else f"label {value}") for value in values]
     notes = [
         f"No labeled training scan has {name!r} (value {value}): it cannot be learned."
-        for value, name in zip(values, names)
+        for value, name in zip(values, names, strict=True)
         if value not in found
     ]
     empty = sum(not any(value > 0 for value in counts) for _, counts in training)
@@ -171,7 +172,8 @@ def draw_validation(items: Inspected, share: float, seed: int) -> tuple[Inspecte
     count = max(1, round(share * len(items)))
     if count >= len(items):
         raise InputError(
-            f"--validation_share: found {share} of {len(items)} labeled scans, expected at least one to be left for training."
+            f"--validation_share: found {share} of {len(items)} labeled scans, expected at least one to be left for "
+            "training."
         )
     # RandomState, not default_rng: NumPy promises that its draws never change
     drawn = set(np.random.RandomState(seed).permutation(len(items))[:count].tolist())

@@ -58,8 +58,8 @@ def gumbel_softmax(probabilities: Tensor, temperature: float) -> Tensor:
     """
     Re-parameterise a probability map with Gumbel noise: ``softmax((log p + g) / temperature)``, same shape.
 
-    On log-probabilities, so that a certain voxel stays certain; in float32 from a clamped uniform draw, since the double
-    logarithm of a half-precision one is infinite now and then.
+    On log-probabilities, so that a certain voxel stays certain; in float32 from a clamped uniform draw, since the
+    double logarithm of a half-precision one is infinite now and then.
     """
     tiny = torch.finfo(torch.float32).tiny
     uniform = torch.rand_like(probabilities, dtype=torch.float32).clamp_(tiny, 1 - 1e-7)
@@ -81,7 +81,8 @@ class DualTeacher:
         mean_teacher: maps images to the mean teacher's logits.
         gumbel: noise the diffusion map before smoothing, as the paper does.
         gumbel_temperature: temperature of the noise.
-        blur_sigma: standard deviation in voxels of the 3x3x3 Gaussian that smooths the diffusion map; 0 switches it off.
+        blur_sigma: standard deviation in voxels of the 3x3x3 Gaussian that smooths the diffusion map; 0 switches it
+            off.
     """
 
     def __init__(
@@ -102,7 +103,9 @@ class DualTeacher:
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> PseudoLabels:
-        """Images ``(B, in_channels, D, H, W)`` -> :py:class:`PseudoLabels`; the caller puts the networks in eval mode."""
+        """
+        Images ``(B, in_channels, D, H, W)`` -> :py:class:`PseudoLabels`; the caller puts the networks in eval mode.
+        """
         mean_teacher_logits = self.mean_teacher(image).float()
         diffusion = torch.softmax(self.diffusion(image).float(), dim=1)
         difficulty = torch.softmax(self.difficulty(image).float(), dim=1)

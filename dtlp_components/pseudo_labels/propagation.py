@@ -16,9 +16,9 @@ def propagate_logits(query: Tensor, key: Tensor, logits: Tensor, detach: bool = 
 
         C = softmax(e_1^T e_2 / sqrt(D)),    z_corr[i] = sum_j C[i, j] z[j]
 
-    Rows of ``C`` sum to one over the source voxels ``j``, so a constant map stays constant. The square root stands inside
-    the softmax (the paper has it outside, where rows would sum to ``1 / sqrt(D)``). It is computed as attention: queries
-    and keys are the projections, values the logits on the features' grid; memory is linear in voxels.
+    Rows of ``C`` sum to one over the source voxels ``j``, so a constant map stays constant. The square root stands
+    inside the softmax (the paper has it outside, where rows would sum to ``1 / sqrt(D)``). It is computed as attention:
+    queries and keys are the projections, values the logits on the features' grid; memory is linear in voxels.
 
     Args:
         query: ``e_1`` ``(B, E, d, h, w)``.
@@ -39,7 +39,8 @@ def propagate_logits(query: Tensor, key: Tensor, logits: Tensor, detach: bool = 
     source = logits.detach() if detach else logits
     values = F.adaptive_avg_pool3d(source.float(), (grid[0], grid[1], grid[2]))
 
-    # The fast CPU kernel wants (B, heads, N, E) with values as wide as keys; zero channels change neither products nor sums
+    # The fast CPU kernel wants (B, heads, N, E) with values as wide as keys; zero channels change neither products nor
+    # sums
     total = max(width, classes)
 
     def tokens(x: Tensor) -> Tensor:  # (B, c, d, h, w) -> (B, 1, N, total)

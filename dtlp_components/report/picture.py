@@ -135,7 +135,7 @@ def draw_panels(
     for axis in axes.flat:
         axis.axis("off")
     shown: list[tuple[str, Any]] = [("image", None), *panels.items()]
-    for axis, (name, labels) in zip(axes.flat, shown):
+    for axis, (name, labels) in zip(axes.flat, shown, strict=False):
         # seen as radiologists do: patient's right on the left, front at the top
         axis.imshow(image[::-1, ::-1, z].T, cmap="gray", vmin=low, vmax=high)
         if labels is not None:

@@ -28,13 +28,13 @@ NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfRef
 
 class WriteDicomSegd(MapTransform):
     """
-    Write a label map a second time, as a DICOM Segmentation (binary, one segment per class) that refers to the slices it is
-    of; of scans that are no DICOM series nothing is written.
+    Write a label map a second time, as a DICOM Segmentation (binary, one segment per class) that refers to the slices
+    it is of; of scans that are no DICOM series nothing is written.
 
-    It stands after ``SaveImaged(savepath_in_metadict=True)``: the file is beside the label map and ends in ``.dcm`` instead
-    of ``.nii.gz``. Written by highdicom. Segments carry the class's name and a code of our own, since names do not tell
-    which SNOMED code is meant. Where it cannot be written (the series lacks what a Segmentation must refer to, its slices
-    are sheared by a tilted gantry, the disk is full), ``problem`` in the item says why; else
+    It stands after ``SaveImaged(savepath_in_metadict=True)``: the file is beside the label map and ends in ``.dcm``
+    instead of ``.nii.gz``. Written by highdicom. Segments carry the class's name and a code of our own, since names do
+    not tell which SNOMED code is meant. Where it cannot be written (the series lacks what a Segmentation must refer to,
+    its slices are sheared by a tilted gantry, the disk is full), ``problem`` in the item says why; else
     ``dicom_seg`` says where it is.
 
     Args:
@@ -74,7 +74,8 @@ class WriteDicomSegd(MapTransform):
             except (Exception, InputError) as error:  # the label map stays, whatever it is
                 logging.getLogger("dtlp").debug(f"{target}: cannot be written", exc_info=True)
                 item[ScanKeys.PROBLEM] = (
-                    f"{folder}: {label_map} is written, {target.name} is not ({type(error).__name__}: {first_line(error)})."
+                    f"{folder}: {label_map} is written, {target.name} is not ({type(error).__name__}: "
+                    f"{first_line(error)})."
                 )
         return item
 

@@ -29,8 +29,9 @@ def border_median(voxels: np.ndarray) -> float:
 
 def looks_like_hu(minimum: float, border: float, whole: bool) -> bool:
     """
-    Whether intensities can be HU: the minimum is that of air, lung or a scanner's padding, -3100 to -500, which no MR but
-    a phase image reaches (those go to -4096); or they are whole numbers and the outermost voxels are air, -1100 to -900.
+    Whether intensities can be HU: the minimum is that of air, lung or a scanner's padding, -3100 to -500, which no MR
+    but a phase image reaches (those go to -4096); or they are whole numbers and the outermost voxels are air, -1100 to
+    -900.
 
     Args:
         minimum: of the intensities.
@@ -45,9 +46,9 @@ class CTOrMRIntensityd(MapTransform):
     Intensities to 0..1, float32, in data sets that mix CT and MR, which share no unit: a volume that looks like HU is
     scaled from a window, any other from its own percentiles; what lies outside is clipped.
 
-    Each volume is judged by its own voxels (:py:func:`looks_like_hu`), so that a new scan needs no domain. A crop can take
-    the air away: CT whose minimum is above -500 is taken for MR. So it stands before a crop that may leave no air or
-    lung; the percentiles are then those of the whole volume.
+    Each volume is judged by its own voxels (:py:func:`looks_like_hu`), so that a new scan needs no domain. A crop can
+    take the air away: CT whose minimum is above -500 is taken for MR. So it stands before a crop that may leave no air
+    or lung; the percentiles are then those of the whole volume.
 
     Args:
         keys: volumes ``(1, x, y, z)``.
@@ -57,8 +58,8 @@ class CTOrMRIntensityd(MapTransform):
 
     Raises:
         ValueError: if a pair is not ascending, or percentiles are not from 0 to 100.
-        InputError: when called, if a volume's percentiles are one intensity, but not all of it is; as a ``RuntimeError``
-            like that of :py:class:`CropToBoxd`.
+        InputError: when called, if a volume's percentiles are one intensity, but not all of it is; as a
+            ``RuntimeError`` like that of :py:class:`CropToBoxd`.
     """
 
     def __init__(

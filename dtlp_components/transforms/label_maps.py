@@ -41,7 +41,9 @@ class KeepLargestComponentd(MapTransform):
             labels = torch.as_tensor(item[key]).as_subclass(torch.Tensor)
             for label in filter(None, np.unique(labels.cpu().numpy()).tolist()):  # all but the background
                 start, stop = generate_spatial_bounding_box(labels == label, allow_smaller=True)
-                box = labels[(slice(None), *(slice(low, high) for low, high in zip(start, stop)))]  # a view
+                box = labels[
+                    (slice(None), *(slice(low, high) for low, high in zip(start, stop, strict=True)))
+                ]  # a view
                 kept = torch.as_tensor(self.keep_largest((box == label).to(torch.uint8))).bool()
                 box[(box == label) & ~kept] = 0
         return item
@@ -49,7 +51,8 @@ class KeepLargestComponentd(MapTransform):
 
 class WholeFileWriter(NibabelWriter):
     """
-    For ``SaveImaged(writer=, resample=False)``: the file is written under another name in its folder and moved into place.
+    For ``SaveImaged(writer=, resample=False)``: the file is written under another name in its folder and moved into
+    place.
 
     The volume ``(1, x, y, z)`` is written as it is: MONAI's writer drops a last axis of one slice, and then takes the
     affine for that of a plane, which is singular if the slices do not lie along the patient's z.
@@ -61,7 +64,7 @@ class WholeFileWriter(NibabelWriter):
     def set_data_array(self, data_array: NdarrayOrTensor, *args: Any, **kwargs: Any) -> None:
         self.data_obj = convert_to_numpy(data_array)[0]
 
-    def set_metadata(self, meta_dict: Mapping | None, *args: Any, **kwargs: Any) -> None:
+    def set_metadata(self, meta_dict: Mapping[str, Any] | None, *args: Any, **kwargs: Any) -> None:
         _, self.affine, _ = self.get_meta_info(meta_dict)
 
     def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:

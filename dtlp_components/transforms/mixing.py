@@ -98,7 +98,7 @@ class BlockMask:
             block = [max(side // 16, self.min_block) for side in shape]
         else:
             block = [self.block] * 3 if isinstance(self.block, int) else list(self.block)
-        grid = [-(-side // b) for side, b in zip(shape, block)]
+        grid = [-(-side // b) for side, b in zip(shape, block, strict=True)]
         keep = (torch.rand(len(image), 1, *grid, device=image.device) > self.ratio).to(image.dtype)
         for axis, b in enumerate(block):
             keep = keep.repeat_interleave(b, dim=axis + 2)

@@ -24,7 +24,8 @@ def file_of(volume: Any) -> str:
 
 def refuse(message: str) -> NoReturn:
     """Raise :py:class:`InputError`, which passes MONAI's wrapping, where it reaches the user."""
-    # SystemExit ends a thread of CacheDataset's pool, which then waits for ever, and a DataLoader's worker without its text
+    # SystemExit ends a thread of CacheDataset's pool, which then waits for ever, and a DataLoader's worker without its
+    # text
     in_main_process = threading.current_thread() is threading.main_thread() and get_worker_info() is None
     if in_main_process and not _is_in_event_loop():
         raise InputError(message)

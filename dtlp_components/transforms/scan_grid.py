@@ -29,12 +29,12 @@ SLAB_BYTES = 2**28
 
 class ScanGridLabelsd(MapTransform):
     """
-    Logits on the preprocessed grid become labels on the scan's own: softmax, linear interpolation as MONAI's ``Invertd``
-    does it, argmax, one slab after the other.
+    Logits on the preprocessed grid become labels on the scan's own: softmax, linear interpolation as MONAI's
+    ``Invertd`` does it, argmax, one slab after the other.
 
     ``Activationsd``, ``Invertd`` and ``AsDiscreted`` keep the probabilities of all classes on the scan's grid several
-    times. ``Invertd`` cannot be given a part of a volume. What it undoes is in the two affines, that of the image before
-    and after preprocessing, so MONAI's ``SpatialResample`` is called for each slab with the affine of the slab.
+    times. ``Invertd`` cannot be given a part of a volume. What it undoes is in the two affines, that of the image
+    before and after preprocessing, so MONAI's ``SpatialResample`` is called for each slab with the affine of the slab.
 
     Args:
         keys: logits ``(C, x, y, z)``; they become labels ``(1, x, y, z)`` uint8 on the CPU.
@@ -88,8 +88,8 @@ def check_operations(image: MetaTensor) -> None:
         name, info = operation[TraceKeys.CLASS_NAME], operation.get(TraceKeys.EXTRA_INFO, {})
         if name.removesuffix("d") not in FOLLOWED or str(info.get("mode", LINEAR[0])) not in LINEAR:
             raise ValueError(
-                f"{name} cannot be undone slab by slab, expected one of {', '.join(FOLLOWED)} with linear interpolation; "
-                "MONAI's Invertd undoes others, for the whole volume at once."
+                f"{name} cannot be undone slab by slab, expected one of {', '.join(FOLLOWED)} with linear "
+                "interpolation; MONAI's Invertd undoes others, for the whole volume at once."
             )
 
 
@@ -98,7 +98,8 @@ class AlignedGrid:
     """
     The scan's grid with its axes permuted and flipped so that they run along those of the preprocessed image.
 
-    ``ornt`` is nibabel's: for each axis of the scan that of the image, and whether it runs the same way (1) or not (-1).
+    ``ornt`` is nibabel's: for each axis of the scan that of the image, and whether it runs the same way (1) or not
+    (-1).
     """
 
     shape: tuple[int, ...]
@@ -152,7 +153,7 @@ def resample_rows(
     def rows_needed(start: int, stop: int) -> tuple[int, int]:
         """Rows of the image that a slab of the grid is interpolated from, end excluded."""
         ends = [(start, stop - 1) if a == axis else (0, side - 1) for a, side in enumerate(grid.shape)]
-        products = [sorted(factor * end for end in pair) for factor, pair in zip(to_image[axis], ends)]
+        products = [sorted(factor * end for end in pair) for factor, pair in zip(to_image[axis], ends, strict=True)]
         lowest, highest = (to_image[axis, 3] + sum(pair[i] for pair in products) for i in (0, 1))
         # one more on each side, so that rounding changes nothing; at least one, if the scan reaches beyond the image
         return min(max(0, math.floor(lowest) - 1), size - 1), max(min(size, math.ceil(highest) + 2), 1)

@@ -33,8 +33,8 @@ class CropToBoxd(Cropd):
         allow_missing_keys: skip keys that the item lacks.
 
     Raises:
-        InputError: when called, if an item has no box or one that leaves the volume; a ``RuntimeError`` of the same text
-            where a pool's thread or a worker process would not get it through, and where it would end a server.
+        InputError: when called, if an item has no box or one that leaves the volume; a ``RuntimeError`` of the same
+            text where a pool's thread or a worker process would not get it through, and where it would end a server.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class CropToBoxd(Cropd):
                     "which a new scan cannot know; leave out the overlay published.json"
                 )
             box, size = item[self.box_key], item[key].shape[1:]
-            if len(box) != len(size) or not all(0 <= start < end <= n for (start, end), n in zip(box, size)):
+            if len(box) != len(size) or not all(
+                0 <= start < end <= n for (start, end), n in zip(box, size, strict=True)
+            ):
                 refuse(
                     f"{file_of(item[key])}: `{self.box_key}` {[list(pair) for pair in box]} leaves the volume of "
                     f"{list(size)} voxels; expected the list that prepare wrote for these files."
@@ -70,8 +72,8 @@ class AntiAliasd(MapTransform):
     deviation of ``(f - 1) / 2`` old voxels, the rule of ``skimage.transform.resize``; along the others nothing. MONAI's
     ``Spacingd``, which should follow directly, only interpolates.
 
-    Large volumes are smoothed a slab at a time, with the same result: torch's convolution takes 90 bytes per voxel, 13 GB
-    for 560 slices of 512 x 512 (measured).
+    Large volumes are smoothed a slab at a time, with the same result: torch's convolution takes 90 bytes per voxel, 13
+    GB for 560 slices of 512 x 512 (measured).
 
     Args:
         keys: images ``(1, x, y, z)`` with their affine (``MetaTensor``).
@@ -115,9 +117,9 @@ class ResampleToSpacingd(Spacingd):
     """
     MONAI's ``Spacingd``, in items that hold anything at all.
 
-    From 1.6.0 on, MONAI takes every entry named ``image_…`` for the metadata of ``image`` and calls its ``update``. MONAI
-    Label puts a text there, ``image_path``, on which every inference would end. Entries that are no dictionary are kept
-    from it, and are in the result as they were. Arguments and errors are MONAI's.
+    From 1.6.0 on, MONAI takes every entry named ``image_…`` for the metadata of ``image`` and calls its ``update``.
+    MONAI Label puts a text there, ``image_path``, on which every inference would end. Entries that are no dictionary
+    are kept from it, and are in the result as they were. Arguments and errors are MONAI's.
     """
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:

@@ -11,7 +11,8 @@ from dtlp_components.bench.reference import Convolution, count_flop, synthetic_v
 
 def test_volume_is_that_of_its_seed_and_has_every_class() -> None:
     image, label = synthetic_volume((24, 16, 40), 2, 3, seed=5)
-    assert image.shape == (2, 24, 16, 40) and label.shape == (1, 24, 16, 40)
+    assert image.shape == (2, 24, 16, 40)
+    assert label.shape == (1, 24, 16, 40)
     assert label.unique().tolist() == [0, 1, 2]
     assert torch.equal(image, synthetic_volume((24, 16, 40), 2, 3, seed=5)[0])
     assert not torch.equal(image, synthetic_volume((24, 16, 40), 2, 3, seed=6)[0])

@@ -22,7 +22,7 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         list_bundles()
         lines = capsys.readouterr().out.partition("\n\n")[0].splitlines()
         starts = [lines[0].index(name) for name in lines[0].split()]
-        table = [[line[a:b].strip() for a, b in zip(starts, [*starts[1:], None])] for line in lines[1:]]
+        table = [[line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)] for line in lines[1:]]
         return {name: cells for name, *cells in table}
 
     return read

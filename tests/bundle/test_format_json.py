@@ -32,7 +32,8 @@ def test_long_lists_and_names_with_numbers_fill_lines() -> None:
     assert json.loads(text) == content
     lines = text.splitlines()
     assert max(map(len, lines)) <= WIDTH + 1  # and the comma at the end of a line
-    # a line ends where the next word, of at most 16 columns, would not fit: all but the last line of a list are this long
+    # a line ends where the next word, of at most 16 columns, would not fit: all but the last line of a list are this
+    # long
     full = [line for line in lines if line.endswith(",") and not line.endswith("],")]
     assert full
     assert all(len(line) > WIDTH - 20 for line in full)

@@ -38,6 +38,8 @@ def test_components_come_if_asked_for() -> None:
 def test_command_lists_a_bundle_and_refuses_what_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     print_keys(BUNDLE, "inference")
     out = capsys.readouterr().out
-    assert out.startswith("Keys of ") and "  --flip_axes []" in out and "--max_iterations" not in out
+    assert out.startswith("Keys of ")
+    assert "  --flip_axes []" in out
+    assert "--max_iterations" not in out
     with pytest.raises(InputError, match="--workflow: expected one of train, evaluate, inference, got 'trian'"):
         print_keys(BUNDLE, "trian")

@@ -164,7 +164,7 @@ def sound_metadata() -> dict[str, Any]:
         "value_range": [0, 1],
     }
     pred = tensor | {"num_channels": 3, "channel_def": {"0": "background", "1": "liver", "2": "spleen"}}
-    text = {key: "text" for key in ("schema", "task", "description", "authors", "copyright")}
+    text = dict.fromkeys(("schema", "task", "description", "authors", "copyright"), "text")
     versions = {"monai_version": "1.6.1", "pytorch_version": "2.13.0", "numpy_version": "2.4.6"}
     return (
         text

@@ -21,7 +21,8 @@ try:
     project = importlib.util.find_spec("dtlp_components") is not None
 except ValueError:  # None among the modules
     project = False
-print(json.dumps([sys.argv[1:], os.path.basename(os.path.dirname(sys.argv[0])), os.getcwd(), sys.stdin.read(), project]))
+program = os.path.basename(os.path.dirname(sys.argv[0]))
+print(json.dumps([sys.argv[1:], program, os.getcwd(), sys.stdin.read(), project]))
 if sys.argv[1] == "fail":
     print("what went wrong", file=sys.stderr)
     sys.exit(int(sys.argv[2]))

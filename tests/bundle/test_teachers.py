@@ -33,7 +33,8 @@ def test_both_networks_get_their_weights_and_are_put_in_eval_mode(tmp_path: Path
     network, teacher = load_training_networks(loaded, tmp_path / "last.pt")
     assert torch.equal(network.weight, trained["training_network"].weight)
     assert torch.equal(teacher.weight, trained["mean_teacher"].weight)
-    assert not network.training and not teacher.training
+    assert not network.training
+    assert not teacher.training
 
 
 def test_file_that_is_no_checkpoint_of_this_run_is_named(tmp_path: Path) -> None:

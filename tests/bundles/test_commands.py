@@ -47,7 +47,8 @@ def test_train_evaluate_segment_and_draw(phantom: Path, tmp_path: Path) -> None:
 
     result = bundle("training", "train.json", *common, *SHORT)
     assert result.returncode == 0, result.stderr
-    assert "2/2" in result.stdout and "left" in result.stdout
+    assert "2/2" in result.stdout
+    assert "left" in result.stdout
     assert (tmp_path / "out" / "models" / "model.pt").is_file()
     assert (tmp_path / "out" / "mlruns.db").is_file()
     assert list((tmp_path / "out" / "logs" / "tensorboard").glob("events*"))
@@ -61,7 +62,8 @@ def test_train_evaluate_segment_and_draw(phantom: Path, tmp_path: Path) -> None:
     result = bundle("run", "inference.json", *common[:2], "--output_dir", output, *SMALL, "--input", str(scan))
     assert result.returncode == 0, result.stderr
     written = list((tmp_path / "out" / "predictions").glob("*.nii.gz"))
-    assert len(written) == 1 and str(written[0].name) in result.stdout
+    assert len(written) == 1
+    assert str(written[0].name) in result.stdout
     np.testing.assert_allclose(nib.load(written[0]).affine, nib.load(scan).affine, atol=1e-4)
 
 
@@ -69,7 +71,7 @@ def test_train_evaluate_segment_and_draw(phantom: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--learnign_rate", "1"], "learning_rate"),
-        (["--patch_size", "[30,32,32]"], "multiple of 16"),
+        (["--patch_size", "[30,32,32]"], "expected multiples of 16, got [30, 32, 32]"),
         (["--datalist", "nowhere.json"], "nowhere.json"),
     ],
     ids=["mistyped key", "patch size", "datalist"],

@@ -332,7 +332,8 @@ def test_mmwhs_boxes_are_cut_as_published(prepared: Callable[[str], Path]) -> No
 
 @pytest.mark.parametrize(
     ("bundle", "variant", "least"),
-    # 1.4 to 1.5 mm loses a little, 36 voxels or fewer to 144 nothing: torch's `nearest` instead of `nearest-exact` would
+    # 1.4 to 1.5 mm loses a little, 36 voxels or fewer to 144 nothing: torch's `nearest` instead of `nearest-exact`
+    # would
     [("mmwhs_mr2ct", "native", 0.95), ("mmwhs_mr2ct", "published", 0.999)],
 )
 def test_labels_come_back_from_the_preprocessed_grid_where_they_were(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What MONAI Label 0.8.5 does with a bundle, done without MONAI Label: a call of ``monai.bundle.run`` with its overrides, a
-preprocessing of items with its entries. tests/monailabel has the server itself.
+What MONAI Label 0.8.5 does with a bundle, done without MONAI Label: a call of ``monai.bundle.run`` with its overrides,
+a preprocessing of items with its entries. tests/monailabel has the server itself.
 """
 
 from __future__ import annotations

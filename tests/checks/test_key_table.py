@@ -96,8 +96,8 @@ def test_values_inside_the_bounds_pass(key: Key) -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"gradient_checkpointing": "false"}, "--gradient_checkpointing: expected True or False, capitalized, got 'false'. "
-         "Write --gradient_checkpointing False"),
+        ({"gradient_checkpointing": "false"}, "--gradient_checkpointing: expected True or False, capitalized, got "
+         "'false'. Write --gradient_checkpointing False"),
         ({"checkpoint_interval": 0}, "--checkpoint_interval: expected an integer from 1, got 0."),
         ({"batch_size_unlabeled": -1}, "--batch_size_unlabeled: expected an integer from 0, got -1."),
         ({"burn_in": 2.0}, "--burn_in: expected a number from 0 below 1, got 2.0."),

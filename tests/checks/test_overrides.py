@@ -106,7 +106,8 @@ def test_keys_of_an_args_file_are_checked_likewise(tmp_path, config_file):
         ),
         (
             ["--output_dir", "2024"],
-            "--output_dir: expected a path, got 2024. Write a folder that is named like a number as --output_dir ./2024",
+            "--output_dir: expected a path, got 2024. Write a folder that is named like a number as "
+            "--output_dir ./2024",
         ),
     ],
 )

@@ -22,7 +22,8 @@ def test_patch_size_the_network_cannot_take_names_the_nearest(patch_size: list[i
 def test_two_voxels_at_the_deepest_stage_are_refused_for_instance_norm_alone(patch_size: list[int]) -> None:
     assert has_two_voxels(patch_size)
     (message,) = patch_size_problems(patch_size, "instance")
-    assert "two voxels" in message and "[32, 32, 32], or --norm group" in message
+    assert "two voxels" in message
+    assert "[32, 32, 32], or --norm group" in message
     for norm in ("group", "batch"):
         assert list(patch_size_problems(patch_size, norm)) == []
 
@@ -45,9 +46,10 @@ def test_patch_size_of_a_wrong_kind_is_said_once() -> None:
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "mps:x"])
 def test_device_that_is_not_there_comes_with_those_that_are(device: str) -> None:
     (message,) = Settings({}, device=device).problems()
-    assert message.startswith("--device: expected one of cpu") and f"got {device!r}" in message
+    assert message.startswith("--device: expected one of cpu")
+    assert f"got {device!r}" in message
 
 
 def test_check_raises_all_problems() -> None:
-    with pytest.raises(InputError, match="2 problems found:\n  - --seed: .*\n  - --burn_in: "):
+    with pytest.raises(InputError, match=r"2 problems found:\n  - --seed: .*\n  - --burn_in: "):
         Settings({"seed": "a", "burn_in": 2.0, "amp": True}).check()

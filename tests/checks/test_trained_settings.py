@@ -41,8 +41,8 @@ def test_contradiction_names_both_values_and_the_way_out(tmp_path: Path) -> None
     values = {"features": 32, "spacing_mm": [1.0, 1.0, 1.0], "norm": "group", "amp": True}
     spacing, features = record_problems(model_file, values)
     assert features == (
-        f"--features: expected 16, which {model_file} was trained with (recorded in {tmp_path}/logs/model_settings.json), "
-        "got 32. Leave it out: it is taken from there."
+        f"--features: expected 16, which {model_file} was trained with (recorded in "
+        f"{tmp_path}/logs/model_settings.json), got 32. Leave it out: it is taken from there."
     )
     assert spacing.startswith("--spacing_mm: expected [1.0, 1.0, 2.5]")
 
@@ -62,7 +62,8 @@ def test_weights_without_a_record_are_not_compared_and_the_log_says_so(
     with caplog.at_level("INFO", logger="dtlp"):
         assert list(record_problems(str(tmp_path / "models" / "model.pt"), {"features": 32})) == []
     (line,) = caplog.messages
-    assert "logs/model_settings.json is not there" in line and "features 32" in line
+    assert "logs/model_settings.json is not there" in line
+    assert "features 32" in line
 
 
 RECORD = {"features": 16, "norm": "group", "spacing_mm": [1.0, 1.0, 2.5], "image_shortcut": False}

@@ -60,7 +60,8 @@ def test_second_run_reads_what_the_first_one_computed(items: list[dict[str, Any]
     second = cache(items, tmp_path / "cache")
     assert Counted.calls == 3
     for one, other in zip(first, second, strict=True):
-        assert isinstance(other["image"], MetaTensor) and other["domain"] == "ct"
+        assert isinstance(other["image"], MetaTensor)
+        assert other["domain"] == "ct"
         torch.testing.assert_close(other["image"].as_tensor(), one["image"].as_tensor(), rtol=0, atol=0)
         torch.testing.assert_close(other["image"].affine, one["image"].affine)
         assert other["image"].meta["filename_or_obj"] == one["image"].meta["filename_or_obj"]
@@ -116,7 +117,7 @@ def test_broken_file_is_made_anew(items: list[dict[str, Any]], tmp_path: Path, c
 
 def test_folder_that_cannot_be_made_is_named(items: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="--cache_dir .*file"):
+    with pytest.raises(InputError, match=r"--cache_dir .*file"):
         cache(items, tmp_path / "file" / "cache")
     assert Counted.calls == 0
 

@@ -132,8 +132,10 @@ def test_drawing_leaves_a_cached_case_as_it_was() -> None:
     draws = RandomDraws(dataset, augmentation())
     for i in range(5):
         draws[i]
-    assert dataset[0]["image"] is image and isinstance(image, MetaTensor)
-    assert torch.equal(image, values) and list(image.applied_operations) == operations
+    assert dataset[0]["image"] is image
+    assert isinstance(image, MetaTensor)
+    assert torch.equal(image, values)
+    assert list(image.applied_operations) == operations
 
 
 def test_item_depends_on_its_number_not_on_what_was_drawn_before() -> None:

@@ -41,7 +41,8 @@ def test_scale_factor_of_the_header_is_applied(tmp_path: Path) -> None:
 
 
 def test_affine_is_the_one_that_a_bundle_trains_with(tmp_path: Path) -> None:
-    # the sides say 1 x 1 x 2 mm, which the qform follows and the sform does not: nibabel takes the sform, MONAI the qform
+    # the sides say 1 x 1 x 2 mm, which the qform follows and the sform does not: nibabel takes the sform, MONAI the
+    # qform
     rows = {"srow_x": [-3, 0, 0, 0], "srow_y": [0, 3, 0, 0], "srow_z": [0, 0, 3, 0]}
     path = save(tmp_path / "a.nii", noise(), sform_code=1, qform_code=1, **rows)
     reader = ScanReader()
@@ -62,7 +63,9 @@ def test_unit_of_length_must_be_mm_or_unsaid(tmp_path: Path, code: int, problems
 def test_everything_that_is_wrong_with_a_header_is_said(tmp_path: Path) -> None:
     path = save(tmp_path / "a.nii", noise().astype(np.complex64), xyzt_units=1, pixdim=[[-1, 1, 1, 0, 0, 0, 0, 0]])
     complex_numbers, unit, sides = nifti_problems(str(path))
-    assert "complex ones (complex64)" in complex_numbers and "meters" in unit and "1 x 1 x 0 mm" in sides
+    assert "complex ones (complex64)" in complex_numbers
+    assert "meters" in unit
+    assert "1 x 1 x 0 mm" in sides
 
 
 def test_written_file_is_read_again_with_its_unit(tmp_path: Path) -> None:

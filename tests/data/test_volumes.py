@@ -56,7 +56,7 @@ def ask_hippocampus(folder: Path, name: str) -> None:
 
 
 def _pair(folder: Path, name: str) -> dict[str, str]:
-    return dict(zip(("image", "label"), map(str, write_pair(folder, name))))
+    return dict(zip(("image", "label"), map(str, write_pair(folder, name)), strict=True))
 
 
 def ask_training(folder: Path, name: str) -> None:
@@ -130,18 +130,24 @@ def test_ways_out_are_appended_where_a_command_has_one(tmp_path: Path) -> None:
 def test_voxels_come_with_their_description(tmp_path: Path, name: str) -> None:
     image, _ = write_pair(tmp_path, name)
     found, problems = read_volume(str(image))
-    assert found is not None and problems == []
+    assert found is not None
+    assert problems == []
     voxels, described = found
     np.testing.assert_array_equal(voxels, noise())
-    assert voxels.dtype == np.float32 and described.shape == list(SHAPE)
+    assert voxels.dtype == np.float32
+    assert described.shape == list(SHAPE)
     assert (described.minimum, described.maximum) == (noise().min(), noise().max())
-    assert described.finite and not described.integer and described.values is None
+    assert described.finite
+    assert not described.integer
+    assert described.values is None
 
 
 def test_whole_numbers_stay_what_they_are(tmp_path: Path) -> None:
     found, _ = read_volume(str(save(tmp_path / "a.nii.gz", label(np.int16))), is_label=True)
     assert found is not None
-    assert found[0].dtype == np.int16 and found[1].values == [0, 1, 2] and found[1].integer
+    assert found[0].dtype == np.int16
+    assert found[1].values == [0, 1, 2]
+    assert found[1].integer
 
 
 @pytest.mark.parametrize("name", ["a.mha", "a.nii.txt", "a"])

@@ -23,7 +23,7 @@ def fill(download, image, cases, top="amos22") -> None:
     files = [download.write("template/image.nii.gz", image), download.write("template/label.nii.gz", label)]
     for case in cases:
         folder = "Va" if case in SPLIT["test"] else "Tr"
-        for kind, file in zip(("images", "labels"), files):
+        for kind, file in zip(("images", "labels"), files, strict=True):
             download.copy(file, f"{top}/{kind}{folder}/{case}.nii.gz")
 
 
@@ -70,8 +70,10 @@ def test_missing_unlabeled_and_unexpected_cases_are_named_and_left_out(download,
     run(download)
     summary, missing, without_label, unexpected = capsys.readouterr().out.splitlines()[:4]
     assert summary == "1 of 360 published cases."
-    assert "left out (358): amos_0001" in missing and LABELED[0] not in missing
-    assert without_label.endswith(f"(1): {LABELED[1]}") and unexpected.endswith("(1): amos_0999")
+    assert "left out (358): amos_0001" in missing
+    assert LABELED[0] not in missing
+    assert without_label.endswith(f"(1): {LABELED[1]}")
+    assert unexpected.endswith("(1): amos_0999")
     assert download.sizes() == {"2": [1, 0, 0, 0], "100": [1, 0, 0, 0]}
     assert download.manifest()["missing"] == sorted(set(ALL) - {LABELED[0]})
 
@@ -131,7 +133,7 @@ def test_datalist_of_another_set_of_cases_is_not_overwritten(download, image) ->
     run(download)
     before = download.lists()
     fill(download, image, LABELED[2:])
-    with pytest.raises(InputError, match="datalist_2.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_2.json: exists with another split"):
         run(download)
     assert download.lists() == before
 

@@ -81,8 +81,10 @@ def test_fewer_than_200_cases_keep_the_proportions(tmp_path) -> None:
 def test_full_list_labels_the_same_training_cases_and_holds_out_the_same(raw) -> None:
     output = prepare(raw)
     few, full = images(read(output)), images(read(output, "datalist_100.json"))
-    assert full["training"] == sorted(few["training"] + few["unlabeled"]) and full["unlabeled"] == []
-    assert full["validation"] == few["validation"] and full["testing"] == few["testing"]
+    assert full["training"] == sorted(few["training"] + few["unlabeled"])
+    assert full["unlabeled"] == []
+    assert full["validation"] == few["validation"]
+    assert full["testing"] == few["testing"]
 
 
 def test_unlabeled_items_name_no_label_and_all_files_are_there(raw) -> None:
@@ -96,7 +98,8 @@ def test_unlabeled_items_name_no_label_and_all_files_are_there(raw) -> None:
 def test_larger_percentage_keeps_the_labeled_cases_and_the_held_out_ones(raw) -> None:
     small = images(read(prepare(raw, percent=20), "datalist_20.json"))  # 1 of 5
     large = images(read(prepare(raw, percent=60), "datalist_60.json"))  # 3 of 5
-    assert set(small["training"]) < set(large["training"]) and small["testing"] == large["testing"]
+    assert set(small["training"]) < set(large["training"])
+    assert small["testing"] == large["testing"]
 
 
 def test_seed_decides_the_split(tmp_path) -> None:
@@ -137,7 +140,8 @@ def test_unexpected_case_is_named_and_macos_companion_ignored(raw, capsys) -> No
     (raw / "imagesTr/._case_001.nii.gz").write_bytes(b"\0Mac OS X")
     output = prepare(raw)
     printed = capsys.readouterr().out
-    assert "imagesTr/case_777.nii.gz" in printed and "._case" not in printed
+    assert "imagesTr/case_777.nii.gz" in printed
+    assert "._case" not in printed
     assert len(list((output / "imagesTr").iterdir())) == 8
 
 
@@ -180,7 +184,7 @@ def test_repeated_run_changes_nothing_and_one_that_was_interrupted_is_completed(
 def test_datalist_of_another_seed_is_never_overwritten(tmp_path) -> None:
     raw = make_raw(tmp_path / "raw", 40)
     before = snapshot(prepare(raw))
-    with pytest.raises(InputError, match="datalist_5.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_5.json: exists with another split"):
         prepare(raw, seed=1)
     assert snapshot(tmp_path / "prepared") == before
 
@@ -189,7 +193,7 @@ def test_scan_of_another_content_in_the_output_is_left_alone(raw) -> None:
     target = raw.parent / "prepared/imagesTr/case_002.nii.gz"
     target.parent.mkdir(parents=True)
     target.write_bytes(b"mine")
-    with pytest.raises(InputError, match="case_002.nii.gz: exists and differs"):
+    with pytest.raises(InputError, match=r"case_002.nii.gz: exists and differs"):
         prepare(raw)
     assert target.read_bytes() == b"mine"
 

@@ -34,7 +34,7 @@ def add_h5(raw: Path, case: str, **changed) -> Path:
     path = raw / "2018LA_Seg_Training Set" / case / "mri_norm2.h5"
     path.parent.mkdir(parents=True)
     with h5py.File(path, "w") as file:
-        for key, value in {**dict(zip(("image", "label"), volume())), **changed}.items():
+        for key, value in {**dict(zip(("image", "label"), volume(), strict=True)), **changed}.items():
             file[key] = value
     return path
 
@@ -125,7 +125,9 @@ def test_missing_and_unexpected_cases_are_named_and_left_out(folders, capsys) ->
     output = run(folders)
     missing, without_label, unexpected = capsys.readouterr().out.splitlines()[1:4]
     assert missing.startswith("Published cases that are missing; they are left out (98):")
-    assert TRAIN[0] in missing and TRAIN[2] not in missing and TRAIN[3] not in missing
+    assert TRAIN[0] in missing
+    assert TRAIN[2] not in missing
+    assert TRAIN[3] not in missing
     assert without_label.endswith(f": {TRAIN[3]}")
     assert unexpected.endswith(": SOMEBODY")
     images = [item["image"] for item in lists(output)["datalist_100.json"]["training"]]
@@ -164,7 +166,8 @@ def test_broken_case_is_named_the_others_converted_and_the_next_run_goes_on(fold
     convert = la._convert
     monkeypatch.setattr(la, "_convert", lambda raw, *paths: (converted.append(raw), convert(raw, *paths)))
     output = run(folders)
-    assert converted == [bad] and good.parent.name == TRAIN[0]
+    assert converted == [bad]
+    assert good.parent.name == TRAIN[0]
     assert len(lists(output)["datalist_5.json"]["training"]) == 2
 
 
@@ -192,7 +195,7 @@ def test_datalist_of_another_set_of_cases_is_not_overwritten(folders) -> None:
     add_h5(folders[0], TRAIN[0])
     before = lists(run(folders))
     add_h5(folders[0], TRAIN[1])
-    with pytest.raises(InputError, match="datalist_5.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_5.json: exists with another split"):
         run(folders)
     assert lists(folders[1]) == before
 
@@ -244,7 +247,7 @@ def test_case_that_is_there_twice_is_refused(folders) -> None:
 
 
 def test_folder_without_any_case_is_refused(tmp_path) -> None:
-    with pytest.raises(InputError, match="found neither <id>/mri_norm2.h5 nor <id>/lgemri.nrrd"):
+    with pytest.raises(InputError, match=r"found neither <id>/mri_norm2.h5 nor <id>/lgemri.nrrd"):
         prepare_la(str(tmp_path), str(tmp_path / "prepared"))
 
 
@@ -257,6 +260,7 @@ def test_absent_package_is_named_with_the_command_that_installs_it(folders, monk
 
 
 def test_published_split_is_complete_and_disjoint() -> None:
-    assert (len(TRAIN), len(TEST)) == (80, 20) and not set(TRAIN) & set(TEST)
+    assert (len(TRAIN), len(TEST)) == (80, 20)
+    assert not set(TRAIN) & set(TEST)
     for setting in SPLIT["settings"].values():
         assert sorted(setting["labeled"] + setting["unlabeled"]) == sorted(TRAIN)

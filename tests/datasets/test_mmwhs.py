@@ -16,8 +16,8 @@ from dtlp_components.errors import InputError
 SPLIT = json.loads((Path(common.__file__).parents[1] / "recipes/splits/mmwhs.json").read_text())
 ALL = [f"{modality}_train_{number}" for modality in ("ct", "mr") for number in range(1001, 1021)]
 RAW_VALUES = (205, 420, 500, 820)
-# of mr_train_1002, the published code clears x 0 to 3, all rows to the back but the last (the first, stored to the front)
-# and z 0 to 3 before it takes the box: a part of the label has to lie elsewhere
+# of mr_train_1002, the published code clears x 0 to 3, all rows to the back but the last (the first, stored to the
+# front) and z 0 to 3 before it takes the box: a part of the label has to lie elsewhere
 LABELED = slice(4 * 5 * 7, 4 * 5 * 7 + 10)  # x 4: y 0 with z 0 to 6, and y 1 with z 0 to 2
 SIDE_BY_SIDE, DECATHLON = "{modality}_train/{case}_{kind}.nii.gz", "{MODALITY}/{kind}sTr/{case}_{kind}.nii.gz"
 
@@ -44,7 +44,7 @@ def fill(download, image, cases=ALL, layout=DECATHLON, label=None) -> None:
     label = raw_label(image, 550, 600, 850) if label is None else label
     first = [download.write(place(layout, cases[0], kind), v) for kind, v in (("image", image), ("label", label))]
     for case in cases[1:]:
-        for file, kind in zip(first, ("image", "label")):
+        for file, kind in zip(first, ("image", "label"), strict=True):
             download.copy(file, place(layout, case, kind))
 
 
@@ -71,7 +71,8 @@ def test_complete_release_gives_the_published_numbers_and_no_validation_cases(do
         content = download.lists()[name]
         listed = [case for section in ("training", "unlabeled", "testing") for case in cases(content[section])]
         held_back = SPLIT["settings"][name]["target_validation_in_reference"]
-        assert len(held_back) == 3 and not set(held_back) & set(listed)
+        assert len(held_back) == 3
+        assert not set(held_back) & set(listed)
         assert f"not in {name} (3): {', '.join(held_back)}" in printed
         assert all(case.startswith(target) for case in cases(content["unlabeled"] + content["testing"]))
         assert not any(case.startswith(target) for case in cases(content["training"]))
@@ -130,8 +131,10 @@ def test_missing_unlabeled_and_unexpected_cases_are_named_and_left_out(download,
     run(download)
     summary, missing, without_label, unexpected = capsys.readouterr().out.splitlines()[:4]
     assert summary == "1 of 40 published cases."
-    assert "left out (38): ct_train_1003" in missing and "ct_train_1004" in missing
-    assert without_label.endswith("(1): ct_train_1002") and unexpected.endswith("(1): ct_test_2001")
+    assert "left out (38): ct_train_1003" in missing
+    assert "ct_train_1004" in missing
+    assert without_label.endswith("(1): ct_train_1002")
+    assert unexpected.endswith("(1): ct_test_2001")
     # nothing labeled is there for mr2ct; with all labels, the scan is one of the target
     assert download.sizes() == {"ct2mr": [1, 0, 0, 0], "ct2mr_100": [1, 0, 0, 0], "mr2ct_100": [1, 0, 0, 0]}
 
@@ -248,14 +251,15 @@ SECTIONS = ("training", "unlabeled", "validation", "testing")
 def find_box(download, case: str, voxels: list[tuple[int, int, int]], affine: np.ndarray) -> list[list[int]]:
     """``published_box`` of a scan of 25 x 30 x 35 voxels with a label at ``voxels``."""
     label = np.zeros((25, 30, 35), np.int16)
-    label[tuple(zip(*voxels))] = 820
+    label[tuple(zip(*voxels, strict=True))] = 820
     for kind in ("image", "label"):
         download.write(place(DECATHLON, case, kind), label, affine)
     run(download)
     (entry,) = download.manifest()["cases"]
     box: list[list[int]] = entry["published_box"]
     items = [item for content in download.lists().values() for section in SECTIONS for item in content[section]]
-    assert items and all(item["published_box"] == box for item in items)
+    assert items
+    assert all(item["published_box"] == box for item in items)
     return box
 
 

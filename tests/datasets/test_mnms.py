@@ -25,7 +25,9 @@ SHAPE = (3, 4, 2)
 
 
 def cine(frames: list[int], num_frames: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Another intensity in every voxel of every frame; labels in ``frames``: 1 voxel of LV, 2 of myocardium, 3 of RV."""
+    """
+    Another intensity in every voxel of every frame; labels in ``frames``: 1 voxel of LV, 2 of myocardium, 3 of RV.
+    """
     num_frames = num_frames or max(frames) + 2
     image = np.arange(np.prod(SHAPE) * num_frames, dtype=np.int16).reshape(*SHAPE, num_frames)
     label = np.zeros(image.shape)
@@ -54,7 +56,7 @@ def test_complete_release_gives_the_published_numbers_and_an_unseen_target(downl
         if tuple(frames) not in templates:
             templates[tuple(frames)] = add(download, subject)
             continue
-        for file, kind in zip(templates[tuple(frames)], ("sa", "sa_gt")):
+        for file, kind in zip(templates[tuple(frames)], ("sa", "sa_gt"), strict=True):
             download.copy(file, f"OpenDataset/Testing/{subject}/{subject}_{kind}.nii.gz")
     assert run(download) == download.output
     assert download.sizes() == {
@@ -118,11 +120,16 @@ def test_missing_unlabeled_and_unexpected_subjects_are_named_and_left_out(downlo
     run(download)
     summary, missing, without_label, unexpected = capsys.readouterr().out.splitlines()[:4]
     assert summary == "1 of 320 published cases."
-    assert "left out (318): A0S9V9, " in missing and ONE not in missing
-    assert without_label.endswith(f"(1): {TWO}") and unexpected.endswith("(1): Z9Z9Z9")
-    # a subject of vendor D: of the 2 % lists, only that for vendor B labels it, and all that is left of D is for testing
+    assert "left out (318): A0S9V9, " in missing
+    assert ONE not in missing
+    assert without_label.endswith(f"(1): {TWO}")
+    assert unexpected.endswith("(1): Z9Z9Z9")
+    # a subject of vendor D: of the 2 % lists, only that for vendor B labels it, and all that is left of D is for
+    # testing
     assert download.sizes()["2_b"] == [2, 0, 0, 0]
-    assert "100_a" in download.sizes() and "2_a" not in download.sizes() and "100_d" not in download.sizes()
+    assert "100_a" in download.sizes()
+    assert "2_a" not in download.sizes()
+    assert "100_d" not in download.sizes()
 
 
 @pytest.mark.parametrize("delimiter", [",", ";"])
@@ -151,7 +158,7 @@ def test_spreadsheet_that_says_otherwise_is_named_and_not_followed(download, cap
 def test_all_broken_subjects_are_listed_the_others_converted_and_the_next_run_goes_on(download, truncate) -> None:
     add(download, ONE)
     subjects = [subject for subject in sorted(FRAMES) if subject != ONE][:6]
-    for subject, frames in zip(subjects, ([0, 1], None, None, None, None, None)):
+    for subject, frames in zip(subjects, ([0, 1], None, None, None, None, None), strict=True):
         add(download, subject, frames if frames != FRAMES[subject] else [2, 3])
     folder = "OpenDataset/Training/Labeled"
     image, label = cine(FRAMES[subjects[1]])
@@ -201,7 +208,7 @@ def test_repeated_run_changes_nothing_and_one_that_was_interrupted_is_completed(
     (download.output / half).with_name(f".part-{Path(half).name}").write_bytes(whole[:20])
     run(download)
     assert set(download.snapshot()) == set(before)
-    for name, frame in zip((lost, half), FRAMES[ONE]):
+    for name, frame in zip((lost, half), FRAMES[ONE], strict=True):
         np.testing.assert_array_equal(download.load(name)[0], cine(FRAMES[ONE])[1][..., frame])
 
 

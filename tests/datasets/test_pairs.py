@@ -61,7 +61,7 @@ def test_lost_origin_is_mended_and_other_axes_are_refused(tmp_path: Path, capsys
     np.testing.assert_array_equal(common, affine)
     assert voxels.shape == labels.shape == SHAPE
     assert "its origin differs from that of a.nii.gz, which is used for both" in "".join(capsys.readouterr())
-    with pytest.raises(InputError, match="found the axes .* expected those of a.nii.gz"):
+    with pytest.raises(InputError, match=r"found the axes .* expected those of a.nii.gz"):
         common_affine(SHAPE, image, affine, label, turned)
 
 

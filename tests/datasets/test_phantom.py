@@ -48,7 +48,7 @@ def by_domain(volumes, measure) -> dict[str, float]:
 
 def test_same_generator_state_draws_the_same_volume_and_another_seed_another_one() -> None:
     first, again, other = (draw_phantom(np.random.default_rng([seed, 0, 0]), "B") for seed in (5, 5, 6))
-    for volume, repeated in zip(first, again):
+    for volume, repeated in zip(first, again, strict=True):
         np.testing.assert_array_equal(volume, repeated)
     assert first[1].shape != other[1].shape or (first[1] != other[1]).any()
 
@@ -62,8 +62,10 @@ def test_files_are_the_same_whatever_the_number_of_other_sections(folder, tmp_pa
 def test_every_volume_holds_every_organ_and_their_sizes_differ_by_more_than_ten(volumes) -> None:
     for _, _, label in volumes:
         counts = np.bincount(np.asanyarray(label.dataobj).ravel(), minlength=7)
-        assert len(counts) == 7 and counts.min() > 0
-        assert counts[1:].argmax() + 1 == LIVER and counts[1:].argmin() + 1 == GALLBLADDER
+        assert len(counts) == 7
+        assert counts.min() > 0
+        assert counts[1:].argmax() + 1 == LIVER
+        assert counts[1:].argmin() + 1 == GALLBLADDER
         assert counts[LIVER] > 10 * counts[GALLBLADDER]
 
 
@@ -72,9 +74,10 @@ def test_image_and_label_share_their_grid_and_cover_the_field_of_view(volumes) -
         assert image.shape == label.shape
         np.testing.assert_array_equal(image.affine, label.affine)
         spacing = nib.affines.voxel_sizes(image.affine)
-        assert ((3.8 < spacing) & (spacing < 6.3)).all()
+        assert ((spacing > 3.8) & (spacing < 6.3)).all()
         np.testing.assert_allclose(spacing * image.shape, (300, 240, 200), atol=spacing.max())
-        assert image.get_data_dtype() == np.int16 and label.get_data_dtype() == np.uint8
+        assert image.get_data_dtype() == np.int16
+        assert label.get_data_dtype() == np.uint8
 
 
 def test_affine_puts_the_organs_on_their_sides_however_the_volume_is_stored(volumes) -> None:
@@ -116,7 +119,8 @@ def test_datalists_name_existing_files_and_no_case_twice(folder, lists) -> None:
         assert len(set(images)) == len(images), name
         for item in (item for section in SECTIONS for item in content[section]):
             assert all((folder / item[key]).is_file() for key in ("image", "label") if key in item)
-        assert content["seed"] == 3 and len(content["labels"]) == 7
+        assert content["seed"] == 3
+        assert len(content["labels"]) == 7
 
 
 def test_unlabeled_items_carry_no_label_and_all_others_do(lists) -> None:
@@ -153,7 +157,7 @@ def test_default_numbers_are_seven_volumes_per_scanner_and_a_tenth_labeled(tmp_p
 
 def test_other_seed_does_not_overwrite_a_data_set_in_use(folder) -> None:
     before = (folder / "datalist_10.json").read_bytes()
-    with pytest.raises(InputError, match="datalist_10.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_10.json: exists with another split"):
         write_phantom(str(folder), seed=4, num_training=8, num_validation=4, num_testing=4)
     assert (folder / "datalist_10.json").read_bytes() == before
 

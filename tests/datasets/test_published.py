@@ -93,7 +93,8 @@ def prepare(output: Path, box: Any, dry_run: bool = False) -> Path | None:
 
 def test_boxes_of_the_manifest_go_into_the_items_and_never_change(tmp_path: Path) -> None:
     box, other = [[0, 4], [1, 5], [2, 6]], [[0, 3], [1, 5], [2, 6]]
-    assert prepare(tmp_path, box, dry_run=True) is None and not list(tmp_path.iterdir())
+    assert prepare(tmp_path, box, dry_run=True) is None
+    assert not list(tmp_path.iterdir())
     assert prepare(tmp_path, box) == tmp_path
     assert read_json(tmp_path / "datalist_5.json", "a datalist")["training"][0]["published_box"] == box
     with pytest.raises(InputError, match="exists with another `published_box`"):

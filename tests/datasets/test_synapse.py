@@ -26,10 +26,10 @@ def label_of(image) -> np.ndarray:
 def fill(download, image, cases=IDS, layout=RAW_DATA) -> None:
     first = [
         download.write(f"{folder}/{stem}{cases[0]}.nii.gz", voxels)
-        for folder, stem, voxels in zip(layout, ("img", "label"), (image, label_of(image)))
+        for folder, stem, voxels in zip(layout, ("img", "label"), (image, label_of(image)), strict=True)
     ]
     for case in cases[1:]:
-        for file, folder, stem in zip(first, layout, ("img", "label")):
+        for file, folder, stem in zip(first, layout, ("img", "label"), strict=True):
             download.copy(file, f"{folder}/{stem}{case}.nii.gz")
 
 
@@ -90,13 +90,15 @@ def test_manifest_describes_every_case(download, image) -> None:
     fill(download, image, ["0009", "0021"])
     run(download)
     content = download.manifest()
-    assert content["missing"] == sorted(set(IDS) - {"0009", "0021"}) and len(content["cases"]) == 2
+    assert content["missing"] == sorted(set(IDS) - {"0009", "0021"})
+    assert len(content["cases"]) == 2
     case = content["cases"][1]
     assert case["image"] == "imagesTr/img0021.nii.gz"
     assert (case["shape"], case["spacing_mm"]) == ([4, 5, 6], [0.5, 0.75, 2])
     # 120 different values from 0: those below 14 are their own class
     assert case["label_counts"] == {"0": 120 - 13} | {str(value): 1 for value in range(1, 14)}
-    assert len(case["sha256"]["image"]) == 64 and case["sha256"]["image"] != case["sha256"]["label"]
+    assert len(case["sha256"]["image"]) == 64
+    assert case["sha256"]["image"] != case["sha256"]["label"]
 
 
 def test_missing_unlabeled_and_unexpected_cases_are_named_and_left_out(download, image, capsys) -> None:
@@ -108,8 +110,11 @@ def test_missing_unlabeled_and_unexpected_cases_are_named_and_left_out(download,
     summary, missing, without_label, unexpected = capsys.readouterr().out.splitlines()[:4]
     assert summary == "2 of 30 published cases."
     assert missing.startswith("Published cases that are missing; they are left out (27): 0001, ")
-    assert "0034" in missing and "0025" not in missing and "0009" not in missing
-    assert without_label.endswith("(1): 0025") and unexpected.endswith("(1): 0061")
+    assert "0034" in missing
+    assert "0025" not in missing
+    assert "0009" not in missing
+    assert without_label.endswith("(1): 0025")
+    assert unexpected.endswith("(1): 0061")
     # without the two labeled cases of the 10 %, 0007 and 0030, there is no list of that
     assert download.sizes() == {"20": [2, 0, 0, 0], "100": [2, 0, 0, 0]}
     assert len(list((download.output / "imagesTr").iterdir())) == 2
@@ -161,7 +166,7 @@ def test_datalist_of_another_partition_is_never_overwritten(download, image) -> 
     fill(download, image)
     run(download)
     before = download.snapshot()
-    with pytest.raises(InputError, match="datalist_10.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_10.json: exists with another split"):
         run(download, protocol="dhc_2023")
     assert download.snapshot() == before
 
@@ -171,7 +176,7 @@ def test_scan_of_another_content_in_the_output_is_left_alone(download, image) ->
     target = download.output / "imagesTr/img0009.nii.gz"
     target.parent.mkdir(parents=True)
     target.write_bytes(b"mine")
-    with pytest.raises(InputError, match="img0009.nii.gz: exists and differs"):
+    with pytest.raises(InputError, match=r"img0009.nii.gz: exists and differs"):
         run(download)
     assert target.read_bytes() == b"mine"
 
@@ -202,7 +207,8 @@ def test_what_an_earlier_run_put_into_the_source_is_no_second_copy(download, ima
     run(download)
     before = download.snapshot()
     run(download)
-    assert download.snapshot() == before and "imagesTr/img0009.nii.gz" in before
+    assert download.snapshot() == before
+    assert "imagesTr/img0009.nii.gz" in before
 
 
 def test_unknown_protocol_is_named_with_the_known_ones(download) -> None:

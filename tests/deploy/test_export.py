@@ -45,11 +45,13 @@ def test_differences_of_scans_add_up_and_nan_stays() -> None:
     total = Difference()
     total.add(Difference(1, 10, 0.5))
     total.add(Difference(2, 20, 0.25))
-    assert total == Difference(3, 30, 0.5) and total.share == pytest.approx(0.1)
+    assert total == Difference(3, 30, 0.5)
+    assert total.share == pytest.approx(0.1)
     total.add(Difference(0, 1, math.nan))
     assert math.isnan(total.logits)
     total.add(Difference(0, 1, 1.0))  # a finite scan after it
-    assert math.isnan(total.logits) and total.voxels == 3
+    assert math.isnan(total.logits)
+    assert total.voxels == 3
 
 
 def test_networks_of_other_shapes_are_not_compared() -> None:
@@ -65,7 +67,9 @@ def test_both_exports_label_scans_as_the_student_does(tiny_dataset: Path, tmp_pa
     export_bundle(str(BUNDLE), str(tiny_dataset / "testing_0.nii.gz"), run_dir=str(run))
     assert sorted(file.name for file in (run / "models").iterdir()) == ["model.onnx", "model.pt", "model.ts"]
     table = capsys.readouterr().out
-    assert "ckpt_export" in table and "onnx_export" in table and "--features 2" in table
+    assert "ckpt_export" in table
+    assert "onnx_export" in table
+    assert "--features 2" in table
     assert table.count("0 differ") == 4  # one scan and the sum, each of two files
 
     student = find_trained(str(BUNDLE), str(run)).load_student()
@@ -199,7 +203,7 @@ def test_missing_onnx_package_is_named(tiny_dataset: Path, tmp_path: Path, monke
         "dtlp_components.deploy.export.find_spec", lambda name: None if name == "onnxscript" else object()
     )
     run = write_run(tmp_path / "run")
-    with pytest.raises(InputError, match="ONNX needs onnxscript: pip install .*--onnx False"):
+    with pytest.raises(InputError, match=r"ONNX needs onnxscript: pip install .*--onnx False"):
         export_bundle(str(BUNDLE), str(tiny_dataset), run_dir=str(run))
 
 

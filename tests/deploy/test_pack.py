@@ -84,7 +84,8 @@ def test_configurations_and_metadata_have_the_settings_of_the_training(run: Path
     settings = load(run / "logs/model_settings.json")
     for workflow in ("train", "evaluate", "inference"):
         config = load(packed / f"configs/{workflow}.json")
-        assert settings and {key: config[key] for key in settings} == settings
+        assert settings
+        assert {key: config[key] for key in settings} == settings
         assert config["bundle_root"] == "."
     metadata = load(packed / "configs/metadata.json")
     assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == [16, 32, 48]
@@ -186,7 +187,7 @@ def test_failing_check_in_the_packed_folder_leaves_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dtlp_components.bundle.run_monai.ISOLATED", "raise SystemExit('no such network')")
-    with pytest.raises(InputError, match="(?s)failed in the packed folder .*no such network"):
+    with pytest.raises(InputError, match=r"(?s)failed in the packed folder .*no such network"):
         pack_bundle(str(BUNDLE), str(tmp_path), str(run))
     assert list(tmp_path.iterdir()) == []
 

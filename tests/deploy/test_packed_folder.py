@@ -42,7 +42,8 @@ def test_bundle_made_from_scans_does_not_name_them_when_packed(
     nib.save(nib.Nifti1Image(np.full((9, 8, 7), np.nan, np.float32), np.eye(4)), broken)
     listed["unlabeled"] += [{"image": str(twin)}, {"image": str(broken)}]
     (place / "list.json").write_text(json.dumps(listed))
-    new_bundle("mine", labeled=str(place / "list.json"), unlabeled=str(place / "list.json"), skip_broken=True, features=2,
+    new_bundle("mine", labeled=str(place / "list.json"), unlabeled=str(place / "list.json"),
+        skip_broken=True, features=2,
                output=str(tmp_path / "bundles"))  # fmt: skip
     bundle = tmp_path / "bundles/mine"
     remarks = load(bundle / "datalist.json")["notes"]

@@ -68,7 +68,8 @@ def test_what_goes_on_from_a_folder_is_no_path_of_its_own(
 
 @pytest.mark.parametrize(
     "text",
-    ["https://a.org/b/c", "$DATA/imagesTr/a", "and/or/not", "left / right", "2>/dev/null", "a #!/usr/bin/env", "`<id>/a/b`",
+    ["https://a.org/b/c", "$DATA/imagesTr/a", "and/or/not", "left / right", "2>/dev/null", "a #!/usr/bin/env",
+    "`<id>/a/b`",
      "sqlite:///$PWD/mlruns.db", "sqlite:///mlruns.db", "bundles/*/configs/a", "../a/b", "./a/b", "~5 / 10", "<br />"],
 )  # fmt: skip
 def test_what_only_looks_like_a_path_is_none(text: str) -> None:

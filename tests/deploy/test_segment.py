@@ -191,7 +191,8 @@ def test_broken_scan_is_named_and_the_others_are_written(
     assert label_maps(tmp_path / "out") == ["a_seg.nii.gz", "z_seg.nii.gz"]
     rows = table(tmp_path / "out")
     assert [bool(row["label_map"]) for row in rows] == [True, False, True]
-    assert rows[1]["problem"] and not rows[0]["problem"]
+    assert rows[1]["problem"]
+    assert not rows[0]["problem"]
 
 
 def test_every_image_of_the_table_of_odd_files_is_segmented_or_named_with_its_sentence(
@@ -206,7 +207,8 @@ def test_every_image_of_the_table_of_odd_files_is_segmented_or_named_with_its_se
     rows = {Path(row["scan"]).name: row for row in table(tmp_path / "out")}
     for name, case in images.items():
         row = rows[f"{name}{case.ending}"]
-        assert bool(row["label_map"]) == (not case.refused) and case.refused in row["problem"]
+        assert bool(row["label_map"]) == (not case.refused)
+        assert case.refused in row["problem"]
         if row["label_map"]:
             assert nib.load(tmp_path / "out" / f"{name}_seg.nii.gz").shape == ODD_SHAPE
     taken = [name for name, case in images.items() if not case.refused]
@@ -243,7 +245,8 @@ def test_series_without_a_patient_is_segmented_and_its_segmentation_is_named(
         segment(tmp_path / "in", tmp_path / "out", weights, dicom_seg=True)
     (row,) = table(tmp_path / "out")
     assert label_maps(tmp_path / "out") == ["ct_seg.nii.gz"] == [Path(row["label_map"]).name]
-    assert int(row["background voxels"]) > 0 and "ct_seg.dcm is not" in row["problem"]
+    assert int(row["background voxels"]) > 0
+    assert "ct_seg.dcm is not" in row["problem"]
 
 
 def test_empty_folder_is_an_error_before_anything_is_written(tmp_path: Path, weights: Path) -> None:
@@ -284,7 +287,8 @@ def test_label_map_of_another_scan_is_not_replaced(tmp_path: Path, weights: Path
         InputError, match=r"ct_seg\.nii\.gz: is the label map of .*m/ct\.nii\.gz .* replaced by that of .*n/ct"
     ):
         segment(tmp_path / "n", tmp_path / "out", weights)
-    assert table(tmp_path / "out") == [row] and (tmp_path / "out/ct_seg.nii.gz").read_bytes() == before
+    assert table(tmp_path / "out") == [row]
+    assert (tmp_path / "out/ct_seg.nii.gz").read_bytes() == before
     segment(tmp_path / "m", tmp_path / "out", weights)  # the same scan again
 
 
@@ -300,7 +304,8 @@ def test_second_run_into_a_folder_leaves_nothing_outdated_and_forgets_nothing(
     monkeypatch.chdir(tmp_path)
     segment_scans(bundle, str(other), "out", str(weights))
     monkeypatch.chdir(other)  # where the label map that the table names "out/b_seg.nii.gz" is not
-    # maps of uncertainty go with the labels that they are of; the label map of a scan that is broken now stays, and is named
+    # maps of uncertainty go with the labels that they are of; the label map of a scan that is broken now stays, and is
+    # named
     (scans / "z.nii.gz").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"z\.nii\.gz(?s:.)*z_seg\.nii\.gz is of an earlier run"):
         segment_scans(bundle, str(scans), str(out), str(weights))
@@ -308,7 +313,9 @@ def test_second_run_into_a_folder_leaves_nothing_outdated_and_forgets_nothing(
         "a_seg.nii.gz", "b_seg.nii.gz", "z_entropy.nii.gz", "z_seg.nii.gz",
     ]  # fmt: skip
     rows = {Path(row["scan"]).name: row for row in table(out)}
-    assert rows["a.nii.gz"]["label_map"] and rows["b.nii.gz"]["label_map"] and not rows["z.nii.gz"]["label_map"]
+    assert rows["a.nii.gz"]["label_map"]
+    assert rows["b.nii.gz"]["label_map"]
+    assert not rows["z.nii.gz"]["label_map"]
 
 
 def test_table_that_cannot_be_written_stops_no_scan(scans: Path, tmp_path: Path, weights: Path) -> None:
@@ -401,10 +408,12 @@ def voxels_of(output: Path, kind: str = "seg") -> np.ndarray:
 def test_uncertainty_map_is_written_beside_the_labels(scans: Path, tmp_path: Path, weights: Path) -> None:
     rows = segment(scans / "a.nii.gz", tmp_path / "out", weights, uncertainty=True)
     entropy = nib.load(tmp_path / "out" / "a_entropy.nii.gz")
-    assert entropy.shape == SHAPE and entropy.get_data_dtype() == np.float32
+    assert entropy.shape == SHAPE
+    assert entropy.get_data_dtype() == np.float32
     np.testing.assert_allclose(entropy.affine, nib.load(scans / "a.nii.gz").affine, atol=1e-6)
     values = voxels_of(tmp_path / "out", "entropy")
-    assert 0 <= values.min() and values.max() <= np.log2(3) + 1e-5
+    assert values.min() >= 0
+    assert values.max() <= np.log2(3) + 1e-5
     mean = values[voxels_of(tmp_path / "out") > 0].mean()
     assert float(rows[0]["foreground_entropy"]) == pytest.approx(mean, abs=1e-4)
 

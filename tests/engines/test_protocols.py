@@ -62,6 +62,8 @@ def test_part_has_every_member(protocol: type, make: Any) -> None:
 
 
 def test_every_protocol_is_tested() -> None:
-    named = [value for _, value in inspect.getmembers(protocols, inspect.isclass) if value.__module__ == protocols.__name__]
+    named = [
+        value for _, value in inspect.getmembers(protocols, inspect.isclass) if value.__module__ == protocols.__name__
+    ]
     assert sorted(protocol.__name__ for protocol, _ in PARTS) == sorted(protocol.__name__ for protocol in named)
     assert sorted(protocol.__name__ for protocol in named) == protocols.__all__

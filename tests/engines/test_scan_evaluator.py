@@ -45,8 +45,11 @@ def test_scan_that_fails_is_a_sentence_and_the_next_is_segmented(error: BaseExce
 
     unread = {"image": "/scans/unread.nii", "problem": "/scans/unread.nii: cannot be read."}
     (first, second, third), windows = outputs(segmenter, [image("bad"), unread, image("good")])
-    assert first["problem"].startswith("/scans/bad.nii: cannot be predicted (") and "no memory" in first["problem"]
+    assert first["problem"].startswith("/scans/bad.nii: cannot be predicted (")
+    assert "no memory" in first["problem"]
     assert "pred" not in first
     assert second == unread
-    assert third["image"] == "/scans/good.nii" and third["pred"].shape == (1, 4, 5, 6) and "problem" not in third
+    assert third["image"] == "/scans/good.nii"
+    assert third["pred"].shape == (1, 4, 5, 6)
+    assert "problem" not in third
     assert windows == [(3, 8), (3, 8)]  # of the two that could be read

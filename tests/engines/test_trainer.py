@@ -183,7 +183,8 @@ def test_without_unlabeled_data_the_student_alone_trains_on_true_labels_and_the_
     assert all(set(output) == {"loss", "grad_norm", "learning_rate", Terms.STUDENT_LABELED} for output in outputs)
     assert all(output["loss"] == output[Terms.STUDENT_LABELED] for output in outputs)
     moved = changed(trainer.network, before)
-    assert moved and all(name.startswith("student.") for name in moved)
+    assert moved
+    assert all(name.startswith("student.") for name in moved)
     assert caplog.text.count("labeled-only baseline") == 1
 
 
@@ -220,11 +221,13 @@ def test_teacher_passes_leave_buffers_modes_and_gradients_alone(norm: str) -> No
     seen = []
 
     def watched(image: Tensor) -> Any:
-        assert not net.training and not teacher.training
+        assert not net.training
+        assert not teacher.training
         before = state_of(net), state_of(teacher)
         gradients = [None if p.grad is None else p.grad.clone() for p in net.parameters()]
         pseudo = labeler(image)
-        assert not changed(net, before[0]) and not changed(teacher, before[1])
+        assert not changed(net, before[0])
+        assert not changed(teacher, before[1])
         for parameter, gradient in zip(net.parameters(), gradients, strict=True):
             assert (parameter.grad is None) == (gradient is None)
             assert gradient is None or torch.equal(parameter.grad, gradient)
@@ -235,7 +238,8 @@ def test_teacher_passes_leave_buffers_modes_and_gradients_alone(norm: str) -> No
     trainer.pseudo_labeler = watched
     train(trainer)
     assert seen == [3]
-    assert net.training and not any(p.grad is not None for p in teacher.parameters())
+    assert net.training
+    assert not any(p.grad is not None for p in teacher.parameters())
 
 
 def test_statistics_of_the_student_do_not_depend_on_how_often_the_diffusion_teacher_samples() -> None:
@@ -247,7 +251,8 @@ def test_statistics_of_the_student_do_not_depend_on_how_often_the_diffusion_teac
         return {name: value.clone() for name, value in net.student.named_buffers()}
 
     few, many = statistics(1), statistics(4)
-    assert few and all(torch.equal(few[name], many[name]) for name in few)
+    assert few
+    assert all(torch.equal(few[name], many[name]) for name in few)
 
 
 def test_term_that_is_not_a_number_stops_training_by_name_and_changes_no_parameter() -> None:
@@ -256,7 +261,8 @@ def test_term_that_is_not_a_number_stops_training_by_name_and_changes_no_paramet
     with pytest.raises(NonFiniteError, match=r"iteration 1: not finite: .*kd = nan") as error:
         train(trainer)
     assert "deno" not in str(error.value)
-    assert not changed(trainer.network, before[0]) and not changed(trainer.mean_teacher, before[1])
+    assert not changed(trainer.network, before[0])
+    assert not changed(trainer.mean_teacher, before[1])
 
 
 def test_weight_that_is_not_a_number_stops_training() -> None:
@@ -282,7 +288,7 @@ def test_gradient_that_is_not_finite_stops_training_although_the_loss_is() -> No
     weight = trainer.network.student.stem[0][0].weight
     weight.register_hook(lambda gradient: gradient * float("inf"))
     before = state_of(trainer.network)
-    with pytest.raises(NonFiniteError, match="not finite: grad_norm = (nan|inf)"):
+    with pytest.raises(NonFiniteError, match=r"not finite: grad_norm = (nan|inf)"):
         train(trainer)
     assert not changed(trainer.network, before)
 
@@ -300,10 +306,10 @@ def test_weights_must_name_every_term_and_no_other(change: str) -> None:
     weights = dict.fromkeys(WEIGHTED_TERMS, 1.0)
     if change == "missing":
         del weights[Terms.CUTMIX]
-        with pytest.raises(ValueError, match="weights must name .*mix.*, got"):
+        with pytest.raises(ValueError, match=r"weights must name .*mix.*, got"):
             make_trainer_with(weights)
     else:
-        with pytest.raises(ValueError, match="got .*alpha"):
+        with pytest.raises(ValueError, match=r"got .*alpha"):
             make_trainer_with({**weights, "alpha": 1.0})
 
 
@@ -401,7 +407,8 @@ def test_recycling_noises_the_network_s_own_prediction() -> None:
     truth = LabelDiffusion(CLASSES).clean_from_label(label)
     assert torch.equal(noised(0.0), truth)
     own = noised(1.0)
-    assert own.shape == truth.shape and not own.requires_grad
+    assert own.shape == truth.shape
+    assert not own.requires_grad
     assert not torch.allclose(own, truth)
     torch.testing.assert_close(own.sum(dim=1), torch.full((2, *PATCH), 2.0 - CLASSES))
 
@@ -485,7 +492,8 @@ def test_channels_last_gives_the_losses_of_the_contiguous_layout() -> None:
 
 def test_same_seed_gives_the_same_losses() -> None:
     one, other = (train(make_trainer(recycling=0.5, epoch_length=2, max_epochs=2)) for _ in range(2))
-    assert one == other and one[0] != one[1]
+    assert one == other
+    assert one[0] != one[1]
 
 
 class SummedTrainer(DTLPTrainer):
@@ -506,7 +514,8 @@ def test_streamed_backward_gives_the_gradients_of_the_sum() -> None:
     pairs = list(zip(streamed.network.named_parameters(), summed.network.parameters(), strict=True))
     assert len(pairs) > 100
     for (name, one), other in pairs:
-        assert one.grad is not None and other.grad is not None, name
+        assert one.grad is not None, name
+        assert other.grad is not None, name
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
@@ -546,10 +555,12 @@ def test_resumed_training_has_the_losses_of_an_uninterrupted_one(tmp_path: Path)
     with pytest.raises(KeyboardInterrupt):
         train(killed)
     resumed = train(resumable(tmp_path / "killed", resume=True, init=1)[0])
-    assert len(whole) == 4 and resumed == whole[2:]
+    assert len(whole) == 4
+    assert resumed == whole[2:]
 
 
 def test_active_terms_are_logged_with_their_weights(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="dtlp"):
         train(make_trainer({Terms.CORRELATION: 1.2, Terms.UNLABELED: 0.0}))
-    assert "corr 1.2" in caplog.text and " u " not in caplog.text.split("Loss terms and weights:")[1]
+    assert "corr 1.2" in caplog.text
+    assert " u " not in caplog.text.split("Loss terms and weights:")[1]

@@ -94,7 +94,8 @@ class Run:
             raise KeyboardInterrupt
 
     def validate(self, engine: Engine) -> None:
-        assert self.scores is not None and self.validator is not None
+        assert self.scores is not None
+        assert self.validator is not None
         score = self.scores[engine.state.epoch - 1]
         if score > self.validator.state.best_metric:
             self.validator.state.best_metric, self.validator.state.best_metric_epoch = score, engine.state.epoch
@@ -153,7 +154,8 @@ def test_killed_run_goes_on_with_the_losses_and_weights_of_an_uninterrupted_one(
     assert are_equal(resumed.net.state_dict(), whole.net.state_dict())
     assert are_equal(resumed.teacher.state_dict(), whole.teacher.state_dict())
     assert resumed.scheduler.get_last_lr() == whole.scheduler.get_last_lr()
-    assert resumed.loader.started_at == done and whole.loader.started_at is None
+    assert resumed.loader.started_at == done
+    assert whole.loader.started_at is None
 
 
 def test_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
@@ -177,9 +179,10 @@ def test_write_that_fails_midway_leaves_the_old_files_whole(tmp_path: Path, monk
         file.write(b"half of a file")
         raise OSError("No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full_disk)
-        Run(tmp_path, resume=True, epochs=2).run()
+        with pytest.raises(OSError, match="No space left"):
+            Run(tmp_path, resume=True, epochs=2).run()
     assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
     assert load(tmp_path / "checkpoints/last.pt")["progress"]["epoch"] == 1
 
@@ -193,7 +196,8 @@ def test_earlier_run_is_put_aside_on_a_fresh_start(tmp_path: Path, caplog: pytes
         (kept,) = (tmp_path / "checkpoints").glob(f"{name}-*.pt")
         assert kept.read_bytes() == content
     assert not any((tmp_path / place).exists() for place in places)
-    assert "held an earlier run" in caplog.text and "--resume True" in caplog.text
+    assert "held an earlier run" in caplog.text
+    assert "--resume True" in caplog.text
 
 
 def test_weights_without_a_checkpoint_are_kept_as_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -232,7 +236,8 @@ def test_changed_settings_are_refused_with_both_values(tmp_path: Path) -> None:
     changed = Run(tmp_path, settings={"seed": 1, "patch_size": [32, 48, 32]}, resume=True)
     with pytest.raises(InputError, match="seed was 0, is 1") as error:
         changed.run()
-    assert "last.pt" in str(error.value) and "patch_size" not in str(error.value)
+    assert "last.pt" in str(error.value)
+    assert "patch_size" not in str(error.value)
     assert changed.losses == []
 
 

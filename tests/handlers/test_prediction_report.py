@@ -58,7 +58,9 @@ def test_voxels_are_counted_up_to_the_highest_label() -> None:
 
 def test_row_has_voxels_and_millilitres_of_every_class(segment: Callable[..., list[dict[str, str]]]) -> None:
     (row,) = segment(a=labels())
-    assert row["scan"] == "/scans/a.nii" and row["confidence"] == "0.9877" and row["problem"] == ""
+    assert row["scan"] == "/scans/a.nii"
+    assert row["confidence"] == "0.9877"
+    assert row["problem"] == ""
     # a voxel has 1 x 2 x 5 mm^3 = 0.01 ml
     assert [row[f"{name} voxels"] for name in (*NAMES, "3")] == ["52", "6", "0", "2"]
     assert [row[f"{name} ml"] for name in (*NAMES, "3")] == ["0.52", "0.06", "0.0", "0.02"]

@@ -104,4 +104,5 @@ def test_bar_is_closed_and_the_error_passed_on_when_training_fails(terminal: Non
     with pytest.raises(RuntimeError, match="a broken scan"):
         run(interval=1, fail_at=3)
     (bar,) = Bar.made
-    assert bar.closed and bar.count == 2
+    assert bar.closed
+    assert bar.count == 2

@@ -155,7 +155,8 @@ def test_noise_is_the_same_at_every_look_and_training_s_random_state_stays(tmp_p
     next_number = torch.rand(1)
     torch.manual_seed(seed)
     assert torch.equal(torch.stack([torch.rand(1) for _ in range(2 * 2 + 1)])[-1], next_number)
-    assert len(drawn) == 2 and torch.equal(drawn[0], drawn[1])
+    assert len(drawn) == 2
+    assert torch.equal(drawn[0], drawn[1])
 
 
 def test_networks_are_in_eval_mode_meanwhile_and_back_in_training_after(tmp_path: Path) -> None:
@@ -167,4 +168,5 @@ def test_networks_are_in_eval_mode_meanwhile_and_back_in_training_after(tmp_path
 
     run(make_monitor(tmp_path, [case()], pseudo_labeler=watching, network=network, student=student))
     assert modes == [(False, False, False)]
-    assert network.training and student.training
+    assert network.training
+    assert student.training

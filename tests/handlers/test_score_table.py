@@ -185,7 +185,9 @@ def test_header_of_the_printed_table_has_the_unit_of_the_convention(tmp_path, ca
     headers = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("class ", "domain "))]
     assert len(headers) == 2
     for header in headers:
-        assert "hd95 [voxels]" in header and "asd [voxels]" in header and "mm" not in header
+        assert "hd95 [voxels]" in header
+        assert "asd [voxels]" in header
+        assert "mm" not in header
 
 
 @pytest.mark.parametrize("convention", ["genericssl", "uamt"])

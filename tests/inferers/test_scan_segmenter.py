@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +142,14 @@ def test_entropy_is_in_bits_on_the_grid_of_the_scan(tmp_path: Path) -> None:
 
 
 def test_disagreement_is_in_bits_and_blind_to_uncertainty_that_is_shared(tmp_path: Path) -> None:
-    alike = lambda windows: {"a": torch.softmax(Fixed(0.5, 0.25, 0.25)(windows), 1)}
+    def teacher(*values: float) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+        return lambda windows: {"a": torch.softmax(Fixed(*values)(windows), 1)}
+
+    alike = teacher(0.5, 0.25, 0.25)
     found = segment_constant(tmp_path, Fixed(0.5, 0.25, 0.25), uncertainty=True, teachers=alike)
     np.testing.assert_allclose(found["disagreement"], 0, atol=1e-5)
     # two certain opinions that differ: their mean has an entropy of 1 bit, they themselves have none
-    opposite = lambda windows: {"a": torch.softmax(Fixed(1e-9, 1.0, 1e-9)(windows), 1)}
+    opposite = teacher(1e-9, 1.0, 1e-9)
     found = segment_constant(tmp_path, Fixed(1.0, 1e-9, 1e-9), uncertainty=True, teachers=opposite)
     np.testing.assert_allclose(found["disagreement"], 1, atol=1e-5)
     np.testing.assert_allclose(found["entropy"], 0, atol=1e-5)

@@ -43,7 +43,9 @@ def test_reconstruction_of_an_undecided_teacher_is_finite() -> None:
     student = torch.randn(SHAPE, requires_grad=True)
     loss = MaskedReconstructionLoss()(student, torch.full(SHAPE, 7.0))
     loss.sum().backward()
-    assert torch.isfinite(loss).all() and student.grad is not None and torch.isfinite(student.grad).all()
+    assert torch.isfinite(loss).all()
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
 
 
 def test_reconstruction_is_float32_for_half_precision_logits() -> None:

@@ -61,7 +61,8 @@ def test_statistics_by_hand() -> None:
     raw = [w * d for w, d in zip(one_minus_dice, difficulty, strict=True)]
     expected = torch.tensor([1.0, *(w / (sum(raw) / 2) for w in raw)])
     weights = loss.class_weights(torch.tensor([True, True, True]))
-    assert 0.2 < expected.min() and expected.max() < 5  # no clamp in the way
+    assert expected.min() > 0.2
+    assert expected.max() < 5
     torch.testing.assert_close(weights, expected)
 
 
@@ -106,9 +107,11 @@ def test_weights_stay_finite_and_within_their_bounds(kind: str) -> None:
             "always": [1.0, 1.0, 1.0],
         }[kind]
         weights = loss.update(*maps(*dice))
-        assert weights.shape == (CLASSES,) and torch.isfinite(weights).all()
+        assert weights.shape == (CLASSES,)
+        assert torch.isfinite(weights).all()
         assert weights[0] == 1
-        assert weights.min() >= 0.2 and weights.max() <= 5
+        assert weights.min() >= 0.2
+        assert weights.max() <= 5
     assert all(torch.isfinite(buffer).all() for buffer in loss.buffers())
 
 
@@ -122,7 +125,8 @@ def test_present_foreground_classes_weigh_one_in_the_mean_before_they_are_clampe
 
 def test_batch_of_background_alone_gives_finite_weights() -> None:
     weights = DifficultyAwareLoss(CLASSES).update(*maps(-1, -1, -1))
-    assert weights[0] == 1 and torch.isfinite(weights).all()
+    assert weights[0] == 1
+    assert torch.isfinite(weights).all()
 
 
 def test_class_with_lower_dice_weighs_more() -> None:
@@ -170,6 +174,9 @@ def test_gradient_reaches_the_logits_and_nothing_flows_through_the_weights() -> 
     loss = DifficultyAwareLoss(CLASSES)
     logits, label = torch.randn(1, CLASSES, 4, 5, 6, requires_grad=True), torch.randint(CLASSES, (1, 1, 4, 5, 6))
     weight = loss.update(logits.argmax(dim=1, keepdim=True), label)
-    assert not weight.requires_grad and not any(b.requires_grad for b in loss.buffers())
+    assert not weight.requires_grad
+    assert not any(b.requires_grad for b in loss.buffers())
     loss(logits, label, weight).backward()
-    assert logits.grad is not None and logits.grad.any() and torch.isfinite(logits.grad).all()
+    assert logits.grad is not None
+    assert logits.grad.any()
+    assert torch.isfinite(logits.grad).all()

@@ -105,7 +105,9 @@ def test_native_wants_one_spacing_per_axis():
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
-    """Coordinates ``(N, 3)`` of the voxels with a face towards a voxel that is not in the mask, or out of the volume."""
+    """
+    Coordinates ``(N, 3)`` of the voxels with a face towards a voxel that is not in the mask, or out of the volume.
+    """
     return np.argwhere(mask & binary_dilation(np.pad(~mask, 1, constant_values=True))[1:-1, 1:-1, 1:-1])
 
 

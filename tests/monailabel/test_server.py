@@ -118,7 +118,9 @@ def make_tiny_bundle(bundle: Path) -> None:
 
 
 def make_packed_bundle(app: Path, folder: Path) -> None:
-    """The bundle of the hippocampus with a run's random weights and fewer features, packed as docs/monailabel.md says."""
+    """
+    The bundle of the hippocampus with a run's random weights and fewer features, packed as docs/monailabel.md says.
+    """
     bundle, run = ROOT / "bundles/hippocampus_5", folder / "run"
     write_random_weights(bundle, run, **PACKED)
     (run / "logs").mkdir()
@@ -150,8 +152,19 @@ def server(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     words = [word for name, value in conf.items() for word in ("--conf", name, value)]
     with open(log_file, "w") as log:
         process = subprocess.Popen(
-            [*command, "start_server", "--app", str(app), "--studies", str(studies), *words]
-            + ["--host", "127.0.0.1", "--port", port],
+            [
+                *command,
+                "start_server",
+                "--app",
+                str(app),
+                "--studies",
+                str(studies),
+                *words,
+                "--host",
+                "127.0.0.1",
+                "--port",
+                port,
+            ],
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=folder,
@@ -165,7 +178,8 @@ def server(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         server = Server(client, app, studies, log_file)
         end = time.monotonic() + START_SECONDS
         while not server.is_up():
-            assert process.poll() is None and time.monotonic() < end, server.log
+            assert process.poll() is None, server.log
+            assert time.monotonic() < end, server.log
             time.sleep(0.5)
         yield server
     finally:
@@ -258,7 +272,8 @@ def test_training_with_slicers_parameters_uses_the_studies_without_a_label(
     assert f"3 labeled, 3 unlabeled studies in {server.studies}" in log
     assert log.count("Training on 2 labeled and 3 unlabeled scans.") == 1  # of three, a fifth is one to validate on
     assert "The student goes on from" in log
-    assert "50/50 " in log and " mix " in log
+    assert "50/50 " in log
+    assert " mix " in log
     kept = [file.read_bytes() for file in (bundle / "checkpoints").glob("model-*.pt")]
     assert kept == [earlier]
     assert (bundle / "models/model.pt").read_bytes() != earlier

@@ -18,7 +18,8 @@ def test_instance_norm_is_torch_s() -> None:
 @pytest.mark.parametrize(("channels", "groups"), [(4, 4), (12, 4), (16, 8), (64, 8)])
 def test_group_norm_has_at_most_eight_groups_of_equal_size(channels: int, groups: int) -> None:
     norm = make_norm("group", channels)
-    assert isinstance(norm, nn.GroupNorm) and norm.num_groups == groups
+    assert isinstance(norm, nn.GroupNorm)
+    assert norm.num_groups == groups
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d], ids=str)
@@ -57,7 +58,8 @@ def test_pointwise_convolution_is_torch_s_and_keeps_the_memory_format() -> None:
     x_last = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
     weight = torch.randn(2, 4, 4, 5, 6)
     plain, fast = nn.functional.conv3d(x.requires_grad_(), conv.weight, conv.bias), conv(x_last)
-    assert conv(x).is_contiguous() and fast.is_contiguous(memory_format=torch.channels_last_3d)
+    assert conv(x).is_contiguous()
+    assert fast.is_contiguous(memory_format=torch.channels_last_3d)
     torch.testing.assert_close(conv(x), plain)
     torch.testing.assert_close(fast, plain)
     for one, other in zip(

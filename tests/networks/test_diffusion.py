@@ -36,7 +36,8 @@ def test_ten_steps_are_999_899_to_99() -> None:
 def test_any_number_of_steps_starts_from_noise_and_costs_that_many_calls(steps: int) -> None:
     timesteps = LabelDiffusion(num_classes=3, ddim_steps=steps).scheduler.timesteps
     assert len(timesteps) == steps
-    assert timesteps[0] == 999 and timesteps[-1] >= 0
+    assert timesteps[0] == 999
+    assert timesteps[-1] >= 0
 
 
 @pytest.mark.parametrize("steps", [2, 3, 10])
@@ -67,7 +68,8 @@ def test_clean_samples_sum_to_two_minus_the_number_of_classes() -> None:
 def test_clean_sample_of_logits_lies_between_minus_one_and_one_and_ignores_a_shift() -> None:
     logits, shift = 100 * torch.randn(SHAPE), 50 * torch.randn(2, 1, 4, 5, 6)
     clean = LabelDiffusion.clean_from_logits(logits)
-    assert clean.min() >= -1 and clean.max() <= 1
+    assert clean.min() >= -1
+    assert clean.max() <= 1
     torch.testing.assert_close(LabelDiffusion.clean_from_logits(logits + shift), clean, rtol=1e-3, atol=1e-4)
 
 
@@ -105,7 +107,8 @@ def test_half_precision_map_leaves_the_noise_table_in_float32() -> None:
 
 def test_random_time_steps_cover_the_whole_chain() -> None:
     t = LabelDiffusion(num_classes=3, num_train_timesteps=5, ddim_steps=5).random_timesteps(500, CPU)
-    assert t.shape == (500,) and t.dtype == torch.int64
+    assert t.shape == (500,)
+    assert t.dtype == torch.int64
     assert set(t.tolist()) == {0, 1, 2, 3, 4}
 
 
@@ -136,13 +139,15 @@ def test_sampling_calls_the_network_once_per_step_and_returns_its_last_logits(st
     told, given = [], []
 
     def denoise(y_t: Tensor, t: Tensor) -> Tensor:
-        assert y_t.shape == SHAPE and t.shape == (1,)
+        assert y_t.shape == SHAPE
+        assert t.shape == (1,)
         told.append(int(t[0]))
         given.append(torch.randn(SHAPE))
         return given[-1]
 
     logits = diffusion.sample(denoise, SHAPE, CPU)
-    assert told == diffusion.scheduler.timesteps.tolist() and len(told) == steps
+    assert told == diffusion.scheduler.timesteps.tolist()
+    assert len(told) == steps
     assert logits is given[-1]
 
 

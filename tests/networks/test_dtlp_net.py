@@ -8,8 +8,10 @@ import copy
 import pytest
 import torch
 from monai.losses import DiceCELoss
+from monai.networks.nets import UNet
 from torch import Tensor
 
+from dtlp_components.errors import InputError
 from dtlp_components.networks.blocks import TimeConditionedStage
 from dtlp_components.networks.diffusion import LabelDiffusion
 from dtlp_components.networks.dtlp_net import DTLPNet
@@ -41,6 +43,12 @@ def let_time_act(net: DTLPNet) -> None:
     for name, weight in net.named_parameters():
         if "scale_shift" in name:
             torch.nn.init.normal_(weight, std=0.5)
+
+
+def test_network_of_another_kind_is_refused_by_name() -> None:
+    message = "network_def: expected .*like dtlp_components.VNet.*; got UNet, which lacks num_classes, features, stem, enc"
+    with pytest.raises(InputError, match=message):
+        DTLPNet(UNet(3, 1, 3, (4, 8), (2,)), LabelDiffusion(num_classes=3))  # type: ignore[arg-type]
 
 
 def test_student_is_shared_not_copied() -> None:
@@ -174,7 +182,8 @@ def test_every_parameter_gets_a_gradient_from_the_four_losses() -> None:
     terms = [loss(z, label) for z in (logits, propagated, net.difficulty_logits(image), net(image))]
     torch.stack(terms).sum().backward()
     for name, parameter in net.named_parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
         # biases before a norm and the keys' bias (a constant in each row of a softmax) have a gradient of zero
         assert parameter.dim() == 1 or parameter.grad.any(), name
 
@@ -190,7 +199,8 @@ def test_noise_moves_no_statistic_that_image_passes_use(sampled: bool) -> None:
         else:
             net.denoise(image, noisy, steps(500))
     moved = {name for name, value in net.named_buffers() if not torch.equal(value, before[name])}
-    assert moved and all("own_norms" in name for name in moved)
+    assert moved
+    assert all("own_norms" in name for name in moved)
 
 
 def test_image_passes_move_no_statistic_that_noisy_passes_use() -> None:
@@ -201,7 +211,8 @@ def test_image_passes_move_no_statistic_that_noisy_passes_use() -> None:
         net(image)
         net.difficulty_logits(image)
     moved = {name for name, value in net.named_buffers() if not torch.equal(value, before[name])}
-    assert moved and not any("own_norms" in name for name in moved)
+    assert moved
+    assert not any("own_norms" in name for name in moved)
 
 
 def test_no_pass_in_eval_mode_moves_a_statistic() -> None:

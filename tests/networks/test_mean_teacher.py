@@ -69,7 +69,8 @@ def test_student_is_copied_and_left_alone() -> None:
     student = OneNumber(1.0)
     teacher = MeanTeacher(student)
     teacher.update(OneNumber(5.0), 1)
-    assert student.number.item() == 1.0 and student.number.requires_grad
+    assert student.number.item() == 1.0
+    assert student.number.requires_grad
     assert teacher.module is not student
 
 

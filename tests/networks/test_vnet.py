@@ -103,7 +103,8 @@ def test_gradients_under_autocast_are_finite_and_the_deepest_stage_is_float32() 
         conv.register_forward_hook(lambda _layer, _inputs, output: dtypes.add(output.dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = net(torch.rand(2, 1, *PATCH))
-    assert len(deepest) == 3 and dtypes == {torch.float32}
+    assert len(deepest) == 3
+    assert dtypes == {torch.float32}
     assert logits.dtype == torch.bfloat16
     logits.float().square().mean().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())

@@ -19,7 +19,8 @@ def test_loaded_network_is_the_saved_one_in_eval_mode(tmp_path: Path) -> None:
     torch.save(saved.state_dict(), tmp_path / "model.pt")
     assert not torch.allclose(other(image), saved(image))
     loaded = load_weights(other, str(tmp_path / "model.pt"))
-    assert loaded is other and not loaded.training
+    assert loaded is other
+    assert not loaded.training
     torch.testing.assert_close(loaded(image), saved.eval()(image), rtol=0, atol=0)
 
 
@@ -36,7 +37,8 @@ def test_weights_of_another_width_are_named_with_the_tensor_and_the_keys_to_chec
     torch.save(VNet(features=4).state_dict(), file)
     with pytest.raises(InputError, match="size mismatch for stem") as error:
         load_weights(VNet(features=2), str(file))
-    assert str(file) in str(error.value) and "--features" in str(error.value)
+    assert str(file) in str(error.value)
+    assert "--features" in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04half a file"], ids=["empty", "text", "truncated"])

@@ -50,7 +50,8 @@ def test_every_folder_with_dicom_is_one_scan(near: Path, write_series: Any) -> N
     found, broken = inspect_scans([FoundScan("a", str(series[0]))], None, False, "")
     assert broken == {}
     # columns are x
-    assert found[0][1].spacing_mm == pytest.approx((0.75, 0.5, 2.0)) and found[0][1].shape == SHAPE
+    assert found[0][1].spacing_mm == pytest.approx((0.75, 0.5, 2.0))
+    assert found[0][1].shape == SHAPE
     assert found[0][1].orientation == "LPS"
     assert read(Path("bundles/mine/configs/inference.json"))["input"] == str(near / "pacs")
 
@@ -278,7 +279,8 @@ def test_command_line_reads_lists_numbers_and_nothing_else(near: Path, capsys: p
     with pytest.raises(InputError, match=r"--features: found 8.5, expected an integer"):
         main([*words, "--features", "8.5"])
     main([*words, "--patch_size", "[32,16,32]", "--validation_share", "0.5", "--spacing_mm", "[1,1,2.5]"])
-    assert train()["patch_size"] == [32, 16, 32] and train()["spacing_mm"] == [1.0, 1.0, 2.5]
+    assert train()["patch_size"] == [32, 16, 32]
+    assert train()["spacing_mm"] == [1.0, 1.0, 2.5]
     printed = capsys.readouterr().out
     for run_id, config in (("training", "train"), ("evaluating", "evaluate"), ("run", "inference")):
         assert f"python -m monai.bundle run {run_id} --config_file bundles/mine/configs/{config}.json" in printed

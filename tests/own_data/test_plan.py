@@ -43,7 +43,8 @@ def test_modality_follows_from_minimum_and_border(given: dict[str, Any], modalit
 
 def test_mixed_scans_are_z_scored_and_it_is_said() -> None:
     choice = guess_modality([facts(minimum=-1000.0), facts(), facts()])
-    assert choice.value == "MR" and "only 1 of 3" in choice.why
+    assert choice.value == "MR"
+    assert "only 1 of 3" in choice.why
 
 
 def test_window_is_the_labeled_range_and_half_of_it_on_either_side() -> None:
@@ -111,6 +112,8 @@ def test_less_memory_means_smaller_settings_that_fit(near: Path) -> None:
         config = train(Path(f"bundles/m{gigabytes}"))
         need = estimate_bytes(config["patch_size"], config["features"], config["batch_size_labeled"], 2)
         assert need <= 0.75e9 * gigabytes
-        assert all(side >= 16 * math.ceil(full / 32) for side, full in zip(config["patch_size"], (80, 64, 96)))
+        assert all(
+            side >= 16 * math.ceil(full / 32) for side, full in zip(config["patch_size"], (80, 64, 96), strict=True)
+        )
         used.append((config["features"], math.prod(config["patch_size"])))
     assert used[0] < used[1] <= used[2] == (32, 80 * 64 * 96)

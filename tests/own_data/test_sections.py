@@ -31,7 +31,8 @@ def test_validation_share_is_drawn_by_the_seed_alone(near: Path) -> None:
         make(name=name, labeled="ten", validation_share=0.3, seed=seed)
         content = listed(Path(f"bundles/{name}"))
         drawn[name] = [item["image"] for item in content["validation"]]
-        assert len(drawn[name]) == 3 and content["seed"] == seed
+        assert len(drawn[name]) == 3
+        assert content["seed"] == seed
         together = drawn[name] + [item["image"] for item in content["training"]]
         assert sorted(together) == [str(near / f"ten/imagesTr/case{i}.nii.gz") for i in range(10)]
     assert drawn["a"] == drawn["b"] != drawn["c"]
@@ -39,5 +40,6 @@ def test_validation_share_is_drawn_by_the_seed_alone(near: Path) -> None:
 
 def test_no_unlabeled_scans_are_allowed_with_a_note(near: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(unlabeled="")
-    assert listed()["unlabeled"] == [] and train()["batch_size_unlabeled"] == 0
+    assert listed()["unlabeled"] == []
+    assert train()["batch_size_unlabeled"] == 0
     assert "no unlabeled scans" in capsys.readouterr().out

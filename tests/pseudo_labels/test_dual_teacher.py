@@ -64,7 +64,8 @@ def test_fused_map_sums_to_one_and_lies_between_its_teachers() -> None:
     a, b = random_map(), random_map()
     fused = fuse_teachers(a, b, entropy_bits(a), entropy_bits(b))
     torch.testing.assert_close(fused.sum(dim=1), torch.ones(2, 4, 5, 6))
-    assert (fused >= torch.minimum(a, b) - 1e-6).all() and (fused <= torch.maximum(a, b) + 1e-6).all()
+    assert (fused >= torch.minimum(a, b) - 1e-6).all()
+    assert (fused <= torch.maximum(a, b) + 1e-6).all()
 
 
 def test_shape_mismatch_names_both_shapes() -> None:
@@ -94,7 +95,8 @@ def test_noise_is_finite_float32_where_a_probability_is_zero_or_in_half_precisio
     probabilities = torch.zeros(1, 3, 30, 40, 50)
     probabilities[:, 0], probabilities[:, 1] = 0.75, 0.25
     noised = gumbel_softmax(probabilities.to(torch.bfloat16), temperature)
-    assert noised.dtype == torch.float32 and torch.isfinite(noised).all()
+    assert noised.dtype == torch.float32
+    assert torch.isfinite(noised).all()
     torch.testing.assert_close(noised.sum(dim=1), torch.ones(1, 30, 40, 50))
 
 
@@ -136,10 +138,13 @@ def test_no_smoothing_at_sigma_zero() -> None:
 def check_is_well_formed(pseudo: PseudoLabels) -> None:
     assert set(pseudo.probabilities) == set(Sources) - {Sources.STUDENT}
     for name, probabilities in pseudo.probabilities.items():
-        assert probabilities.shape == SHAPE and probabilities.dtype == torch.float32, name
+        assert probabilities.shape == SHAPE, name
+        assert probabilities.dtype == torch.float32, name
         torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(2, 4, 5, 6), msg=name)
-    assert pseudo.mean_teacher_logits.shape == SHAPE and pseudo.mean_teacher_logits.dtype == torch.float32
-    assert pseudo.label.shape == (2, 1, 4, 5, 6) and pseudo.label.dtype == torch.int64
+    assert pseudo.mean_teacher_logits.shape == SHAPE
+    assert pseudo.mean_teacher_logits.dtype == torch.float32
+    assert pseudo.label.shape == (2, 1, 4, 5, 6)
+    assert pseudo.label.dtype == torch.int64
 
 
 @pytest.mark.parametrize("gumbel", [False, True])
@@ -198,6 +203,7 @@ def test_nothing_carries_gradient() -> None:
     logits = torch.randn(SHAPE)
     pseudo = DualTeacher(*(lambda _, i=i: (i + weight) * logits for i in range(3)))(IMAGE)
     assert not any(p.requires_grad for p in pseudo.probabilities.values())
-    assert not pseudo.mean_teacher_logits.requires_grad and not pseudo.label.requires_grad
+    assert not pseudo.mean_teacher_logits.requires_grad
+    assert not pseudo.label.requires_grad
     # made under no_grad, not inference_mode, whose tensors could not serve as targets in a backward pass
     assert not pseudo.probabilities[Sources.DIFFUSION].is_inference()

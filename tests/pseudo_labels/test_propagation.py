@@ -81,10 +81,13 @@ def test_detach_keeps_gradients_from_the_logits_and_not_from_the_projections() -
     logits = torch.randn(2, 3, *GRID, requires_grad=True)
     propagate_logits(query, key, logits, detach=True).square().sum().backward()
     assert logits.grad is None
-    assert query.grad is not None and query.grad.any()
-    assert key.grad is not None and key.grad.any()
+    assert query.grad is not None
+    assert query.grad.any()
+    assert key.grad is not None
+    assert key.grad.any()
     propagate_logits(query, key, logits).square().sum().backward()
-    assert logits.grad is not None and logits.grad.any()
+    assert logits.grad is not None
+    assert logits.grad.any()
 
 
 def test_it_computes_in_float32_under_autocast() -> None:

@@ -68,7 +68,8 @@ def test_every_split_says_where_it_is_from() -> None:
     for name, split in SPLITS.items():
         sources = [p["source"] for p in split["protocols"].values()] if name == "synapse" else [split["source"]]
         assert all(source["repo"].count("/") == 1 and source["commit"] for source in sources)
-        assert split["note"] and split["label_map"]["0"] == "background"
+        assert split["note"]
+        assert split["label_map"]["0"] == "background"
 
 
 def test_table_of_the_documentation_has_the_numbers_of_the_files() -> None:

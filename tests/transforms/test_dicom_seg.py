@@ -35,7 +35,8 @@ def complete(folder: Path) -> Path:
     shared = {
         "StudyInstanceUID": pydicom.uid.generate_uid(), "FrameOfReferenceUID": pydicom.uid.generate_uid(),
         "PatientID": "p1", "PatientName": "Doe^Jane", "PatientBirthDate": "", "PatientSex": "", "StudyDate": "",
-        "StudyTime": "", "StudyID": "", "AccessionNumber": "", "ReferringPhysicianName": "", "SeriesNumber": 3, "SliceThickness": 2,
+        "StudyTime": "", "StudyID": "", "AccessionNumber": "", "ReferringPhysicianName": "",
+        "SeriesNumber": 3, "SliceThickness": 2,
     }  # fmt: skip
     for file in folder.iterdir():
         header = pydicom.dcmread(file)
@@ -98,7 +99,8 @@ def test_what_was_written_is_taken_for_no_scan(tmp_path: Path, write_series: Any
     WriteDicomSegd("pred", NAMES, "a bundle")({"pred": segmented(folder, tmp_path / "out")})
     shutil.copy(tmp_path / "out" / "ct_seg.dcm", folder / "ct_seg.dcm")
     assert find_series(tmp_path) == [folder]
-    assert series_files(folder) == slices and len(slices) == 5
+    assert series_files(folder) == slices
+    assert len(slices) == 5
     assert series_problems(folder) == []
 
 

@@ -28,14 +28,15 @@ def box_of(inside: Tensor) -> list[int]:
 
 def mix(cutmix: CrossSetCutMix, unlabeled: list[float], labeled: list[float]) -> list[tuple[float, Tensor]]:
     """
-    Mix volumes whose class index is their value plus 100, check that image and target are cut alike and that the volume is
-    its own outside the box, and return each one's partner and where the box is.
+    Mix volumes whose class index is their value plus 100, check that image and target are cut alike and that the volume
+    is its own outside the box, and return each one's partner and where the box is.
     """
     image_u, image_l = volumes(*unlabeled), volumes(*labeled)
     label_u, label_l = (image_u + 100).long(), (image_l + 100).to(torch.uint8)
     copies = image_u.clone(), label_u.clone()
     mixed_image, mixed_label = cutmix(image_u, label_u, image_l, label_l)
-    assert torch.equal(image_u, copies[0]) and torch.equal(label_u, copies[1])  # inputs are left alone
+    assert torch.equal(image_u, copies[0])
+    assert torch.equal(label_u, copies[1])
     assert mixed_label.dtype == torch.int64
     assert torch.equal(mixed_label, (mixed_image + 100).long())
     partners = []

@@ -67,7 +67,9 @@ def test_inverse_brings_a_prediction_back_onto_the_files_grid(item, num_workers)
     invert = Invertd("pred", preprocessing, "image", nearest_interp=True, to_tensor=True)
     (batch,) = loader
     batch["pred"] = batch["image"].clone()
-    for case, (x, y, z) in zip(decollate_batch(batch), ([(1, 4), (2, 7), (0, 9)], [(0, 3), (1, 6), (0, 9)])):
+    for case, (x, y, z) in zip(
+        decollate_batch(batch), ([(1, 4), (2, 7), (0, 9)], [(0, 3), (1, 6), (0, 9)]), strict=True
+    ):
         pred = invert(case)["pred"]
         expected = np.zeros((1, *SHAPE))
         box = (slice(None), slice(*x), slice(*y), slice(*z))
