@@ -21,7 +21,11 @@ class InputError(SystemExit):
 
 
 class NonFiniteError(SystemExit):
-    """Training met a loss term or a gradient norm that is NaN or infinite; the message names it."""
+    """
+    Training met a loss term or a gradient norm that is NaN or infinite; the message names it.
+
+    Ignite's ``TerminateOnNan`` ends a run when the weights are spoiled already, names no term, and the exit code is 0.
+    """
 
 
 def raise_if_any(problems: Sequence[str], start: str = "Cannot start") -> None:

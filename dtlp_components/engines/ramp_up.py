@@ -12,6 +12,8 @@ class SigmoidRampUp:
     """
     0 for ``start`` iterations, then ``exp(-5 (1 - min(i / length, 1))^2)``, from 0.0067 to 1 (Laine & Aila 2017; A&D).
 
+    Ignite's and torch's schedulers set a number of an optimizer; this one the trainer asks for.
+
     Args:
         length: iterations from the start of the rise to 1; 0 is 1 at once.
         start: iterations of burn-in, in which the factor is 0 and nothing is done with unlabeled images.

@@ -63,6 +63,9 @@ class TrainingCheckpoint:
     - ``logs/model_settings.json``: the numbers that evaluation and inference need to be told alike.
     - ``logs/run_name.txt``: what :py:func:`run_name` returns on resume.
 
+    Ignite's ``Checkpoint`` and MONAI's ``CheckpointSaver`` keep neither random states nor the position in the data, nor
+    a plain file of weights under a name that stays.
+
     A file is written under another name and moved into place, so it is whole or not there. Attach this handler last:
     what runs after it in the same event is not part of the checkpoint.
 

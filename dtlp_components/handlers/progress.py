@@ -20,6 +20,7 @@ class TrainingProgress:
     Iterations done of all, time left, and the loss terms.
 
     On a terminal this is one moving bar; elsewhere (a log file, a job scheduler) a line every ``interval`` iterations.
+    Ignite's ``ProgressBar`` has one bar per epoch, with the time left of that epoch, also where nothing can move.
 
     Args:
         output_transform: maps ``state.output`` to the scalars to show, by name.

@@ -43,7 +43,8 @@ class ScoreTable:
     After postprocessing, ``engine.state.output`` must be a list of dicts with ``pred`` and ``label``, label maps
     ``(1, D, H, W)`` on one grid (for ``native`` that of the scan), and ``image``. The label's affine gives the voxel
     spacing, the image's ``filename_or_obj`` the case's name, ``domain`` in ``engine.state.batch`` (if any) its domain.
-    How a case is scored: :py:mod:`dtlp_components.metrics.conventions`.
+    How a case is scored: :py:mod:`dtlp_components.metrics.conventions`. MONAI's ``MetricsSaver`` writes a file
+    per metric; it has no domains, and a class that was missed, NaN in MONAI's metrics, drops out of its means.
 
     At the end of the epoch ``engine.state.metrics`` gets ``dice`` and ``jaccard`` (percent), ``hd95`` and ``asd`` (mm
     or voxels, by the convention): the mean over classes of each class's mean over cases. At the end of the run a table

@@ -20,6 +20,9 @@ class FlipAverage(nn.Module):
     prediction is mirrored back and averaged. What is returned is the logarithm of that average, so that it stands where
     logits do, before the average over windows and a softmax. Without axes it is the network, unchanged.
 
+    MONAI's ``TestTimeAugmentation`` runs random transforms on a whole scan, again and again, and returns labels or
+    means of the whole: it neither goes through windows nor promises the same result twice.
+
     Only for axes along which the anatomy, or the network's training, knows no sides: it must not tell a left kidney
     from a right one by where it is.
 

@@ -24,7 +24,7 @@ class DifficultyAwareLoss(nn.Module):
     Sums over the last ``window`` iterations are running means with momentum ``1 - 1 / window``; their ratio is the
     same. ``w_lambda`` is smoothed in the same way. A class that is absent from the batch moves none of its statistics.
     Weights of the foreground classes present are scaled to mean 1 and clamped; the background weighs 1. The statistics
-    are buffers, so they are part of a checkpoint.
+    are buffers, so they are part of a checkpoint. MONAI's ``DiceCELoss`` is given its class weights once and for all.
 
     Args:
         num_classes: classes with the background.

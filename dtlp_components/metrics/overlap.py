@@ -13,6 +13,8 @@ def batch_dice(predicted: Tensor, label: Tensor, num_classes: int) -> tuple[Tens
     """
     Dice of every class over a whole batch of hard label maps.
 
+    MONAI's ``compute_dice`` gives it volume by volume, of maps in one channel per class.
+
     Args:
         predicted: class indices, any shape, int64.
         label: class indices, same shape.

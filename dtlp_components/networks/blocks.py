@@ -190,6 +190,9 @@ class ConvNormAct(nn.Sequential):
     """
     Convolution, normalization, ReLU: ``(B, in_channels, …) -> (B, out_channels, …)``.
 
+    MONAI's ``Convolution`` takes torch's convolutions and norms; ours are guarded and faster (:py:class:`Conv3d`,
+    :py:class:`PointwiseConv3d`, :py:class:`InstanceNorm`).
+
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.

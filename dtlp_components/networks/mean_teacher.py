@@ -18,6 +18,7 @@ class MeanTeacher(AveragedModel):
     decay)``.
 
     The bound makes the first updates a plain mean, so that the random start is forgotten at once. Buffers are copied.
+    Ignite's ``EMAHandler`` raises its momentum linearly, and keeps the average in a handler, where no labeler has it.
 
     Args:
         student: network to average; it is copied, not kept.

@@ -95,7 +95,8 @@ class VNet(nn.Module):
     Student network, the only one used at inference: ``forward(image) -> logits``.
 
     It is stem, shared encoder and student decoder of DTLP-Net; :py:class:`dtlp_components.DTLPNet` wraps it for
-    training and shares stem and encoder with the other decoders.
+    training and shares stem and encoder with the other decoders. MONAI's ``VNet`` has 16 channels at full resolution
+    and kernels of 5 voxels, always, and does not hand out the features that those decoders take.
 
     Args:
         in_channels: channels of the image.

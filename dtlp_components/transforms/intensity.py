@@ -46,7 +46,8 @@ class CTOrMRIntensityd(MapTransform):
     Intensities to 0..1, float32, in data sets that mix CT and MR, which share no unit: a volume that looks like HU is
     scaled from a window, any other from its own percentiles; what lies outside is clipped.
 
-    Each volume is judged by its own voxels (:py:func:`looks_like_hu`), so that a new scan needs no domain. A crop can
+    MONAI's ``ScaleIntensityRanged`` and ``ScaleIntensityRangePercentilesd`` each do one of the two to every volume.
+    Here each is judged by its own voxels (:py:func:`looks_like_hu`), so that a new scan needs no domain. A crop can
     take the air away: CT whose minimum is above -500 is taken for MR. So it stands before a crop that may leave no air
     or lung; the percentiles are then those of the whole volume.
 

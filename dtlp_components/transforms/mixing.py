@@ -17,7 +17,8 @@ class CrossSetCutMix:
 
         x_mix = (1 - M) * x_i + M * x_j,    y_mix = (1 - M) * y_i + M * y_j
 
-    A labeled partner brings its true label, an unlabeled one its pseudo-label.
+    A labeled partner brings its true label, an unlabeled one its pseudo-label. MONAI's ``CutMix`` mixes a batch with
+    itself, and labels by weight, as for the class of a whole image.
 
     Args:
         volume_share: smallest and largest share of the patch that the box covers.
@@ -76,6 +77,8 @@ class CrossSetCutMix:
 class BlockMask:
     """
     Hide random blocks of an image (Eq. 14): a block is kept where ``v > ratio``, ``v ~ U(0, 1)``.
+
+    MONAI's ``RandCoarseDropout`` takes a number of holes, which may overlap, and no share of the volume.
 
     Args:
         ratio: ``r``, the share of blocks that are hidden.

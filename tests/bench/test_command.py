@@ -56,6 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     return json.loads(file.read_text(encoding="utf-8")), text.getvalue()
 
 
+@pytest.mark.slow
 def test_every_stream_takes_time_and_together_they_are_the_iteration(run: tuple[dict[str, Any], str]) -> None:
     for variant in run[0]["variants"].values():
         seconds = {name: row["all_seconds"][0] for name, row in variant["streams"].items()}
@@ -69,6 +70,7 @@ def test_every_stream_takes_time_and_together_they_are_the_iteration(run: tuple[
         assert 0 < sum(within.values()) < 0.5 * sum(seconds.values())
 
 
+@pytest.mark.slow
 def test_units_and_ratio_are_quotients_of_the_seconds(run: tuple[dict[str, Any], str]) -> None:
     report, text = run
     a, b = (report["variants"][name]["iteration"]["seconds"] for name in "AB")
@@ -78,6 +80,7 @@ def test_units_and_ratio_are_quotients_of_the_seconds(run: tuple[dict[str, Any],
     assert last == ["iteration", f"{b / a:.3f}"]
 
 
+@pytest.mark.slow
 def test_overrides_take_effect_and_json_words_are_read(run: tuple[dict[str, Any], str]) -> None:
     a, b = (run[0]["variants"][name] for name in "AB")
     assert b["overrides"] == {"patch_size": [16, 32, 32], "features": 4, "ddim_steps": 6, "channels_last": False}
@@ -87,6 +90,7 @@ def test_overrides_take_effect_and_json_words_are_read(run: tuple[dict[str, Any]
         assert b["streams"][name]["flop"] == a["streams"][name]["flop"] > 0
 
 
+@pytest.mark.slow
 def test_inference_ways_agree_and_loading_has_its_share(run: tuple[dict[str, Any], str]) -> None:
     for variant in run[0]["variants"].values():
         assert variant["inference"]["equal_labels"] > 0.999

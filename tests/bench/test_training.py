@@ -23,6 +23,7 @@ def random_state_is_given_back() -> Iterator[None]:
     set_determinism(None)  # the bundle's `initialize`, which the command runs, sets it
 
 
+@pytest.mark.slow
 def test_same_losses_twice() -> None:
     losses = []
     for _ in range(2):
@@ -33,6 +34,7 @@ def test_same_losses_twice() -> None:
     assert losses[0][0] != losses[0][1]
 
 
+@pytest.mark.slow
 def test_recycling_counts_by_its_probability() -> None:
     whole = TrainingVariant(CONFIG, {**TINY, "recycling": 1.0}).count()
     quarter = TrainingVariant(CONFIG, {**TINY, "recycling": 0.25}).count()

@@ -221,6 +221,7 @@ def scores(output: Path) -> dict[str, Any]:
     return summary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle", INDEX)
 def test_bundle_goes_from_the_raw_download_to_a_segmented_scan(
     bundle: str, prepared: Callable[[str], Path], tmp_path: Path
@@ -274,6 +275,7 @@ def test_every_data_set_with_published_preprocessing_is_tested() -> None:
     assert have == {INDEX[name]["dataset"] for name in PUBLISHED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle", PUBLISHED)
 def test_published_preprocessing_and_convention(bundle: str, prepared: Callable[[str], Path], tmp_path: Path) -> None:
     data, output = prepared(bundle), tmp_path / "out"

@@ -155,6 +155,7 @@ def test_one_labeled_study_and_no_other_is_labeled_only(train, bundle: Path, stu
     assert (bundle / "models/model.pt").is_file()
 
 
+@pytest.mark.slow
 def test_next_training_goes_on_from_the_model_and_keeps_it(train, bundle: Path, studies: Path) -> None:
     model = bundle / "models/model.pt"
     train(items(studies, "training_0"), [])
@@ -193,6 +194,7 @@ def test_without_a_server_the_datalist_names_the_unlabeled_scans() -> None:
         parser.get_parsed_content("unlabeled::items")
 
 
+@pytest.mark.slow
 def test_random_weights_of_the_docs_are_those_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (snippet,) = re.findall(r"^python - <<'END'\n(.+?)^END$", DOC.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     shutil.copytree(BUNDLES / "hippocampus_5", tmp_path / "apps/monaibundle/model/hippocampus_5")

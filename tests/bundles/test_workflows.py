@@ -79,6 +79,7 @@ def losses_of(work: ConfigWorkflow, stop_after: int | None = None) -> dict[int, 
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_resumed_run_has_the_losses_of_an_uninterrupted_one(data: Path, tmp_path: Path, num_workers: int) -> None:
     numbers = {
@@ -147,6 +148,7 @@ def test_resume_with_another_length_is_refused(data: Path, tmp_path: Path) -> No
         losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", resume=True, max_iterations=5))
 
 
+@pytest.mark.slow
 def test_new_run_keeps_the_files_of_an_earlier_one(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     losses_of(workflow(PHANTOM, "train", data, output))
@@ -313,6 +315,7 @@ def test_patch_larger_than_a_volume_is_padded(data: Path, tmp_path: Path) -> Non
     assert (tmp_path / "out" / "models" / "model.pt").is_file()
 
 
+@pytest.mark.slow
 def test_inference_takes_dicom_series_beside_nifti(data: Path, tmp_path: Path, write_series: Any) -> None:
     losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", max_iterations=1))
     folder = tmp_path / "in"
@@ -335,6 +338,7 @@ def test_inference_takes_dicom_series_beside_nifti(data: Path, tmp_path: Path, w
         work.run()
 
 
+@pytest.mark.slow
 def test_segment_maps_the_disagreement_of_the_teachers_of_a_checkpoint(data: Path, tmp_path: Path) -> None:
     losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", max_iterations=1))
     scan, weights = data / "testing_0.nii.gz", str(tmp_path / "out/models/model.pt")

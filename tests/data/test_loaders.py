@@ -87,6 +87,7 @@ def test_start_at_goes_on_exactly_where_the_run_was(iteration: int) -> None:
     assert are_equal(first(loader, 8 - iteration), whole[iteration:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "batch_size"), [(3, 2), (5, 2), (4, 4)])
 def test_every_case_comes_once_per_round_in_an_order_that_changes(count: int, batch_size: int) -> None:
     batches = first(make_loader(count, batch_size), 4 * count)

@@ -31,6 +31,7 @@ def run(download, **kwargs) -> Path | None:
     return prepare_amos(str(download.source), str(download.output), **kwargs)
 
 
+@pytest.mark.slow
 def test_complete_release_gives_the_published_numbers(download, image) -> None:
     fill(download, image, ALL)
     assert run(download) == download.output
@@ -128,6 +129,7 @@ def test_output_may_be_the_source(download, image) -> None:
     assert all(after[name] == before[name] for name in before)
 
 
+@pytest.mark.slow
 def test_datalist_of_another_set_of_cases_is_not_overwritten(download, image) -> None:
     fill(download, image, LABELED[:2])
     run(download)

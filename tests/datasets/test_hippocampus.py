@@ -64,6 +64,7 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {str(file.relative_to(folder)): (file.read_bytes(), file.stat().st_ino) for file in files}
 
 
+@pytest.mark.slow
 def test_210_cases_become_10_validation_50_testing_and_5_percent_of_150_labeled(tmp_path) -> None:
     content = read(prepare(make_raw(tmp_path / "raw", 210)))
     # 5 % of 150 is 7.5, rounded to the even 8
@@ -102,6 +103,7 @@ def test_larger_percentage_keeps_the_labeled_cases_and_the_held_out_ones(raw) ->
     assert small["testing"] == large["testing"]
 
 
+@pytest.mark.slow
 def test_seed_decides_the_split(tmp_path) -> None:
     raw = make_raw(tmp_path / "raw", 40)
     splits = [
@@ -181,6 +183,7 @@ def test_repeated_run_changes_nothing_and_one_that_was_interrupted_is_completed(
     }
 
 
+@pytest.mark.slow
 def test_datalist_of_another_seed_is_never_overwritten(tmp_path) -> None:
     raw = make_raw(tmp_path / "raw", 40)
     before = snapshot(prepare(raw))

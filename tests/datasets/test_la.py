@@ -63,6 +63,7 @@ def run(folders: tuple[Path, Path], **kwargs) -> Path:
     return folders[1]
 
 
+@pytest.mark.slow
 def test_complete_release_gives_the_published_numbers_and_no_validation_cases(folders) -> None:
     for case in TRAIN + TEST:
         add_h5(folders[0], case)

@@ -50,6 +50,7 @@ def run(download, **kwargs) -> Path | None:
     return prepare_mnms(str(download.source), str(download.output), **kwargs)
 
 
+@pytest.mark.slow
 def test_complete_release_gives_the_published_numbers_and_an_unseen_target(download) -> None:
     templates: dict[tuple[int, ...], list[Path]] = {}
     for subject, frames in FRAMES.items():

@@ -46,6 +46,7 @@ def by_domain(volumes, measure) -> dict[str, float]:
     return {domain: float(np.mean(found)) for domain, found in values.items()}
 
 
+@pytest.mark.slow
 def test_same_generator_state_draws_the_same_volume_and_another_seed_another_one() -> None:
     first, again, other = (draw_phantom(np.random.default_rng([seed, 0, 0]), "B") for seed in (5, 5, 6))
     for volume, repeated in zip(first, again, strict=True):
@@ -53,6 +54,7 @@ def test_same_generator_state_draws_the_same_volume_and_another_seed_another_one
     assert first[1].shape != other[1].shape or (first[1] != other[1]).any()
 
 
+@pytest.mark.slow
 def test_files_are_the_same_whatever_the_number_of_other_sections(folder, tmp_path) -> None:
     write_phantom(str(tmp_path), seed=3, num_training=4, num_validation=0, num_testing=0)
     for file in ("imagesTr/phantom_003.nii.gz", "labelsTr/phantom_003.nii.gz"):

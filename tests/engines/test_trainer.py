@@ -126,6 +126,7 @@ def test_every_term_is_there_and_finite_and_their_weighted_sum_is_the_loss() -> 
     assert output["loss"] == pytest.approx(sum(weights[name] * output[name] for name in Terms), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_learns_from_both_sets() -> None:
     outputs = train(make_trainer(norm="group", epoch_length=5, max_epochs=3))
     start, end = outputs[:5], outputs[-5:]
@@ -242,6 +243,7 @@ def test_teacher_passes_leave_buffers_modes_and_gradients_alone(norm: str) -> No
     assert not any(p.grad is not None for p in teacher.parameters())
 
 
+@pytest.mark.slow
 def test_statistics_of_the_student_do_not_depend_on_how_often_the_diffusion_teacher_samples() -> None:
     def statistics(ddim_steps: int) -> dict[str, Tensor]:
         torch.manual_seed(0)
@@ -265,6 +267,7 @@ def test_term_that_is_not_a_number_stops_training_by_name_and_changes_no_paramet
     assert not changed(trainer.mean_teacher, before[1])
 
 
+@pytest.mark.slow
 def test_weight_that_is_not_a_number_stops_training() -> None:
     trainer = make_trainer({Terms.CUTMIX: float("nan")})
     before = state_of(trainer.network)
@@ -340,6 +343,7 @@ def test_nothing_is_done_with_unlabeled_images_during_burn_in() -> None:
     assert set(output) & set(Terms) == {Terms.DENOISING, Terms.CORRELATION, Terms.DIFFICULTY, Terms.STUDENT_LABELED}
 
 
+@pytest.mark.slow
 def test_student_weighs_classes_by_difficulty_only_if_asked_to() -> None:
     outputs = {
         weighted: train(make_trainer(student_difficulty_weights=weighted, epoch_length=2))[-1]
@@ -474,6 +478,7 @@ def test_mean_teacher_follows_after_the_step() -> None:
         torch.testing.assert_close(value, (students[0][name] + students[1][name]) / 2)
 
 
+@pytest.mark.slow
 def test_half_precision_stays_finite_and_keeps_losses_in_float32() -> None:
     outputs = train(make_trainer(amp=True, epoch_length=3))
     exact = train(make_trainer(epoch_length=3))
@@ -490,6 +495,7 @@ def test_channels_last_gives_the_losses_of_the_contiguous_layout() -> None:
     assert last == pytest.approx(contiguous, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_losses() -> None:
     one, other = (train(make_trainer(recycling=0.5, epoch_length=2, max_epochs=2)) for _ in range(2))
     assert one == other
@@ -507,6 +513,7 @@ class SummedTrainer(DTLPTrainer):
         super()._step(engine)
 
 
+@pytest.mark.slow
 def test_streamed_backward_gives_the_gradients_of_the_sum() -> None:
     streamed, summed = make_trainer(max_grad_norm=1e9), make_trainer(max_grad_norm=1e9, kind=SummedTrainer)
     train(streamed)
@@ -544,6 +551,7 @@ def resumable(folder: Path, resume: bool = False, init: int = 0) -> tuple[DTLPTr
     return trainer, []
 
 
+@pytest.mark.slow
 def test_resumed_training_has_the_losses_of_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = train(resumable(tmp_path / "whole")[0])
     killed = resumable(tmp_path / "killed")[0]

@@ -83,6 +83,7 @@ CASES = [(affine, spacing, 2**20) for affine in AFFINES for spacing in SPACINGS]
 CASES += [("permuted", [0.8, 1.7, 0.9], slab_bytes) for slab_bytes in (1, 2**28)]  # one row at a time; all at once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("orientation", "spacing", "slab_bytes"), CASES, ids=str)
 def test_labels_are_those_of_invertd(tmp_path: Path, orientation: str, spacing: Any, slab_bytes: int) -> None:
     affine = AFFINES[orientation]
@@ -98,6 +99,7 @@ def test_labels_are_those_of_invertd(tmp_path: Path, orientation: str, spacing: 
         assert labels.shape[1:] == nib.load(scan).shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle", ["synapse_20", "amos_5", "la_10"])
 def test_labels_are_those_of_invertd_after_published_preprocessing(tmp_path: Path, bundle: str) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz", AFFINES["LPI"])

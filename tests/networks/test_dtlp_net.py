@@ -46,7 +46,9 @@ def let_time_act(net: DTLPNet) -> None:
 
 
 def test_network_of_another_kind_is_refused_by_name() -> None:
-    message = "network_def: expected .*like dtlp_components.VNet.*; got UNet, which lacks num_classes, features, stem, enc"
+    message = (
+        "network_def: expected .*like dtlp_components.VNet.*; got UNet, which lacks num_classes, features, stem, enc"
+    )
     with pytest.raises(InputError, match=message):
         DTLPNet(UNet(3, 1, 3, (4, 8), (2,)), LabelDiffusion(num_classes=3))  # type: ignore[arg-type]
 
