@@ -24,7 +24,7 @@ def align(rows: Sequence[Sequence[str]], right: bool = False) -> str:
     return "\n".join(
         "  ".join(
             cell.rjust(width) if right and i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
         ).rstrip()
         for row in rows
     )

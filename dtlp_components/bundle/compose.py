@@ -23,6 +23,8 @@ WORKFLOWS = ("train", "evaluate", "inference")
 # wrong one breaks the others before anybody can look
 TEXTS = ("text", "path", "device")
 
+DISPLAYABLE = "@displayable_configs::"
+
 LENGTHS = {"train": "training", "evaluate": "evaluating", "inference": "run"}
 
 
@@ -49,6 +51,10 @@ def compose_workflow(workflow: str, recipe: Recipe, recipes: str | Path = RECIPE
     unknown = sorted(set(config) - set(table))
     if unknown:
         raise InputError(f"{recipe.origin}: expected root keys of recipes/base/keys.json, got {', '.join(unknown)}.")
+    if workflow == "inference":
+        # MONAI Label puts what is set in its viewer there, so the keys have to look there too
+        config["displayable_configs"] = {name: config[name] for name in table if table[name].label}
+        config.update({name: f"{DISPLAYABLE}{name}" for name in config["displayable_configs"]})
     config["checks"]["settings"]["values"] = {
         name: f"@{name}" for name in table if name in config and table[name].is_value and table[name].kind not in TEXTS
     }

@@ -57,7 +57,7 @@ def key_lines(config: dict[str, Any], file: Path, components: bool = False) -> l
         if key.group != group:
             group = key.group
             lines += ["", group]
-        value = config[key.name]
+        value = config.get("displayable_configs", {}).get(key.name, config[key.name])
         shown = key.kind if not key.is_value else _shown(value)
         lines.append(f"  --{key.name} {shown}")
         lines += textwrap.wrap(_sentence(key), WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)

@@ -91,7 +91,7 @@ class ScanSegmenter:
                 whole[place] = slab.cpu()
             quality.add(probabilities, highest, label, slabs)
         names = (ScanKeys.ENTROPY, ScanKeys.DISAGREEMENT)
-        results: dict[str, Any] = {str(name): grid.back(m, image) for name, m in zip(names, maps, strict=True)}
+        results: dict[str, Any] = {str(name): grid.back(m, image) for name, m in zip(names, maps, strict=False)}
         return {**results, str(ScanKeys.PRED): grid.back(labels, image), str(ScanKeys.QUALITY): quality.scores()}
 
     def _predict(self, windows: Tensor, network: nn.Module) -> Tensor:

@@ -53,7 +53,7 @@ class Quality:
             "certain": torch.bincount(flat, weights=highest.flatten().double(), minlength=num_classes),
             "mass": probabilities.flatten(1).sum(dim=1, dtype=torch.float64),
         }
-        for name, values in zip((ScanKeys.ENTROPY, ScanKeys.DISAGREEMENT), maps, strict=True):
+        for name, values in zip((ScanKeys.ENTROPY, ScanKeys.DISAGREEMENT), maps, strict=False):
             new[str(name)] = torch.bincount(flat, weights=values.flatten().double(), minlength=num_classes)
         for entry, value in new.items():
             self.sums[entry] = self.sums.get(entry, 0) + value.cpu()

@@ -231,3 +231,20 @@ def test_preprocessing_takes_the_entries_that_the_server_adds(config: Path, tiny
     item["pred"] = item["image"].clone()
     invert = Invertd("pred", preprocessing, "image", nearest_interp=False, to_tensor=True)
     assert invert(item)["pred"].shape == (1, 20, 18, 22)
+
+
+@pytest.mark.parametrize("file", INFERENCE, ids=lambda file: file.parent.parent.name)
+def test_options_that_a_viewer_sets_are_the_ones_that_are_used(file: Path) -> None:
+    parser = ConfigParser(json.loads(file.read_text(encoding="utf-8")))
+    # what the server shows at its start, and what it does with a request before it preprocesses
+    options = parser.get_parsed_content("displayable_configs")
+    assert options == {"window_overlap": 0.5, "window_batch_size": 4, "keep_largest_component": False}
+    parser["displayable_configs"].update({"window_overlap": 0.25, "window_batch_size": 3})
+    parser.parse()
+    inferer = parser.get_parsed_content("inferer")
+    assert (inferer.overlap, inferer.sw_batch_size) == (0.25, 3)
+    kept = [type(t).__name__ for t in parser.get_parsed_content("postprocessing").transforms]
+    parser["displayable_configs"].update({"keep_largest_component": True})
+    parser.parse()
+    with_largest = [type(t).__name__ for t in parser.get_parsed_content("postprocessing").transforms]
+    assert {*with_largest} - {*kept} == {"KeepLargestComponentd"}

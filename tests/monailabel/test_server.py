@@ -225,6 +225,21 @@ def test_server_segments_like_the_command(server: Server, tmp_path: Path) -> Non
     assert_server_segments_like_the_command(server, "phantom_10", config, server.studies, tmp_path)
 
 
+def test_server_offers_options_and_uses_them(server: Server, tmp_path: Path) -> None:
+    options = server.client.info()["models"]["phantom_10"]["config"]
+    assert options["keep_largest_component"] is False
+    assert options["window_overlap"] == 0.5
+    file = next(server.studies.glob("*.nii.gz"))
+    config = server.app / "model/phantom_10/configs/inference.json"
+    weights = server.app / "model/phantom_10/models/model.pt"
+    expected = segment(config, file, tmp_path, model_file=weights, keep_largest_component=True)
+    found, _ = server.client.infer("phantom_10", "", {**PARAMETERS, "keep_largest_component": True}, file=str(file))
+    plain, _ = server.client.infer("phantom_10", "", {**PARAMETERS, "keep_largest_component": False}, file=str(file))
+    (label_map,) = expected.values()
+    np.testing.assert_array_equal(np.asarray(nib.load(found).dataobj), label_map)
+    assert (np.asarray(nib.load(plain).dataobj) != label_map).any()  # random weights leave many parts
+
+
 @pytest.mark.real_data
 def test_server_segments_real_scans_like_the_command(server: Server, tmp_path: Path) -> None:
     if "DTLP_REAL_DATA" not in os.environ:
