@@ -45,8 +45,8 @@ class Key:
         choices: of the kind ``choice``.
         model: ``student`` if the weights of ``model.pt`` can only be used with the same value, ``teachers`` if those of
             ``last.pt``; empty otherwise.
-        label: whether MONAI Label offers it as an option of the model; the value is a flag or one number, since its viewers
-            take a list for a choice.
+        label: whether MONAI Label offers it as an option of the model; the value is a flag or one number, since its
+            viewers take a list for a choice.
     """
 
     name: str

@@ -153,7 +153,7 @@ def resample_rows(
     def rows_needed(start: int, stop: int) -> tuple[int, int]:
         """Rows of the image that a slab of the grid is interpolated from, end excluded."""
         ends = [(start, stop - 1) if a == axis else (0, side - 1) for a, side in enumerate(grid.shape)]
-        products = [sorted(factor * end for end in pair) for factor, pair in zip(to_image[axis], ends, strict=True)]
+        products = [sorted(factor * end for end in pair) for factor, pair in zip(to_image[axis, :3], ends, strict=True)]
         lowest, highest = (to_image[axis, 3] + sum(pair[i] for pair in products) for i in (0, 1))
         # one more on each side, so that rounding changes nothing; at least one, if the scan reaches beyond the image
         return min(max(0, math.floor(lowest) - 1), size - 1), max(min(size, math.ceil(highest) + 2), 1)
