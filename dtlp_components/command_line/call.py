@@ -19,6 +19,7 @@ from .help import help_text, list_commands
 __all__ = ["call_command"]
 
 HELP = ("--help", "-h")
+STOPPED = 130  # what a shell gives a program that SIGINT ended
 TYPES = {
     "bool": "True or False",
     "int": "an integer",
@@ -48,7 +49,7 @@ def call_command(name: str, words: Sequence[str], commands: Mapping[str, Any]) -
     Raises:
         SystemExit: with code 2 if a command or a flag's value is missing or there is a word too many; with a message
             (code 1) if a command or flag is unknown or a value of the wrong type; all before anything is imported or
-            done. With code 0 after help. And whatever the command itself raises.
+            done. With code 0 after help, 130 after Ctrl-C. And whatever the command itself raises.
     """
     words = list(words)
     path, level = [name], commands
@@ -64,7 +65,11 @@ def call_command(name: str, words: Sequence[str], commands: Mapping[str, Any]) -
             )
         path.append(words[0])
         level = level[words.pop(0)]
-    _run(" ".join(path), read_command(level), words)
+    try:
+        _run(" ".join(path), read_command(level), words)
+    except KeyboardInterrupt:
+        print(f"\n{' '.join(path)}: stopped from the keyboard.", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
 
 
 def _run(name: str, command: Command, words: list[str]) -> None:

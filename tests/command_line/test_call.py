@@ -48,6 +48,17 @@ def test_words_to_hand_on_are_not_read() -> None:
     assert recorder.calls == [("mine", *words)]
 
 
+def test_stop_from_the_keyboard_is_one_line_and_no_success(capsys) -> None:
+    def wait() -> None:
+        """Wait."""
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["wait"], {"wait": wait})
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "\ndtlp wait: stopped from the keyboard.\n"
+
+
 def test_returned_object_is_not_printed(capsys) -> None:
     main(["copy", "--source", "here"], Recorder().commands)
     assert capsys.readouterr().out == ""
