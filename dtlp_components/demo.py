@@ -13,7 +13,7 @@ from .bundle.run_monai import run_monai
 from .datasets.phantom import write_phantom
 from .keys import DatalistKeys
 from .report.picture import write_picture
-from .run_folder import RunFolder
+from .run_folder import RunFolder, mlflow_address
 
 __all__ = ["run_demo"]
 
@@ -49,6 +49,6 @@ def run_demo(output: str = "demo") -> None:
         f"  label map     {run.predictions}\n"
         f"  weights       {run.model}\n"
         f"  curves        {shlex.join([sys.executable, '-m', 'mlflow', 'ui', '--backend-store-uri'])} "
-        f"sqlite:///{run.mlflow.absolute()}\n"
+        f"{shlex.quote(mlflow_address(str(run.root)))}\n"
         f"To hand it on: dtlp pack {bundle} packed --run_dir {run.root}"
     )

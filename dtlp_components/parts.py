@@ -36,6 +36,7 @@ from .networks.vnet import VNet
 from .networks.weights import load_weights
 from .pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
 from .pseudo_labels.propagation import propagate_logits
+from .run_folder import mlflow_address
 from .transforms.dicom_seg import WriteDicomSegd
 from .transforms.intensity import CTOrMRIntensityd
 from .transforms.label_maps import KeepLargestComponentd, WholeFileWriter
@@ -90,6 +91,7 @@ __all__ = [
     "load_teachers",
     "load_weights",
     "loss_terms",
+    "mlflow_address",
     "predict_sources",
     "propagate_logits",
     "run_name",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "mlflow_address"]
 
 
 class RunFolder:
@@ -114,3 +114,14 @@ class RunFolder:
     def picture(self, scan: str) -> Path:
         """The picture of a scan."""
         return self.root / "pictures" / f"{scan}.png"
+
+
+def mlflow_address(output_dir: str) -> str:
+    """
+    MLflow's tracking URI of a run, in which ``%`` and ``?`` of a path have a meaning of their own.
+
+    Args:
+        output_dir: the run's folder.
+    """
+    path = str(RunFolder(output_dir).mlflow.absolute()).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}"

@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from dtlp_components.data.segmentations import LABEL_MAP_ENDING, TABLE
 from dtlp_components.handlers.prediction_report import COMPANIONS
-from dtlp_components.run_folder import RunFolder
+from dtlp_components.run_folder import RunFolder, mlflow_address
 
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "dtlp_components/recipes/base"
@@ -34,7 +35,14 @@ def written_in_json() -> list[str]:
 
 def test_places_in_json_are_those_of_python() -> None:
     places = {Path(place) for place in written_in_json()}
-    assert {RUN.model, RUN.predictions, RUN.checked_inputs, RUN.tensorboard, RUN.mlflow} <= places <= PLACES
+    assert {RUN.model, RUN.predictions, RUN.checked_inputs, RUN.tensorboard} <= places <= PLACES
+
+
+@pytest.mark.parametrize("name", ["run", "run%201", "run#1", "run?mode=ro", "a b"])
+def test_mlflow_finds_its_data_base_whatever_the_folder_is_named(name: str, tmp_path: Path) -> None:
+    url = make_url(mlflow_address(str(tmp_path / name)))
+    assert url.database == str(tmp_path / name / "mlruns.db")
+    assert not url.query
 
 
 def test_table_of_the_documentation_has_the_places_of_python() -> None:

@@ -12,6 +12,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import ID_SEP_KEY, MERGE_KEY, merge_kv
 
 from ..checks.key_table import key_table, model_keys
+from ..checks.literals import is_literal
 from ..errors import InputError
 from .recipes import RECIPES, Recipe, read_json_recipe
 
@@ -47,6 +48,9 @@ def compose_workflow(workflow: str, recipe: Recipe, recipes: str | Path = RECIPE
         for name in model_keys():
             if name in config and name != "preprocessing_variant" and not _is_computed(config[name]):
                 config[name] = f"$@trained('{name}', {config[name]!r})"
+    wrong = [text for text in (recipe.name, *recipe.labels) if not is_literal(text)]
+    if wrong:
+        raise InputError(f"{recipe.origin}: expected names that MONAI does not evaluate or change, got {wrong}.")
     table = key_table()
     unknown = sorted(set(config) - set(table))
     if unknown:

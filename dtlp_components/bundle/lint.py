@@ -135,7 +135,7 @@ def check_expressions(config: dict[str, Any]) -> list[str]:
             continue  # not an import statement; reported below
     problems = []
     for id, text in expressions:
-        if re.search(r"\bdtlp_components\b", text):
+        if re.search(r"\bdtlp_components\b", text) and not _is_quoted_text(text):
             problems.append(f"{id}: `{text}` names dtlp_components in an expression; name it in `_target_`.")
             continue
         code = ReferenceResolver.id_matcher.sub("None", ReferenceResolver.normalize_id(text))[1:]
@@ -260,6 +260,14 @@ def _follow(parser: ConfigParser, value: Any) -> Any:
             break
         value = parser[value[1:]]
     return value
+
+
+def _is_quoted_text(expression: str) -> bool:
+    """Whether an expression computes nothing, but protects a text from MONAI (:py:func:`literal`)."""
+    try:
+        return isinstance(ast.literal_eval(expression.removeprefix("$")), str)
+    except (SyntaxError, ValueError):
+        return False
 
 
 def _literals(parser: ConfigParser, component: dict[str, Any], argument: str) -> list[str]:

@@ -10,10 +10,12 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from ..checks.key_table import COMPUTED
+from ..errors import InputError
 from .compose import apply_overrides
 from .recipes import RECIPES, Recipe, read_json_recipe
 
-__all__ = ["METADATA_FACTS", "compose_metadata"]
+__all__ = ["METADATA_FACTS", "compose_metadata", "refuse_expressions"]
 
 # ids of metadata.json -> the root key of the configuration that they repeat, so that the two cannot drift apart
 METADATA_FACTS = {
@@ -62,3 +64,25 @@ def _value_range(intensity_transform: Mapping[str, Any]) -> list[float]:
     if intensity_transform["_target_"] == "ScaleIntensityRanged":
         return [intensity_transform["b_min"], intensity_transform["b_max"]]
     return [0, 1] if intensity_transform["_target_"] == "dtlp_components.CTOrMRIntensityd" else []
+
+
+def refuse_expressions(metadata: Any, file: Path) -> None:
+    """
+    Make sure that metadata are texts and numbers: MONAI puts them into the configuration, where it evaluates texts.
+
+    Args:
+        metadata: content of ``metadata.json``, or a part of it.
+        file: where it is from.
+
+    Raises:
+        InputError: if a text begins as what is evaluated or looked up does.
+    """
+    if isinstance(metadata, Mapping):
+        for name, value in metadata.items():
+            refuse_expressions(name, file)
+            refuse_expressions(value, file)
+    elif isinstance(metadata, (list, tuple)):
+        for value in metadata:
+            refuse_expressions(value, file)
+    elif isinstance(metadata, str) and metadata.startswith(COMPUTED):
+        raise InputError(f"{file}: expected texts and numbers, got {metadata[:60]!r}, which MONAI would evaluate.")

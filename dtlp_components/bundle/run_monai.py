@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..checks.literals import literal_words
 from ..errors import InputError
 
 __all__ = ["become_monai", "run_monai"]
@@ -36,6 +37,7 @@ def run_monai(words: Sequence[str], *, quiet: bool = False, alone_in: Path | Non
     Raises:
         InputError: if it fails.
     """
+    words = literal_words(words)
     _show(words)
     start, environment = ["-m", "monai.bundle"], dict(os.environ)
     if alone_in is not None:
@@ -64,6 +66,7 @@ def become_monai(words: Sequence[str]) -> None:
     Raises:
         SystemExit: whatever the command ends with.
     """
+    words = literal_words(words)
     _show(words)
     sys.argv = ["", *words]  # runpy fills in the first
     if not getattr(sys.flags, "safe_path", False) and sys.path[:1] != [os.getcwd()]:

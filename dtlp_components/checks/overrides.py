@@ -8,6 +8,8 @@ import difflib
 import functools
 import inspect
 import io
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, Referenc
 from monai.bundle.scripts import create_workflow, run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-from .key_table import check_values
+from .key_table import COMPUTED, check_values, key_table
+from .literals import is_expression, is_literal, literal
 
 __all__ = ["no_such_key", "override_problems"]
+
+TEXTS = ("path", "text")
 
 # keys that an overlay file sets, since they go with others: the key, its values, the file
 IN_OVERLAYS = {"preset": ("paper", "paper.json"), "preprocessing_variant": ("published", "published.json")}
@@ -55,9 +60,36 @@ def override_problems(arguments: Sequence[str]) -> list[str]:
                 problems.append(no_such_key(f"--{key} ({origin})", key, candidates, config_file))
             elif value is None and config.get(key) is not None:
                 problems.append(f"--{key}: MONAI leaves out a None that is given; write it as --{key} '$None'")
-            elif not (isinstance(value, str) and value.startswith(("$", "@"))):  # MONAI computes it
-                problems += check_values({key: value})
+            elif not _is_computed(key, value, config):
+                problems += check_values({key: value}) or _text_problems(key, value)
     return problems
+
+
+def _is_computed(key: str, value: Any, config: Mapping[str, Any]) -> bool:
+    """Whether MONAI is to compute the value."""
+    if not isinstance(value, str) or not value.startswith(("$", "@")):
+        return False
+    if key not in key_table() or key_table()[key].kind not in TEXTS:
+        return True
+    return is_expression(value) and (value[0] == "$" or _has_id(config, value[1:]))
+
+
+def _text_problems(key: str, value: Any) -> list[str]:
+    """One sentence if MONAI would read another text or path than the one that was typed."""
+    if key not in key_table() or key_table()[key].kind not in TEXTS or not isinstance(value, str) or is_literal(value):
+        return []
+    kind = "path" if key_table()[key].kind == "path" else "string"
+    if value.startswith(COMPUTED):
+        what = f"which MONAI would {'evaluate' if value[0] == '$' else 'look up'}"
+        way_out = f"./{value}" if kind == "path" else literal(value)
+    else:
+        what, way_out = "in which MONAI would read # as ::", literal(value)
+    return [f"--{key}: expected a {kind} as it is, got {value!r}, {what}. Write --{key} {_quoted(way_out)}"]
+
+
+def _quoted(word: str) -> str:
+    """For a shell, in double quotes where they do: an expression has single ones."""
+    return f'"{word}"' if re.fullmatch(r"\$'[^'\"`$!]*'", word) else shlex.quote(word)
 
 
 def _overlay_sentence(key: str, value: Any, config_file: Any) -> str:

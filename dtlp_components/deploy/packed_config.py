@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +15,7 @@ from ..errors import InputError
 from ..files import read_object
 from .path_leaks import names_a_path
 
-__all__ = ["NAME", "VENDORED", "packed_config", "packed_metadata", "vendored"]
+__all__ = ["NAME", "VENDORED", "names_folders", "packed_config", "packed_metadata", "vendored"]
 
 NAME, VENDORED = "dtlp_components", "scripts.dtlp_components"
 SCANS = "$@dataset_dir + '/imagesTs'"
@@ -35,14 +34,19 @@ def packed_config(config: Mapping[str, Any]) -> dict[str, Any]:
     packed: dict[str, Any] = vendored(deepcopy(dict(config)))
     packed["bundle_root"] = "."
     packed.pop("_comment", None)
-    if isinstance(packed.get("input"), str) and os.path.isabs(packed["input"]):
+    if isinstance(packed.get("input"), str) and "@dataset_dir" not in packed["input"]:
         packed["input"] = SCANS
     hint = packed.get("prepare_hint")
     if isinstance(hint, str):
         packed["prepare_hint"] = (
-            "" if names_a_path(hint) else hint.replace(f"python -m {NAME}", f"python -m {VENDORED}")
+            "" if names_folders(hint) else hint.replace(f"python -m {NAME}", f"python -m {VENDORED}")
         )
     return packed
+
+
+def names_folders(hint: str) -> bool:
+    """Whether a command names folders of somebody's, and with them, often, patients: that of ``new`` does."""
+    return f"{NAME} new " in hint or names_a_path(hint)
 
 
 def vendored(content: Any) -> Any:

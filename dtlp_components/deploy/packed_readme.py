@@ -12,8 +12,7 @@ from ..bundle.readme import COMMANDS_FROM, ORIGIN
 from ..bundle.trained import TrainedBundle
 from ..files import read_object
 from ..tables import markdown
-from .packed_config import NAME, VENDORED
-from .path_leaks import names_a_path
+from .packed_config import NAME, VENDORED, names_folders
 
 __all__ = ["packed_readme"]
 
@@ -28,7 +27,7 @@ def packed_readme(text: str, trained: TrainedBundle, pictures: Mapping[str, str]
         pictures: new target by old one, of pictures that were copied into the folder.
     """
     hint = trained.parser("train").get("prepare_hint")
-    if isinstance(hint, str) and names_a_path(hint):
+    if isinstance(hint, str) and names_folders(hint):
         text = text.replace(hint, "(by the command that made the bundle, from folders that are not part of it)")
     text = text.replace(ORIGIN, f"Packed by `pack`; `scripts/{NAME}` is a copy of the project's package.")
     text = text.replace(COMMANDS_FROM, "From this bundle's folder, the one that holds `configs`.")

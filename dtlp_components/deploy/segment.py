@@ -9,9 +9,12 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ..bundle.find import find_bundle
+from ..bundle.metadata import refuse_expressions
+from ..checks.literals import literal
 from ..checks.overrides import no_such_key
 from ..checks.trained_settings import record_of
 from ..errors import InputError, raise_if_any
+from ..files import read_object
 from ..run_folder import RunFolder
 
 __all__ = ["segment_scans"]
@@ -67,23 +70,25 @@ def segment_scans(
     record = record_of(RunFolder.of_weights(weights))
     overlays = [Path(bundle, "configs", "published.json")] if record.get("preprocessing_variant") == "published" else []
     given: dict[str, Any] = {
-        "bundle_root": str(bundle),
-        "input": input,
-        "prediction_dir": output,
-        "model_file": str(weights),
+        "bundle_root": literal(str(bundle)),
+        "input": literal(input),
+        "prediction_dir": literal(output),
+        "model_file": literal(str(weights)),
         "keep_largest_component": keep_largest_component,
         "uncertainty": uncertainty,
         "dicom_seg": dicom_seg,
         **({"flip_axes": list(flip_axes)} if flip_axes else {}),
-        **({"checkpoint": checkpoint} if checkpoint else {}),
+        **({"checkpoint": literal(checkpoint)} if checkpoint else {}),
         **({"device": device} if device else {}),
         **keys,
     }
+    meta_file = Path(bundle, "configs", "metadata.json")
+    refuse_expressions(read_object(meta_file, "a bundle's metadata"), meta_file)
     logging_file = Path(bundle, "configs", "logging.conf")
     workflow = ConfigWorkflow(
         workflow_type="infer",
         config_file=[str(file) for file in (config_file, *overlays)],
-        meta_file=str(Path(bundle, "configs", "metadata.json")),
+        meta_file=str(meta_file),
         logging_file=str(logging_file) if logging_file.is_file() else None,
         # a packed bundle has literals where others ask for the record; the overlay sets the variant with what goes with
         # it

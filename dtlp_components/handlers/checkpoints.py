@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.distributed import one_rank_only
 from ignite.engine import Engine, Events
-from ignite.handlers import DiskSaver
 from torch import nn
 
 from ..errors import InputError
@@ -195,9 +195,11 @@ class TrainingCheckpoint:
         return {name: value.detach().cpu().contiguous() for name, value in self.exported_model.state_dict().items()}
 
     @staticmethod
+    @one_rank_only()
     def _write(content: Mapping[str, Any], file: Path) -> None:
-        # Ignite's and not `whole_file`: of several processes, only the first writes
-        DiskSaver(str(file.parent), atomic=True, create_dir=True, require_empty=False)(content, file.name)
+        # not Ignite's DiskSaver, which lets everybody read what is written, whatever the umask
+        with whole_file(file) as part, part.open("wb") as stream:
+            torch.save(content, stream)  # given a name, torch would write it into the file
 
     def _load(self, engine: Engine) -> None:
         content = torch.load(self.run.last, map_location="cpu", weights_only=True)

@@ -196,11 +196,6 @@ def _check_arguments(
         )
     if name in bundle_names():
         problems.append(f"found the name {name!r}, which is a bundle of this project; expected another one.")
-    if output[:1] in tuple("$@%"):
-        problems.append(
-            f"--output: found {output!r}, expected a folder that does not begin with $, @ or % (MONAI would evaluate "
-            "it)."
-        )
     if modality not in ("", "CT", "MR"):
         problems.append(f"--modality: found {modality!r}, expected CT or MR.")
     if intensity_window is not None:

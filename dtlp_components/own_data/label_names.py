@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+from ..checks.literals import is_literal
 from ..errors import InputError
 
 __all__ = ["read_label_names"]
@@ -37,14 +38,16 @@ def read_label_names(content: Any, origin: str) -> dict[int, str]:
                 "classes: every voxel of a labeled scan counts here. Give the scans that have such voxels as "
                 f"--unlabeled and take {name!r} out of the file, or set these voxels to the class they belong to."
             )
-        # MONAI would evaluate or look up the first three; the others end a cell of the README's table
-        if not name.strip() or name[0] in "$@%" or re.search(r"[|\x00-\x1f]", name):
+        name = name.strip()
+        # what MONAI would change; the others end a cell of the README's table
+        if not name or not is_literal(name) or re.search(r"[|\x00-\x1f]", name):
             raise InputError(
-                f"{origin}: found the label name {name!r}, expected words that do not begin with $, @ or %."
+                f"{origin}: found the label name {name!r}, expected words that do not begin with $, @ or %, without "
+                "# and |."
             )
         if int(value) in names:
             raise InputError(f"{origin}: found two names for the value {value}: {names[int(value)]!r} and {name!r}.")
-        names[int(value)] = "background" if int(value) == 0 and name.strip().lower() == "background" else name.strip()
+        names[int(value)] = "background" if int(value) == 0 and name.lower() == "background" else name
     if names.get(0, "background") != "background":
         raise InputError(f"{origin}: found {names[0]!r} as the name of 0, expected 'background'.")
     if len({name.lower() for name in names.values()}) != len(names):

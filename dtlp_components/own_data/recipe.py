@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle.recipes import Recipe
+from ..checks.literals import literal
 from ..keys import DatalistKeys as Keys
 from .memory import estimate_bytes
 from .plan import Choice
-from .sections import TITLES, Inspected, domains
+from .sections import TITLES, Inspected
 
 __all__ = ["COMMAND", "COMMENT", "folder_to_segment", "recipe_of"]
 
@@ -30,11 +31,11 @@ def recipe_of(
     common: dict[str, Any] = {
         "dataset_dir": "@bundle_root",
         "datalist": "$@bundle_root + '/datalist.json'",
-        "prepare_hint": command,
+        "prepare_hint": literal(command),
         **{key: choices[key].value for key in ("spacing_mm", "patch_size", "features")},
     }
     if Path(output) != Path("bundles"):
-        common["bundle_root"] = Path(output, name).as_posix()
+        common["bundle_root"] = literal(Path(output, name).as_posix())
     intensity = "z-score of the volume"
     if modality == "CT":
         low, high = choices["intensity_window"].value
@@ -53,7 +54,7 @@ def recipe_of(
     sections: dict[str, dict[str, Any]] = {
         "common": common,
         "train": {key: choices[key].value for key in keys},
-        "inference": {"input": folder_to_segment(groups)},
+        "inference": {"input": literal(folder_to_segment(groups))},
     }
     if not groups[Keys.TESTING] and groups[Keys.VALIDATION]:
         sections["evaluate"] = {"eval_section": Keys.VALIDATION.value}
@@ -91,7 +92,8 @@ def _readme(
     folder: Path, groups: Mapping[Keys, Inspected], label_names: Sequence[str], choices: Mapping[str, Choice],
     notes: Sequence[str],
 ) -> dict[str, str]:  # fmt: skip
-    counts = [f"{len(items)} {TITLES[s]} ({domains(items)})" for s, items in groups.items() if items]
+    # folders, which often name a patient, are in datalist.json alone: this text is packed
+    counts = [f"{len(items)} {TITLES[s]}" for s, items in groups.items() if items]
     # no key in front: a line is what was chosen and why, not a table of the configuration
     why = "\n".join(
         f"- {key.replace('_', ' ')} {json.dumps(choice.value)}: {choice.why}." for key, choice in choices.items()

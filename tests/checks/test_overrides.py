@@ -109,6 +109,23 @@ def test_keys_of_an_args_file_are_checked_likewise(tmp_path, config_file):
             "--output_dir: expected a path, got 2024. Write a folder that is named like a number as "
             "--output_dir ./2024",
         ),
+        (
+            ["--output_dir", "$x"],
+            "--output_dir: expected a path as it is, got '$x', which MONAI would evaluate. Write --output_dir './$x'",
+        ),
+        (
+            ["--output_dir", "@x"],
+            "--output_dir: expected a path as it is, got '@x', which MONAI would look up. Write --output_dir ./@x",
+        ),
+        (
+            ["--output_dir", "%x"],
+            "--output_dir: expected a path as it is, got '%x', which MONAI would look up. Write --output_dir ./%x",
+        ),
+        (
+            ["--output_dir", "out/a#1"],
+            "--output_dir: expected a path as it is, got 'out/a#1', in which MONAI would read # as ::. "
+            "Write --output_dir \"$'out/a\\x231'\"",
+        ),
     ],
 )
 def test_value_of_the_wrong_kind_is_refused(tmp_path: Path, words: list[str], message: str) -> None:

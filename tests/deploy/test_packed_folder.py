@@ -17,6 +17,7 @@ from dtlp_components.deploy.pack import pack_bundle
 from dtlp_components.errors import InputError
 from dtlp_components.networks.vnet import VNet
 from dtlp_components.own_data.command import new_bundle
+from tests.own_data.scans import labeled, unlabeled
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles/phantom_10"
@@ -66,6 +67,18 @@ def test_bundle_made_from_scans_does_not_name_them_when_packed(
     readme = (tmp_path / "packed/mine/docs/README.md").read_text(encoding="utf-8")
     assert "--config_file configs/train.json" in readme
     assert "Remarks on single scans (repeated, or left out): 2" in readme
+
+
+def test_folders_named_after_patients_are_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    labeled(Path("jane_doe"))
+    unlabeled(Path("john_doe"))
+    bundle = new_bundle("mine", labeled="jane_doe", unlabeled="john_doe", features=2)
+    (bundle / "models").mkdir()
+    torch.save(VNet(num_classes=3, features=2).state_dict(), bundle / "models/model.pt")
+    monkeypatch.setattr("dtlp_components.deploy.pack.run_monai", lambda *words, **options: None)
+    pack_bundle(str(bundle), "packed")
+    assert [f for f in Path("packed/mine").rglob("*") if f.is_file() and b"_doe" in f.read_bytes()] == []
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -185,6 +186,18 @@ def test_write_that_fails_midway_leaves_the_old_files_whole(tmp_path: Path, monk
             Run(tmp_path, resume=True, epochs=2).run()
     assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
     assert load(tmp_path / "checkpoints/last.pt")["progress"]["epoch"] == 1
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_umask_decides_who_may_read_what_is_written(tmp_path: Path, umask: int) -> None:
+    earlier = os.umask(umask)
+    try:
+        Run(tmp_path, epochs=1).run()
+    finally:
+        os.umask(earlier)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {"model.pt", "last.pt", "model_settings.json"} <= {file.name for file in files}
+    assert {oct(file.stat().st_mode & 0o777) for file in files} == {oct(0o666 & ~umask)}
 
 
 def test_earlier_run_is_put_aside_on_a_fresh_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

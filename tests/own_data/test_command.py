@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from dtlp_components.cli import main
 from dtlp_components.errors import InputError
@@ -82,6 +82,14 @@ def test_missing_dicom_package_is_named_with_its_command(near: Path, monkeypatch
     (near / "pacs/a.dcm").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "pydicom", None)
     assert "pip install pydicom" in refusal(unlabeled="pacs")
+
+
+@pytest.mark.parametrize("output", ["$HOME", "@x", "%x", "a#1", "it's # here"])
+def test_folder_of_the_bundle_is_the_one_that_was_typed(near: Path, output: str) -> None:
+    assert make(output=output) == Path(output, "mine")
+    parser = ConfigParser(train(Path(output, "mine")))
+    assert parser.get_parsed_content("datalist") == f"{output}/mine/datalist.json"
+    assert Path(parser.get_parsed_content("datalist")).is_file()
 
 
 # --- what is refused
@@ -261,7 +269,6 @@ def test_broken_unlabeled_scans_are_left_out_only_if_asked(near: Path, capsys: p
         ({"batch_size_unlabeled": -1}, "--batch_size_unlabeled: expected an integer from 0, got -1"),
         ({"validation_share": 1.0}, "--validation_share: found 1.0"),
         ({"validation": "site_b", "validation_share": 0.5}, "expected one of the two"),
-        ({"output": "$HOME"}, "does not begin with"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )

@@ -15,6 +15,12 @@ from dtlp_components.own_data.label_names import read_label_names
     ("content", "message"),
     [
         (["background", "$__import__('os')"], r"found the label name \"\$__import__"),
+        ({"1": " $__import__('os')"}, r"found the label name \"\$__import__"),
+        ({"1": "\u00a0$__import__('os')"}, r"found the label name \"\$__import__"),
+        ({"1": "\t@run"}, "found the label name '@run'"),
+        ({"1": " %names.json"}, "found the label name '%names.json'"),
+        ({"1": "C#7"}, "found the label name 'C#7'"),
+        ({"1": "\u00a0"}, "found the label name ''"),
         ({"0": "air", "1": "liver"}, "found 'air' as the name of 0"),
         ({"0": "background", "1": "Liver", "2": "liver"}, "differ in lower case"),
         ({"background": 0, "liver": 1, "spleen": 1}, "found two names for the value 1"),
