@@ -123,5 +123,7 @@ def mlflow_address(output_dir: str) -> str:
     Args:
         output_dir: the run's folder.
     """
-    path = str(RunFolder(output_dir).mlflow.absolute()).replace("%", "%25").replace("?", "%3F")
-    return f"sqlite:///{path}"
+    path = str(RunFolder(output_dir).mlflow.absolute())
+    quoted = path.replace("%", "%25").replace("?", "%3F")
+    # with the driver named, MLflow 3 does not make a folder of the quoted name beside
+    return f"sqlite:///{path}" if quoted == path else f"sqlite+pysqlite:///{quoted}"
