@@ -39,7 +39,7 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str], part: Path | None = None) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str], part: Path | None = None, *, durable: bool = False) -> Iterator[Path]:
     """
     A file to write beside `path`, which takes that name only when the block ends well; their folder is made.
 
@@ -49,6 +49,7 @@ def whole_file(path: str | os.PathLike[str], part: Path | None = None) -> Iterat
         path: the file.
         part: name until it is whole, in the same folder, since a rename is atomic only within one file system. A name
             of its own if not given, hidden and of the same ending, so that several processes may write one file.
+        durable: wait until the disk has it, so that a power cut leaves no empty file under `path`.
 
     Raises:
         OSError: if the folder cannot be made or written to; `path` is untouched then.
@@ -58,9 +59,22 @@ def whole_file(path: str | os.PathLike[str], part: Path | None = None) -> Iterat
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield part
+        if durable:
+            _sync(part)
         os.replace(part, target)
+        if durable:
+            _sync(target.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -46,6 +46,11 @@ class RunFolder:
         return self.checkpoints / "last.pt"
 
     @property
+    def previous(self) -> Path:
+        """The checkpoint before :py:attr:`last`, for the day on which that one cannot be read."""
+        return self.checkpoints / "previous.pt"
+
+    @property
     def best(self) -> Path:
         """Weights of the best validation, of the same form as :py:attr:`model`."""
         return self.checkpoints / "best.pt"

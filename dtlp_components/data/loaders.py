@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -58,6 +59,11 @@ class _CountFrom(Sampler[int]):
             draw += 1
 
 
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the main one finishes its iteration, for which it needs the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class EndlessDataLoader(DataLoader[Any]):
     """
     Batches of random draws without an end; a data set smaller than a batch is drawn from more than once.
@@ -93,6 +99,7 @@ class EndlessDataLoader(DataLoader[Any]):
             # a generator of its own: creating an iterator must not move the global random state
             generator=torch.Generator().manual_seed(seed),
             persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_signals_to_the_main_process,
         )
 
     def start_at(self, iteration: int) -> None:

@@ -5,20 +5,19 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.distributed import one_rank_only
 from ignite.engine import Engine, Events
 from torch import nn
 
 from ..errors import InputError
-from ..files import whole_file, write_json, write_text
+from ..files import write_json, write_text
 from ..run_folder import RunFolder
+from .checkpoint_files import RandomStates, keep_earlier, load_checkpoint, write_checkpoint
+from .signals import SignalWatch
 
 __all__ = ["RandomStates", "TrainingCheckpoint", "run_name"]
 
@@ -40,24 +39,12 @@ def run_name(name: str, output_dir: str, resume: bool) -> str:
     return f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-class RandomStates:
-    """Torch's random states as a ``state_dict`` of tensors (loading is ``weights_only``)."""
-
-    def state_dict(self) -> dict[str, Any]:
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        torch.set_rng_state(state["cpu"].cpu())
-        if state["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
-
-
 class TrainingCheckpoint:
     """
     Write ``checkpoints/last.pt``, ``checkpoints/best.pt`` and ``models/model.pt``; resume from the first.
 
-    - ``last.pt``: every object of ``objects``, the random states, iteration, epoch and best validation metric.
+    - ``last.pt``: every object of ``objects``, the random states, iteration, epoch and best validation metric; also
+      written when a signal (Ctrl-C, SIGTERM, SIGUSR1) ends the run. ``previous.pt`` is the one before.
     - ``best.pt``: the exported model's plain state dict at the best validation so far.
     - ``models/model.pt``: the same kind of file; ``selection`` says whether of the last or the best iteration.
     - ``logs/model_settings.json``: the numbers that evaluation and inference need to be told alike.
@@ -114,6 +101,7 @@ class TrainingCheckpoint:
         self.settings = {**(settings or {}), **self.model_settings}
         self.run_name = run_name
         self.in_use = in_use
+        self.signals = SignalWatch()
         self.logger = logging.getLogger("dtlp")
         self._best_epoch_written = 0
 
@@ -122,41 +110,42 @@ class TrainingCheckpoint:
         if hasattr(engine, "grad_scaler"):  # made by the trainer, so a config cannot name it among the objects
             self.objects["scaler"] = engine.grad_scaler
         engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop_if_asked)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.stop_if_asked)
+        engine.add_event_handler(Events.COMPLETED, self.signals.stop_listening)
 
     def start(self, engine: Engine) -> None:
-        """Resume, or put an earlier run's files aside."""
-        if self.resume and self.run.last.is_file():
+        """Resume, or put an earlier run's files aside; from now on, a signal ends the run between two iterations."""
+        if self.resume and (self.run.last.is_file() or self.run.previous.is_file()):
             self._load(engine)
-        elif self.resume:
-            self.logger.warning(
-                f"Nothing to resume: {self.run.last} does not exist. Training starts from the beginning."
-            )
         else:
-            self._keep_earlier()
+            if self.resume:
+                self.logger.warning(
+                    f"Nothing to resume: {self.run.last} does not exist. Training starts from the beginning."
+                )
+            keep_earlier(self.run, self.in_use)
         write_json(self.run.model_settings, self.model_settings)
         if self.run_name is not None:
             write_text(self.run.run_name, self.run_name)
+        self.signals.listen()
 
-    def _keep_earlier(self) -> None:
-        """Give the files of an earlier run, if there are any, names of their own in ``checkpoints/``."""
-        files = [file for file in (self.run.last, self.run.best, self.run.model) if file.is_file()]
-        if not files:
+    def stop_if_asked(self, engine: Engine) -> None:
+        """
+        End the run after the iteration in which a signal came, with a checkpoint to go on from.
+
+        Raises:
+            SystemExit: with 128 and the number of the signal, as a shell says it.
+        """
+        asked = self.signals.received
+        if asked is None:
             return
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(files[0].stat().st_mtime))
-        self.run.checkpoints.mkdir(parents=True, exist_ok=True)
-        kept = {file: self.run.kept(file, stamp) for file in files}
-        for file, place in kept.items():
-            if self.in_use and file == self.run.model:
-                with whole_file(place) as copy:
-                    shutil.copy2(file, copy)
-            else:
-                shutil.move(file, place)
-        advice = "" if self.in_use else " To go on with a run instead, say `--resume True`."
-        names = " and ".join(place.name for place in kept.values())
-        self.logger.warning(
-            f"{self.run.root} held an earlier run: it is kept in {self.run.checkpoints} as {names}.{advice}"
+        self._write_last(engine)
+        self.logger.info(
+            f"Stopped by {asked.name} after iteration {engine.state.iteration}; --resume True goes on from here."
         )
+        engine.logger.disabled = True  # Ignite would call it an error
+        raise SystemExit(128 + asked)
 
     def save(self, engine: Engine) -> None:
         """Write what is due at the end of this epoch."""
@@ -167,18 +156,22 @@ class TrainingCheckpoint:
             return
         never_validated = is_last and self._best_epoch_written < 1
         if self.selection == "last" or self.validator is None or never_validated:
-            self._write(self._exported_state(), self.run.model)
+            write_checkpoint(self._exported_state(), self.run.model)
+        self._write_last(engine)
+        if is_last:
+            self.logger.info(f"Student's weights: {os.path.abspath(self.run.model)}")
+
+    def _write_last(self, engine: Engine) -> None:
+        """Everything that is needed to go on, between two iterations."""
         content = {name: item.state_dict() for name, item in self.objects.items()}
         content["progress"] = {
-            "iteration": state.iteration,
-            "epoch": state.epoch,
+            "iteration": engine.state.iteration,
+            "epoch": engine.state.iteration // (engine.state.epoch_length or 1),  # whole ones
             "best_metric": float(self.validator.state.best_metric) if self.validator is not None else -1.0,
             "best_metric_epoch": int(self.validator.state.best_metric_epoch) if self.validator is not None else -1,
             "settings": self.settings,
         }
-        self._write(content, self.run.last)
-        if is_last:
-            self.logger.info(f"Student's weights: {os.path.abspath(self.run.model)}")
+        write_checkpoint(content, self.run.last, self.run.previous)
 
     def _save_best(self, epoch: int) -> None:
         if self.validator is None:
@@ -187,22 +180,17 @@ class TrainingCheckpoint:
         # the evaluator counts its own epochs on the trainer's clock, see monai.engines.Evaluator.run(global_epoch)
         if best_epoch > self._best_epoch_written and best_epoch == epoch:
             self._best_epoch_written = best_epoch
-            self._write(self._exported_state(), self.run.best)
+            write_checkpoint(self._exported_state(), self.run.best)
             if self.selection == "best":
-                self._write(self._exported_state(), self.run.model)
+                write_checkpoint(self._exported_state(), self.run.model)
 
     def _exported_state(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().cpu().contiguous() for name, value in self.exported_model.state_dict().items()}
 
-    @staticmethod
-    @one_rank_only()
-    def _write(content: Mapping[str, Any], file: Path) -> None:
-        # not Ignite's DiskSaver, which lets everybody read what is written, whatever the umask
-        with whole_file(file) as part, part.open("wb") as stream:
-            torch.save(content, stream)  # given a name, torch would write it into the file
-
     def _load(self, engine: Engine) -> None:
-        content = torch.load(self.run.last, map_location="cpu", weights_only=True)
+        if not self.run.last.is_file():  # the process was killed between two renames
+            os.replace(self.run.previous, self.run.last)
+        content = load_checkpoint(self.run)
         progress = content["progress"]
         changed = [
             f"{name} was {old}, is {self.settings[name]}"

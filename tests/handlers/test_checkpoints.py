@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from dtlp_components.errors import InputError
-from dtlp_components.handlers.checkpoints import RandomStates, TrainingCheckpoint, run_name
+from dtlp_components.handlers.checkpoints import TrainingCheckpoint, run_name
 from dtlp_components.networks.mean_teacher import MeanTeacher
 
 EPOCHS, ITERATIONS = 4, 3
@@ -121,19 +122,12 @@ def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> b
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_random_states_come_back(seed: int) -> None:
-    state = RandomStates().state_dict()
-    expected = torch.rand(3)
-    torch.rand(5)
-    RandomStates().load_state_dict(state)
-    assert torch.equal(torch.rand(3), expected)
-
-
 def test_files_can_be_loaded_without_pickled_objects_and_models_holds_weights_alone(tmp_path: Path) -> None:
     run = Run(tmp_path, scores=[0.1, 0.2, 0.3, 0.4]).run()
     assert sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*.pt")) == [
         "checkpoints/best.pt",
         "checkpoints/last.pt",
+        "checkpoints/previous.pt",
         "models/model.pt",
     ]
     assert [f.name for f in (tmp_path / "models").iterdir()] == ["model.pt"]
@@ -157,6 +151,72 @@ def test_killed_run_goes_on_with_the_losses_and_weights_of_an_uninterrupted_one(
     assert resumed.scheduler.get_last_lr() == whole.scheduler.get_last_lr()
     assert resumed.loader.started_at == done
     assert whole.loader.started_at is None
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("after", [1, 5, 6, 11])
+def test_signal_ends_the_run_after_the_iteration_and_nothing_of_it_is_lost(
+    tmp_path: Path, name: str, after: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = Run(tmp_path / "whole").run()
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.default_int_handler)
+    stopped = Run(tmp_path / "stopped")
+    stopped.engine.add_event_handler(Events.ITERATION_STARTED(once=after), lambda: os.kill(os.getpid(), number))
+    with caplog.at_level("INFO"), pytest.raises(SystemExit) as end:
+        stopped.run()
+    stopped.engine.logger.disabled = False  # of all engines; the process would be gone
+    assert end.value.code == 128 + number
+    assert caplog.messages[-1] == f"Stopped by {name} after iteration {after}; --resume True goes on from here."
+    assert signal.signal(number, before) == signal.default_int_handler
+    assert stopped.losses == whole.losses[:after]
+    resumed = Run(tmp_path / "stopped", resume=True, init=99).run()
+    assert stopped.losses + resumed.losses == whole.losses
+    assert are_equal(resumed.net.state_dict(), whole.net.state_dict())
+    assert are_equal(resumed.teacher.state_dict(), whole.teacher.state_dict())
+    assert resumed.loader.started_at == after
+
+
+def test_signals_have_their_usual_effect_again_after_the_run(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    Run(tmp_path).run()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[: len(content) // 2]])
+def test_damaged_checkpoint_is_named_with_what_can_be_loaded(tmp_path: Path, damage: Any) -> None:
+    Run(tmp_path, epochs=3).run()
+    last, previous = tmp_path / "checkpoints/last.pt", tmp_path / "checkpoints/previous.pt"
+    last.write_bytes(damage(last.read_bytes()))
+    with pytest.raises(InputError) as error:
+        Run(tmp_path, resume=True, epochs=3).run()
+    assert (
+        f"{last}: expected a checkpoint, got a file of {last.stat().st_size} bytes that is cut off or damaged"
+        in str(error.value)
+    )
+    assert f"{previous} (the checkpoint before it), {tmp_path / 'models/model.pt'} (weights alone)" in str(error.value)
+    assert str(error.value).endswith(f"mv {previous} {last}")
+    assert "weights_only" not in str(error.value)
+    os.replace(previous, last)
+    assert len(Run(tmp_path, resume=True, epochs=3).run().losses) == ITERATIONS
+
+
+def test_run_that_was_killed_between_two_renames_goes_on_from_the_previous_checkpoint(tmp_path: Path) -> None:
+    whole = Run(tmp_path / "whole").run()
+    Run(tmp_path / "killed", stop_after=10).run()
+    os.replace(tmp_path / "killed/checkpoints/last.pt", tmp_path / "killed/checkpoints/previous.pt")
+    resumed = Run(tmp_path / "killed", resume=True, init=99).run()
+    assert resumed.losses == whole.losses[9:]
+
+
+def test_resume_without_a_checkpoint_keeps_weights_that_are_there(tmp_path: Path) -> None:
+    Run(tmp_path, epochs=1).run()
+    content = (tmp_path / "models/model.pt").read_bytes()
+    for name in ("last", "previous"):
+        (tmp_path / f"checkpoints/{name}.pt").unlink(missing_ok=True)
+    Run(tmp_path, resume=True, init=99).run()
+    (kept,) = (tmp_path / "checkpoints").glob("model-*.pt")
+    assert kept.read_bytes() == content
 
 
 def test_finished_run_resumes_to_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a training: written whole, kept from an earlier run, read with what is wrong with them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.distributed import one_rank_only
+
+from ..errors import InputError
+from ..files import whole_file
+from ..run_folder import RunFolder
+
+__all__ = ["RandomStates", "keep_earlier", "load_checkpoint", "write_checkpoint"]
+
+
+class RandomStates:
+    """Torch's random states as a ``state_dict`` of tensors (loading is ``weights_only``)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        torch.set_rng_state(state["cpu"].cpu())
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+@one_rank_only()
+def write_checkpoint(content: Mapping[str, Any], file: Path, previous: Path | None = None) -> None:
+    """
+    Write tensors so that the file is whole or not there, even after a power cut; of several processes, the first does.
+
+    Args:
+        content: tensors, numbers and texts.
+        file: their place.
+        previous: where a file that is there already goes.
+    """
+    # not Ignite's DiskSaver, which lets everybody read what is written, whatever the umask
+    with whole_file(file, durable=True) as part:
+        with part.open("wb") as stream:
+            torch.save(content, stream)  # given a name, torch would write it into the file
+        if previous is not None and file.exists():
+            os.replace(file, previous)
+
+
+def keep_earlier(run: RunFolder, in_use: bool) -> None:
+    """
+    Give the weights and checkpoints of an earlier run, if there are any, names of their own in ``checkpoints/``.
+
+    Args:
+        run: the folder.
+        in_use: leave the weights in their place, beside the copy that is kept.
+    """
+    files = [f for f in (run.last, run.previous, run.best, run.model) if f.is_file()]
+    if not files:
+        return
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(files[0].stat().st_mtime))
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    stamps = chain([stamp], (f"{stamp}-{number}" for number in count(2)))  # two runs may end in one second
+    free = next(s for s in stamps if not any(run.kept(file, s).exists() for file in files))
+    kept = {file: run.kept(file, free) for file in files}
+    for file, place in kept.items():
+        if in_use and file == run.model:
+            with whole_file(place) as copy:
+                shutil.copy2(file, copy)
+        else:
+            shutil.move(file, place)
+    advice = "" if in_use else " To go on with a run instead, say `--resume True`."
+    names = " and ".join(place.name for place in kept.values())
+    logging.getLogger("dtlp").warning(
+        f"{run.root} held an earlier run: it is kept in {run.checkpoints} as {names}.{advice}"
+    )
+
+
+def load_checkpoint(run: RunFolder) -> dict[str, Any]:
+    """
+    Read ``checkpoints/last.pt``.
+
+    Raises:
+        InputError: if it is empty, cut off or damaged; says what else there is.
+    """
+    try:
+        content: dict[str, Any] = torch.load(run.last, map_location="cpu", weights_only=True)
+        return content
+    except Exception as error:  # torch raises many kinds
+        others = {run.previous: "the checkpoint before it", run.best: "weights alone", run.model: "weights alone"}
+        whole = [f"{file} ({what})" for file, what in others.items() if _loads(file)]
+        size = f"{run.last.stat().st_size} bytes"
+        way_out = f"What can be loaded: {', '.join(whole)}." if whole else "Nothing else here can be loaded either."
+        if run.previous in others and _loads(run.previous):
+            way_out += f" To go on from the former: mv {run.previous} {run.last}"
+        raise InputError(
+            f"{run.last}: expected a checkpoint, got a file of {size} that is cut off or damaged "
+            f"({type(error).__name__}). {way_out}"
+        ) from error
+
+
+def _loads(file: Path) -> bool:
+    try:
+        torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:  # whatever is wrong with it
+        return False
+    return True
