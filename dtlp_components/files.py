@@ -17,7 +17,9 @@ from typing import Any
 from .errors import InputError
 
 __all__ = [
+    "is_leftover",
     "json_text",
+    "part_of",
     "place_file",
     "read_json",
     "read_object",
@@ -27,6 +29,19 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+
+PART = ".part-"  # how names begin of what is not whole yet
+
+
+def part_of(path: Path) -> Path:
+    """Where a file that one program writes at a time is until it is whole; what a killed run leaves, the next takes."""
+    return path.with_name(f"{PART}{path.name}")
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is what a killed program leaves of one that it was writing."""
+    return path.name.startswith(PART)
 
 
 def sha256(path: Path) -> str:
@@ -55,7 +70,7 @@ def whole_file(path: str | os.PathLike[str], part: Path | None = None, *, durabl
         OSError: if the folder cannot be made or written to; `path` is untouched then.
     """
     target = Path(path)
-    part = part or target.with_name(f".{secrets.token_hex(4)}.{target.name}")
+    part = part or target.with_name(f"{PART}{secrets.token_hex(4)}-{target.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield part
@@ -87,7 +102,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         # always the same name: what a killed run leaves, the next one overwrites
-        with whole_file(path, path.with_name(f".part-{path.name}")) as part:
+        with whole_file(path, part_of(path)) as part:
             yield part
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}).") from error

@@ -16,7 +16,7 @@ import torch
 from ignite.distributed import one_rank_only
 
 from ..errors import InputError
-from ..files import whole_file
+from ..files import part_of, whole_file
 from ..run_folder import RunFolder
 
 __all__ = ["RandomStates", "keep_earlier", "load_checkpoint", "write_checkpoint"]
@@ -46,7 +46,7 @@ def write_checkpoint(content: Mapping[str, Any], file: Path, previous: Path | No
         previous: where a file that is there already goes.
     """
     # not Ignite's DiskSaver, which lets everybody read what is written, whatever the umask
-    with whole_file(file, durable=True) as part:
+    with whole_file(file, part_of(file), durable=True) as part:
         with part.open("wb") as stream:
             torch.save(content, stream)  # given a name, torch would write it into the file
         if previous is not None and file.exists():

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,13 @@ from ..bundle.lint import check_config, check_metadata
 from ..data.datalists import datalist
 from ..data.nifti import save_nifti
 from ..errors import InputError, raise_if_any
-from ..files import read_json
+from ..files import is_leftover, read_json
 from ..keys import DatalistKeys as Keys
 from .find import FLAGS, Scan
 from .recipe import COMMENT
 from .sections import Inspected
 
-__all__ = ["check_files", "is_current", "list_scans", "plan_copies", "write_copy"]
+__all__ = ["check_files", "distinct_names", "is_current", "list_scans", "plan_copies", "write_copy"]
 
 COPIES = "scans"  # folder in the bundle for scans that had to be changed
 
@@ -35,23 +38,41 @@ def plan_copies(
     copies: dict[Path, tuple[str, bool]] = {}
     listed: dict[Keys, list[Scan]] = {}
 
-    def place(source: str, section: Keys, case: str, is_label: bool) -> str:
+    def place(source: str, section: Keys, name: str, is_label: bool) -> str:
         if Path(source).is_dir() or not ((is_label and mapping) or _is_4d(source, frame)):
             return source
-        target = folder / COPIES / FLAGS[section] / f"{case}_{'label' if is_label else 'image'}.nii.gz"
+        target = folder / COPIES / FLAGS[section] / f"{name}_{'label' if is_label else 'image'}.nii.gz"
         copies[target] = (source, is_label)
         return str(target.relative_to(folder))
 
     for section, items in groups.items():
+        scans = [scan for scan, _ in items]
         listed[section] = [
             replace(
                 scan,
-                image=place(scan.image, section, scan.case, False),
-                label=place(scan.label, section, scan.case, True) if scan.label and section != Keys.UNLABELED else None,
+                image=place(scan.image, section, name, False),
+                label=place(scan.label, section, name, True) if scan.label and section != Keys.UNLABELED else None,
             )
-            for scan, _ in items
+            for scan, name in zip(scans, distinct_names(scans), strict=True)
         ]
     return copies, listed
+
+
+def distinct_names(scans: Sequence[Scan]) -> list[str]:
+    """
+    A name for each scan: its case, or with the folders that tell it from others of that case, ``patient1_ct_image``.
+    """
+    cases = Counter(scan.case.lower() for scan in scans)  # a file system may not tell capitals
+    names: list[str] = []
+    for scan in scans:
+        alike = [os.path.dirname(other.image) for other in scans if other.case.lower() == scan.case.lower()]
+        name = scan.case
+        if cases[scan.case.lower()] > 1:
+            folders = Path(os.path.relpath(os.path.dirname(scan.image), os.path.commonpath(alike))).parts
+            name = "_".join([*folders, scan.case])
+        taken = {given.lower() for given in names}
+        names.append(next(n for n in chain([name], (f"{name}_{i}" for i in count(2))) if n.lower() not in taken))
+    return names
 
 
 def _is_4d(path: str, frame: int | None) -> bool:
@@ -120,6 +141,7 @@ def is_current(folder: Path, files: Mapping[str, str], copies: Mapping[Path, Any
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: found a file, expected a folder or nothing.")
     there = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    there = {path: file for path, file in there.items() if not is_leftover(file)}
     if not there:
         return False
     differing = [

@@ -12,7 +12,9 @@ import pytest
 
 from dtlp_components.data.datalists import load_datalist
 from dtlp_components.errors import InputError
-from tests.own_data.scans import SHAPE, four_dimensions, gap_in_the_values, make, mr, train
+from dtlp_components.own_data.find import Scan
+from dtlp_components.own_data.write import distinct_names
+from tests.own_data.scans import SHAPE, four_dimensions, gap_in_the_values, make, mr, save, train
 
 
 def test_remap_writes_labels_without_gaps_and_leaves_the_originals(near: Path) -> None:
@@ -35,6 +37,56 @@ def test_frame_copies_one_volume_of_4d_files_only(near: Path) -> None:
     items = load_datalist("bundles/mine/datalist.json", "unlabeled", "bundles/mine")
     assert [Path(item["image"]).name for item in items][:2] == ["cine_image.nii.gz", "scan0.nii.gz"]
     np.testing.assert_array_equal(np.asarray(nib.load(items[0]["image"]).dataobj), mr(1, (*SHAPE, 3))[..., 2])
+
+
+def kits(folder: Path, count: int = 3) -> Path:
+    """A folder per patient, in which every file has the same name; each label is of another place."""
+    items = []
+    for i in range(count):
+        voxels = np.zeros(SHAPE, np.uint8)
+        voxels[3 * i : 3 * i + 2] = 3
+        image = save(folder / f"case_{i:05}/imaging.nii.gz", mr(i))
+        items.append({"image": str(image), "label": str(save(folder / f"case_{i:05}/segmentation.nii.gz", voxels))})
+    (folder / "datalist.json").write_text(json.dumps({"training": items}))
+    return folder / "datalist.json"
+
+
+def test_every_scan_has_its_own_copy_though_all_files_have_one_name(near: Path) -> None:
+    make(labeled=str(kits(near / "cohort")), remap=True)
+    items = load_datalist("bundles/mine/datalist.json", "training", "bundles/mine")
+    assert len({item["label"] for item in items}) == 3
+    for item in items:
+        original = np.asarray(nib.load(Path(item["image"]).with_name("segmentation.nii.gz")).dataobj)
+        np.testing.assert_array_equal(np.asarray(nib.load(item["label"]).dataobj), original == 3)
+
+
+def test_frame_of_files_of_one_name(near: Path) -> None:
+    for i in range(2):
+        save(near / f"cines/patient{i}/cine.nii.gz", mr(i, (*SHAPE, 3)))
+    images = [{"image": str(path)} for path in sorted((near / "cines").rglob("*.nii.gz"))]
+    (near / "cines.json").write_text(json.dumps({"unlabeled": images}))
+    make(unlabeled="cines.json", frame=1)
+    items = load_datalist("bundles/mine/datalist.json", "unlabeled", "bundles/mine")
+    assert [Path(item["image"]).name for item in items] == ["patient0_cine_image.nii.gz", "patient1_cine_image.nii.gz"]
+    for i, item in enumerate(items):
+        np.testing.assert_array_equal(np.asarray(nib.load(item["image"]).dataobj), mr(i, (*SHAPE, 3))[..., 1])
+
+
+def test_names_differ_whatever_the_folders_are_called() -> None:
+    paths = ["a/b/x.nii.gz", "a_b/x.nii.gz", "A/b/X.nii.gz", "y.nii.gz", "a/b/x.nii.gz"]
+    names = distinct_names([Scan(Path(p).name.removesuffix(".nii.gz"), p) for p in paths])
+    assert names == ["a_b_x", "a_b_x_2", "A_b_X_3", "y", "a_b_x_4"]
+    assert len({name.lower() for name in names}) == len(names)
+
+
+def test_what_a_killed_run_left_is_no_obstacle(near: Path) -> None:
+    bundle = make()
+    before = snapshot(bundle)
+    (bundle / "configs/train.json").unlink()
+    (bundle / "configs/.part-0a1b2c3d-train.json").write_text("{")
+    (bundle / ".part-datalist.json").write_text("{")
+    make()
+    assert {path: content for path, content in snapshot(bundle).items() if ".part-" not in path} == before
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
