@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..files import part_of, whole_file
 from ..run_folder import RunFolder
 
-__all__ = ["RandomStates", "keep_earlier", "load_checkpoint", "write_checkpoint"]
+__all__ = ["RandomStates", "keep_earlier", "load_checkpoint", "scan_changes", "write_checkpoint"]
 
 
 class RandomStates:
@@ -80,6 +80,23 @@ def keep_earlier(run: RunFolder, in_use: bool) -> None:
     logging.getLogger("dtlp").warning(
         f"{run.root} held an earlier run: it is kept in {run.checkpoints} as {names}.{advice}"
     )
+
+
+def scan_changes(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> list[str]:
+    """
+    One phrase per section whose scans are others than they were, with the number and the first of them.
+
+    Args:
+        before: names of scans by section, as a checkpoint has them; sections that it does not have are not compared.
+        now: the same, of this training.
+    """
+    phrases = []
+    for section, names in before.items():
+        gone, added = sorted(set(names) - set(now[section])), sorted(set(now[section]) - set(names))
+        parts = [f"{len(s)} {word} ({s[0]})" for word, s in (("gone", gone), ("new", added)) if s]
+        if parts:
+            phrases.append(f"{section} scans were {len(names)}, are {len(now[section])}: {', '.join(parts)}")
+    return phrases
 
 
 def load_checkpoint(run: RunFolder) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from ..errors import InputError
 from ..files import write_json, write_text
 from ..run_folder import RunFolder
-from .checkpoint_files import RandomStates, keep_earlier, load_checkpoint, write_checkpoint
+from .checkpoint_files import RandomStates, keep_earlier, load_checkpoint, scan_changes, write_checkpoint
 from .signals import SignalWatch
 
 __all__ = ["RandomStates", "TrainingCheckpoint", "run_name"]
@@ -37,6 +38,15 @@ def run_name(name: str, output_dir: str, resume: bool) -> str:
     if resume and file.is_file():
         return file.read_text(encoding="utf-8")
     return f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+# keys that say how a training is run and watched, not what it learns
+MAY_CHANGE = frozenset(
+    {
+        "cache_rate", "checkpoint_interval", "gradient_checkpointing", "log_interval", "mlflow", "monitor_cases",
+        "num_workers", "resume", "window_batch_size", "window_overlap",
+    }
+)  # fmt: skip
 
 
 class TrainingCheckpoint:
@@ -66,6 +76,8 @@ class TrainingCheckpoint:
         resume: go on from ``last.pt`` if there is one; else an earlier run's files are kept under another name.
         selection: ``last`` or ``best``.
         settings: numbers that must not change on resume, by name.
+        values: of the keys of the configuration; they must not change either, but for those in ``MAY_CHANGE``.
+        scans: items with the path of an ``image`` by section; each must stay where it is, named by file and folder.
         model_settings: the same, and those that the weights can only be used with, which are recorded.
         run_name: of this training; not recorded if ``None``.
         in_use: somebody segments with ``models/model.pt`` meanwhile (MONAI Label): an earlier one stays in its place,
@@ -87,6 +99,8 @@ class TrainingCheckpoint:
         selection: str = "last",
         settings: Mapping[str, Any] | None = None,
         model_settings: Mapping[str, Any] | None = None,
+        values: Mapping[str, Any] | None = None,
+        scans: Mapping[str, Sequence[Mapping[str, str]]] | None = None,
         run_name: str | None = None,
         in_use: bool = False,
     ) -> None:
@@ -98,7 +112,13 @@ class TrainingCheckpoint:
         self.loaders = [loader for loader in trainer_loaders if loader is not None]
         self.validator, self.interval, self.resume, self.selection = validator, interval, resume, selection
         self.model_settings = dict(model_settings or {})
-        self.settings = {**(settings or {}), **self.model_settings}
+        kept = {name: value for name, value in (values or {}).items() if name not in MAY_CHANGE}
+        self.settings = {**kept, **(settings or {}), **self.model_settings}
+        # not whole paths: a run may go on where the data lie elsewhere
+        self.scans = {
+            section: sorted("/".join(Path(item["image"]).parts[-2:]) for item in items)
+            for section, items in (scans or {}).items()
+        }
         self.run_name = run_name
         self.in_use = in_use
         self.signals = SignalWatch()
@@ -170,6 +190,7 @@ class TrainingCheckpoint:
             "best_metric": float(self.validator.state.best_metric) if self.validator is not None else -1.0,
             "best_metric_epoch": int(self.validator.state.best_metric_epoch) if self.validator is not None else -1,
             "settings": self.settings,
+            "scans": self.scans,
         }
         write_checkpoint(content, self.run.last, self.run.previous)
 
@@ -197,6 +218,7 @@ class TrainingCheckpoint:
             for name, old in progress["settings"].items()
             if name in self.settings and self.settings[name] != old
         ]
+        changed += scan_changes(progress.get("scans", {}), self.scans)
         if changed:
             raise InputError(
                 f"Cannot resume {self.run.last}: {'; '.join(changed)}. Give the old values, or another output_dir."

@@ -314,6 +314,32 @@ def test_changed_settings_are_refused_with_both_values(tmp_path: Path) -> None:
     assert changed.losses == []
 
 
+def test_changed_keys_are_refused_but_for_those_that_change_nothing_learned(tmp_path: Path) -> None:
+    values = {"learning_rate": 0.01, "weights": {"mix": 1.0}, "num_workers": 0, "resume": False}
+    Run(tmp_path, values=values, epochs=1).run()
+    other = {"learning_rate": 0.1, "weights": {"mix": 0.5}, "num_workers": 4, "resume": True}
+    with pytest.raises(InputError) as error:
+        Run(tmp_path, values=other, resume=True).run()
+    assert "learning_rate was 0.01, is 0.1; weights was {'mix': 1.0}, is {'mix': 0.5}." in str(error.value)
+    Run(tmp_path, values={**values, "num_workers": 4, "resume": True}, resume=True, epochs=2).run()
+
+
+def test_scan_that_changed_sides_is_refused(tmp_path: Path) -> None:
+    def lists(*sections: str, place: str = "/data") -> dict[str, list[dict[str, str]]]:
+        names = ("labeled", "unlabeled", "validation")
+        return {
+            n: [{"image": f"{place}/t/{s}.nii.gz"} for s in scans] for n, scans in zip(names, sections, strict=True)
+        }
+
+    Run(tmp_path, scans=lists("ab", "cd", "e"), epochs=1).run()
+    with pytest.raises(InputError) as error:
+        Run(tmp_path, scans=lists("ae", "cd", "b"), resume=True).run()
+    assert "labeled scans were 2, are 2: 1 gone (t/b.nii.gz), 1 new (t/e.nii.gz); validation scans were 1" in str(
+        error.value
+    )
+    Run(tmp_path, scans=lists("ba", "dc", "e", place="/elsewhere"), resume=True, epochs=2).run()
+
+
 def test_best_epoch_is_kept_and_the_last_one_exported(tmp_path: Path) -> None:
     run = Run(tmp_path, scores=[0.2, 0.6, 0.4, 0.5]).run()
     assert are_equal(load(tmp_path / "checkpoints/best.pt"), run.weights[1])
