@@ -123,6 +123,7 @@ def look_at_everything(bundle: Path) -> None:
         segment_scans(str(bundle), "site_b", "out", device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("payload", PAYLOADS, ids=range(len(PAYLOADS)))
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 def test_string_of_a_file_is_text(place: Callable[[str], dict[str, Any]], payload: str, here: Path) -> None:
@@ -137,6 +138,7 @@ def test_string_of_a_file_is_text(place: Callable[[str], dict[str, Any]], payloa
     assert not (here / MARK).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("payload", PAYLOADS, ids=range(len(PAYLOADS)))
 def test_record_of_a_run_is_text(payload: str, here: Path) -> None:
     bundle = make(**SETTINGS)
@@ -150,6 +152,7 @@ def test_record_of_a_run_is_text(payload: str, here: Path) -> None:
     assert not (here / MARK).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("payload", PAYLOADS, ids=range(len(PAYLOADS)))
 def test_metadata_is_text(payload: str, here: Path) -> None:
     bundle = make(**SETTINGS)

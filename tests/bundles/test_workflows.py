@@ -190,6 +190,7 @@ def test_overlay_paper_trains(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "models" / "model.pt").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switches",
     [

@@ -144,6 +144,7 @@ def test_state_holds_the_labeled_batch_and_scalars_and_model_completed_is_fired(
     assert output["image"].shape == output["label"].shape == (2, 1, *PATCH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -381,6 +382,7 @@ def test_ramp_up_is_told_iterations_from_zero() -> None:
     assert told == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_reconstruction_is_the_mean_over_all_volumes_towards_the_teacher_on_whole_images() -> None:
     targets = []
 
@@ -398,6 +400,7 @@ def test_reconstruction_is_the_mean_over_all_volumes_towards_the_teacher_on_whol
         torch.testing.assert_close(target, teacher(image), rtol=1e-2, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_recycling_noises_the_network_s_own_prediction() -> None:
     def noised(recycling: float) -> Tensor:
         trainer, maps = make_trainer(recycling=recycling, weights=NO_UNLABELED_TERM), []

@@ -273,6 +273,7 @@ def bytes_kept(net: DTLPNet) -> tuple[int, dict[str, Tensor]]:
     return sum(kept.values()), {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradients() -> None:
     net = make_net(dropout=0.5)
     let_time_act(net)

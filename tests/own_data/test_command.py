@@ -311,6 +311,7 @@ def run(bundle: Path, config: str, output: Path, **overrides: Any) -> None:
     work.finalize()
 
 
+@pytest.mark.slow
 def test_new_bundle_trains_evaluates_and_segments(near: Path) -> None:
     labeled(near / "val", count=1, seed=30)
     bundle = make(validation="val", features=4, max_iterations=1)
@@ -325,6 +326,7 @@ def test_new_bundle_trains_evaluates_and_segments(near: Path) -> None:
     assert len(list((output / "predictions").glob("scan*_seg.nii.gz"))) == 3
 
 
+@pytest.mark.slow
 def test_dicom_series_are_trained_on_and_segmented(near: Path, write_series: Any) -> None:
     write_series(near / "pacs/a", ct(80))
     labeled(near / "ct", seed=90, image=ct)

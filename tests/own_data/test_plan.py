@@ -100,6 +100,7 @@ def test_every_guess_can_be_overridden_and_is_in_the_configuration(near: Path) -
     assert train(Path("bundles/z"))["intensity_transform"]["_target_"] == "NormalizeIntensityd"
 
 
+@pytest.mark.slow
 def test_less_memory_means_smaller_settings_that_fit(near: Path) -> None:
     for folder, count, seed in (("big_a", 2, 0), ("big_b", 1, 50)):
         for i in range(count):
