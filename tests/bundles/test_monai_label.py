@@ -128,6 +128,7 @@ def count(lines: list[str], start: str) -> int:
     return sum(line.startswith(start) for line in lines)
 
 
+@pytest.mark.slow
 def test_studies_without_a_label_are_trained_on(train, bundle: Path, studies: Path) -> None:
     lines = train(items(studies, "training_0", "training_1"), items(studies, "validation_0"))
     assert f"3 labeled, 3 unlabeled studies in {studies}; of the labeled ones 2 to train on, 1 to validate on." in lines

@@ -131,10 +131,12 @@ def test_mlflow_record_of_a_killed_run_is_continued_on_resume_alone(
     assert records() == {first: "RUNNING", second: "FINISHED", "mine": "RUNNING"}
 
 
+@pytest.mark.slow
 def test_resume_without_a_checkpoint_starts_from_the_beginning(data: Path, tmp_path: Path) -> None:
     assert list(losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", resume=True))) == [1, 2]
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_trains_no_further(data: Path, tmp_path: Path) -> None:
     losses_of(workflow(PHANTOM, "train", data, tmp_path / "out"))
     before = (tmp_path / "out" / "models" / "model.pt").read_bytes()
@@ -142,6 +144,7 @@ def test_resuming_a_finished_run_trains_no_further(data: Path, tmp_path: Path) -
     assert (tmp_path / "out" / "models" / "model.pt").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_resume_with_another_length_is_refused(data: Path, tmp_path: Path) -> None:
     losses_of(workflow(PHANTOM, "train", data, tmp_path / "out"))
     with pytest.raises(InputError, match="total_iterations was 2, is 5"):
@@ -159,6 +162,7 @@ def test_new_run_keeps_the_files_of_an_earlier_one(data: Path, tmp_path: Path) -
     assert (output / "models" / "model.pt").read_bytes() != earlier
 
 
+@pytest.mark.slow
 def test_labeled_only_baseline_says_so_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = workflow(PHANTOM, "train", data, tmp_path / "out", batch_size_unlabeled=0)
     work.initialize()
@@ -172,6 +176,7 @@ def test_labeled_only_baseline_says_so_once(data: Path, tmp_path: Path, monkeypa
     assert sum("labeled-only baseline" in message for message in messages) == 1
 
 
+@pytest.mark.slow
 def test_no_validation_list_is_fine_and_the_last_weights_are_kept(data: Path, tmp_path: Path) -> None:
     content = json.loads((data / "datalist.json").read_text())
     content["validation"] = []
@@ -181,6 +186,7 @@ def test_no_validation_list_is_fine_and_the_last_weights_are_kept(data: Path, tm
     assert not (tmp_path / "out" / "checkpoints" / "best.pt").exists()
 
 
+@pytest.mark.slow
 def test_overlay_paper_trains(data: Path, tmp_path: Path) -> None:
     work = workflow(PHANTOM, "train", data, tmp_path / "out", overlay="paper")
     work.initialize()
@@ -275,6 +281,7 @@ def text_for_a_flag(data: Path) -> dict:
     return {"amp": "true"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -302,6 +309,7 @@ def test_bad_input_stops_before_training(
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_mistyped_override_is_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = str(PHANTOM / "configs" / "train.json")
     monkeypatch.setattr(
@@ -311,6 +319,7 @@ def test_mistyped_override_is_named(data: Path, tmp_path: Path, monkeypatch: pyt
         run(workflow(PHANTOM, "train", data, tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_patch_larger_than_a_volume_is_padded(data: Path, tmp_path: Path) -> None:
     run(workflow(PHANTOM, "train", data, tmp_path / "out", patch_size=[32, 48, 32], monitor_cases=0, max_iterations=1))
     assert (tmp_path / "out" / "models" / "model.pt").is_file()
@@ -373,6 +382,7 @@ def test_segment_maps_the_disagreement_of_the_teachers_of_a_checkpoint(data: Pat
         segment(tmp_path / "third", str(tmp_path / "out/checkpoints/last.pt"))
 
 
+@pytest.mark.slow
 def test_inference_of_an_empty_folder_is_an_error(data: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     work = workflow(PHANTOM, "inference", data, tmp_path / "out", input=str(tmp_path / "empty"))
@@ -381,6 +391,7 @@ def test_inference_of_an_empty_folder_is_an_error(data: Path, tmp_path: Path) ->
         work.run()
 
 
+@pytest.mark.slow
 def test_evaluation_of_no_section_names_those_that_are_there(data: Path, tmp_path: Path) -> None:
     work = workflow(PHANTOM, "evaluate", data, tmp_path / "out", eval_section="nosuch")
     work.initialize()
@@ -390,6 +401,7 @@ def test_evaluation_of_no_section_names_those_that_are_there(data: Path, tmp_pat
         work.run()
 
 
+@pytest.mark.slow
 def test_evaluation_without_weights_says_where_it_looked(data: Path, tmp_path: Path) -> None:
     work = workflow(PHANTOM, "evaluate", data, tmp_path / "out", eval_section="testing")
     work.initialize()
@@ -397,6 +409,7 @@ def test_evaluation_without_weights_says_where_it_looked(data: Path, tmp_path: P
         work.run()
 
 
+@pytest.mark.slow
 def test_gzip_is_what_the_fixtures_write(data: Path) -> None:
     # the truncation test would mean nothing on files that are not compressed
     with gzip.open(first(data, "image")) as file:

@@ -61,6 +61,7 @@ def test_files_are_the_same_whatever_the_number_of_other_sections(folder, tmp_pa
         assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_every_volume_holds_every_organ_and_their_sizes_differ_by_more_than_ten(volumes) -> None:
     for _, _, label in volumes:
         counts = np.bincount(np.asanyarray(label.dataobj).ravel(), minlength=7)
@@ -71,6 +72,7 @@ def test_every_volume_holds_every_organ_and_their_sizes_differ_by_more_than_ten(
         assert counts[LIVER] > 10 * counts[GALLBLADDER]
 
 
+@pytest.mark.slow
 def test_image_and_label_share_their_grid_and_cover_the_field_of_view(volumes) -> None:
     for _, image, label in volumes:
         assert image.shape == label.shape
@@ -82,6 +84,7 @@ def test_image_and_label_share_their_grid_and_cover_the_field_of_view(volumes) -
         assert label.get_data_dtype() == np.uint8
 
 
+@pytest.mark.slow
 def test_affine_puts_the_organs_on_their_sides_however_the_volume_is_stored(volumes) -> None:
     stored = {}
     for domain, image, label in volumes:
@@ -97,6 +100,7 @@ def test_affine_puts_the_organs_on_their_sides_however_the_volume_is_stored(volu
     assert stored == {"A": "RAS", "B": "RAS", "C": "RAS", "D": "LPS"}
 
 
+@pytest.mark.slow
 def test_scanners_differ_in_contrast_noise_and_resolution(volumes) -> None:
     aorta = by_domain(volumes, lambda image, label: np.median(image[label == AORTA]))
     # inside the liver only noise and the slow drift are left; the difference of neighbors cancels the drift
@@ -109,12 +113,14 @@ def test_scanners_differ_in_contrast_noise_and_resolution(volumes) -> None:
     assert len(spacing) > 2
 
 
+@pytest.mark.slow
 def test_partial_volume_leaves_values_between_air_and_body(volumes) -> None:
     for _, image, _ in volumes:
         share = ((image.get_fdata() > -800) & (image.get_fdata() < -250)).mean()
         assert share > 0.01  # no tissue has these HU: only voxels across a surface do
 
 
+@pytest.mark.slow
 def test_datalists_name_existing_files_and_no_case_twice(folder, lists) -> None:
     for name, content in lists.items():
         images = [item["image"] for section in SECTIONS for item in content[section]]
@@ -125,12 +131,14 @@ def test_datalists_name_existing_files_and_no_case_twice(folder, lists) -> None:
         assert len(content["labels"]) == 7
 
 
+@pytest.mark.slow
 def test_unlabeled_items_carry_no_label_and_all_others_do(lists) -> None:
     for content in lists.values():
         for section in SECTIONS:
             assert all(("label" in item) == (section != "unlabeled") for item in content[section])
 
 
+@pytest.mark.slow
 def test_semi_supervised_list_has_two_labeled_scanners_and_unlabeled_ones_of_all(lists) -> None:
     few, full = lists["datalist_10.json"], lists["datalist_100.json"]
     assert len(few["training"]) == 2  # a tenth of 8 is less than the two promised
@@ -140,6 +148,7 @@ def test_semi_supervised_list_has_two_labeled_scanners_and_unlabeled_ones_of_all
     assert full["unlabeled"] == []
 
 
+@pytest.mark.slow
 def test_adaptation_and_generalization_lists_keep_the_target_apart(lists) -> None:
     def domains(name: str) -> list[set[str]]:
         return [{item["domain"] for item in lists[name][section]} for section in SECTIONS]
@@ -148,6 +157,7 @@ def test_adaptation_and_generalization_lists_keep_the_target_apart(lists) -> Non
     assert domains("datalist_generalize.json") == [set("ABC"), set("ABC"), set("ABC"), {"D"}]
 
 
+@pytest.mark.slow
 def test_default_numbers_are_seven_volumes_per_scanner_and_a_tenth_labeled(tmp_path, monkeypatch) -> None:
     tiny = (np.zeros((2, 2, 2), np.int16), np.zeros((2, 2, 2), np.uint8), np.eye(4))
     monkeypatch.setattr("dtlp_components.datasets.phantom.draw_phantom", lambda rng, domain: tiny)
@@ -157,6 +167,7 @@ def test_default_numbers_are_seven_volumes_per_scanner_and_a_tenth_labeled(tmp_p
     assert all(sum(item["domain"] == domain for item in training) == 7 for domain in "ABCD")
 
 
+@pytest.mark.slow
 def test_other_seed_does_not_overwrite_a_data_set_in_use(folder) -> None:
     before = (folder / "datalist_10.json").read_bytes()
     with pytest.raises(InputError, match=r"datalist_10.json: exists with another split"):
@@ -164,6 +175,7 @@ def test_other_seed_does_not_overwrite_a_data_set_in_use(folder) -> None:
     assert (folder / "datalist_10.json").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [({"num_training": 3}, "num_training: found 3"), ({"num_testing": "x"}, "num_testing"), ({"seed": -1}, "seed")],

@@ -190,6 +190,7 @@ def test_without_unlabeled_data_the_student_alone_trains_on_true_labels_and_the_
     assert caplog.text.count("labeled-only baseline") == 1
 
 
+@pytest.mark.slow
 def test_labeled_only_training_ignores_the_weights() -> None:
     plain, other = (
         train(make_trainer({Terms.STUDENT_LABELED: w, Terms.CUTMIX: 0.0}, unlabeled=None)) for w in (1.0, 0.3)
@@ -203,6 +204,7 @@ def test_number_of_unlabeled_volumes_may_differ_from_that_of_labeled_ones(count:
     assert set(Terms) <= set(output)
 
 
+@pytest.mark.slow
 def test_loaders_run_on_independently() -> None:
     drawn: list[int] = []
 
@@ -353,6 +355,7 @@ def test_student_weighs_classes_by_difficulty_only_if_asked_to() -> None:
     assert outputs[True][Terms.STUDENT_LABELED] != outputs[False][Terms.STUDENT_LABELED]
 
 
+@pytest.mark.slow
 def test_ramp_up_scales_the_unlabeled_terms_alone() -> None:
     (whole,) = train(make_trainer({Terms.CORRELATION: 0.0}))
     (part,) = train(make_trainer({Terms.CORRELATION: 0.0}, ramp_up=lambda iteration: 0.25))
@@ -374,6 +377,7 @@ def test_ramp_up_scales_the_unlabeled_share_of_the_propagation_alone() -> None:
     assert half == pytest.approx((none + whole) / 2, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_ramp_up_is_told_iterations_from_zero() -> None:
     told = []
     train(

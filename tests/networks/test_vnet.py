@@ -88,6 +88,7 @@ def test_dropout_acts_in_training_alone() -> None:
     torch.testing.assert_close(net(x), net(x), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_scripted_network_gives_the_eager_one_s_logits_and_features() -> None:
     net, x = VNet(in_channels=1, num_classes=3, features=4).eval(), torch.rand(1, 1, *PATCH)
     scripted = torch.jit.script(net)
