@@ -111,10 +111,11 @@ def load_checkpoint(run: RunFolder) -> dict[str, Any]:
         return content
     except Exception as error:  # torch raises many kinds
         others = {run.previous: "the checkpoint before it", run.best: "weights alone", run.model: "weights alone"}
-        whole = [f"{file} ({what})" for file, what in others.items() if _loads(file)]
+        whole = {file: what for file, what in others.items() if _loads(file)}
         size = f"{run.last.stat().st_size} bytes"
-        way_out = f"What can be loaded: {', '.join(whole)}." if whole else "Nothing else here can be loaded either."
-        if run.previous in others and _loads(run.previous):
+        listed = ", ".join(f"{file} ({what})" for file, what in whole.items())
+        way_out = f"What can be loaded: {listed}." if whole else "Nothing else here can be loaded either."
+        if run.previous in whole:
             way_out += f" To go on from the former: mv {run.previous} {run.last}"
         raise InputError(
             f"{run.last}: expected a checkpoint, got a file of {size} that is cut off or damaged "
