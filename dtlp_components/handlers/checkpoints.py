@@ -158,8 +158,9 @@ class TrainingCheckpoint:
             SystemExit: with 128 and the number of the signal, as a shell says it.
         """
         asked = self.signals.received
-        if asked is None:
-            return
+        epoch_ends = engine.state.iteration % (engine.state.epoch_length or 1) == 0
+        if asked is None or (epoch_ends and engine.last_event_name == Events.ITERATION_COMPLETED):
+            return  # the end of the epoch, with its validation and weights, comes before the stop
         self._write_last(engine)
         self.logger.info(
             f"Stopped by {asked.name} after iteration {engine.state.iteration}; --resume True goes on from here."

@@ -177,6 +177,19 @@ def test_signal_ends_the_run_after_the_iteration_and_nothing_of_it_is_lost(
     assert resumed.loader.started_at == after
 
 
+def test_signal_in_the_last_iteration_leaves_the_run_finished(tmp_path: Path) -> None:
+    run = Run(tmp_path, scores=[0.1, 0.2, 0.3, 0.4])
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    last = EPOCHS * ITERATIONS
+    run.engine.add_event_handler(Events.ITERATION_STARTED(once=last), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        run.run()
+    run.engine.logger.disabled = False
+    signal.signal(signal.SIGTERM, earlier)
+    assert are_equal(load(tmp_path / "models/model.pt"), run.weights[-1])
+    assert are_equal(load(tmp_path / "checkpoints/best.pt"), run.weights[-1])
+
+
 def test_signals_have_their_usual_effect_again_after_the_run(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
     Run(tmp_path).run()
