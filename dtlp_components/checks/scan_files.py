@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from tqdm import tqdm
 
+from ..data.series import scan_stamp
 from ..data.volumes import PROGRESS_FROM, Volume, image_problems, label_problems, pair_problems, read_volume
 from ..files import write_text
 from ..keys import DatalistKeys
@@ -64,7 +64,7 @@ def _read_all(
             volumes[path] = volume
     for path in tqdm(unread, desc="checking the data", unit="file", disable=len(unread) <= PROGRESS_FROM):
         # before reading: a file that changes meanwhile is read again next time
-        stamp = _stamp_of(path)
+        stamp = scan_stamp(path)
         found, file_problems = read_volume(path, is_label=path in labels)
         problems += file_problems
         if found is not None:
@@ -74,13 +74,6 @@ def _read_all(
         with contextlib.suppress(OSError):  # only a convenience; whoever needs the folder will complain
             write_text(cache_file, json.dumps(cache))
     return volumes, problems
-
-
-def _stamp_of(path: str) -> dict[str, int]:
-    # a folder's own time does not change with the files in it
-    files = [path, *os.scandir(path)] if os.path.isdir(path) else [path]
-    states = [os.stat(file) for file in files]
-    return {"size": sum(s.st_size for s in states), "mtime_ns": max(s.st_mtime_ns for s in states)}
 
 
 def _load_cache(cache_file: str | None) -> dict[str, Any]:
@@ -95,6 +88,6 @@ def _load_cache(cache_file: str | None) -> dict[str, Any]:
 def _from_cache(cache: Mapping[str, Any], path: str) -> Volume | None:
     try:
         entry = cache[path]
-        return Volume(**entry["volume"]) if {k: entry[k] for k in ("size", "mtime_ns")} == _stamp_of(path) else None
+        return Volume(**entry["volume"]) if {k: entry[k] for k in ("size", "mtime_ns")} == scan_stamp(path) else None
     except (KeyError, TypeError):  # unknown, or written by another version
         return None

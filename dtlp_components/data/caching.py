@@ -24,6 +24,7 @@ from monai.utils import ImageMetaKey
 
 from ..errors import InputError
 from ..files import whole_file
+from .series import scan_stamp
 
 __all__ = ["ScanCache", "describe"]
 
@@ -127,8 +128,7 @@ class ScanCache(CacheDataset):
         files = []
         for value in item.values():
             if isinstance(value, (str, os.PathLike)) and os.path.exists(value):
-                state = os.stat(value)
-                files.append([os.path.abspath(value), state.st_size, state.st_mtime_ns])
+                files.append([os.path.abspath(value), *scan_stamp(value).values()])
         text = json.dumps([self._pipeline, describe(dict(item)), files])
         return self.cache_dir / f"{hashlib.sha256(text.encode()).hexdigest()}.pt"
 

@@ -1,41 +1,223 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DICOM series as folders: which folders hold one, which of their files are its slices, what is wrong with them."""
+"""DICOM files: which files are some, and what of an image each of them holds, a slice or the frames of a volume."""
 
 from __future__ import annotations
 
-import logging
+import math
 import os
-from collections.abc import Iterable, Iterator
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from ..errors import InputError
 
-from ..errors import InputError, first_line
+__all__ = ["NotASliceError", "Slice", "folders_below", "has_dicom_ending", "is_dicom", "read_slices", "unreadable"]
 
-__all__ = ["find_series", "folders_below", "is_dicom", "series_among", "series_files", "series_problems", "unreadable"]
+# a slice of these that lacks its place is a damaged one; other images without a place are photographs, projections, …
+_VOLUME_CLASSES = ("CT Image Storage", "MR Image Storage", "Positron Emission Tomography Image Storage")
+_FRAME_CLASSES = ("Enhanced CT Image Storage", "Enhanced MR Image Storage", "Enhanced PET Image Storage")
+# Segmentation and Label Map Segmentation Storage, such as `--dicom_seg` writes; pydicom has no name for the second
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_HEADER_TAGS = (
+    "SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber",
+    "ImagePositionPatient", "ImageOrientationPatient", "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns",
+    "PixelSpacing", "RescaleIntercept", "RescaleSlope", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
 
-_STEP_TOLERANCE = 0.05  # share of the usual distance between slices
-_SAME = 1e-3  # scanners write the same direction and spacing with other last digits
-_SOP_CLASS_UID, _SERIES_INSTANCE_UID = 0x00080016, 0x0020000E
-# Segmentation and Label Map Segmentation Storage: label maps of a series, such as `--dicom_seg` writes
-_SEGMENTATIONS = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
+
+class NotASliceError(Exception):
+    """A sound DICOM file that holds no slice of a volume; the text says what it is, in a word or two."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """
+    One plane of a volume: a file, or a frame of one.
+
+    Attributes:
+        file: where it is.
+        frame: number in its file, from 0; ``None`` if it is all of it.
+        instance: UID of the file's object; empty if there is none.
+        series: UID of its series; empty if there is none.
+        title: number and description of the series, for people.
+        sop_class: name of what kind of object it is.
+        modality: such as ``CT``.
+        syntax: UID of how its pixels are packed; empty if the file does not say.
+        rows, columns: pixels; 0 if missing.
+        spacing: mm from row to row and from column to column.
+        orientation: direction of a row and of a column in LPS, six numbers.
+        position: of the first pixel in LPS, mm.
+        decimals: digits after the point that each number of the position is written with.
+        slope, intercept: from stored numbers to the scanner's; ``None`` if missing.
+    """
+
+    file: Path
+    frame: int | None
+    instance: str
+    series: str
+    title: str
+    sop_class: str
+    modality: str
+    syntax: str
+    rows: int
+    columns: int
+    spacing: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    position: tuple[float, ...] | None
+    decimals: tuple[int, ...]
+    slope: float | None
+    intercept: float | None
+
+    @property
+    def missing(self) -> list[str]:
+        """DICOM's names of what is needed to place the slice, and is not there."""
+        there = {
+            "ImagePositionPatient": self.position, "ImageOrientationPatient": self.orientation,
+            "PixelSpacing": self.spacing, "Rows": self.rows, "Columns": self.columns,
+        }  # fmt: skip
+        return [name for name, value in there.items() if not value]
+
+
+def has_dicom_ending(file: Path) -> bool:
+    return file.suffix.lower() in (".dcm", ".dicom")
 
 
 def is_dicom(file: Path) -> bool:
-    """Whether a file ends in ``.dcm`` or has DICOM's mark; not hidden files, nor a ``DICOMDIR``, which is an index."""
-    try:
-        return _is_dicom(file)
-    except OSError:
-        return False
+    """
+    Whether a file ends in ``.dcm``, has DICOM's mark, or, without that, begins with DICOM's first tags; not hidden
+    files, nor a ``DICOMDIR``, which is an index, nor what is no file (a pipe would never end).
 
-
-def _is_dicom(file: Path) -> bool:
+    Raises:
+        OSError: if that cannot be read.
+    """
     if file.name.startswith(".") or file.name.upper() == "DICOMDIR":
         return False
-    if file.suffix.lower() == ".dcm":
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            return False
+    except OSError:
+        if not has_dicom_ending(file):
+            raise
+        return True  # a link to nothing, which whoever reads it names
+    if has_dicom_ending(file):
         return True
     with open(file, "rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+        return _begins_like_dicom(stream.read(132))
+
+
+def _begins_like_dicom(start: bytes) -> bool:
+    if start[128:] == b"DICM":
+        return True
+    if len(start) < 132:
+        return False
+    # pydicom's own test is the mark alone, which files of old archives and some exports lack
+    group, element, kind, length = struct.unpack("<HH2sH", start[:8])
+    explicit = kind in (b"UL", b"UI", b"CS", b"OB", b"SH", b"LO")
+    return group in (2, 8) and element <= 0x18 and (explicit or (length == 0 and 0 < kind[0] <= 0x40 and kind[1] == 0))
+
+
+def read_slices(file: Path) -> list[Slice]:
+    """
+    The slices in a DICOM file: one, or, of an enhanced multi-frame image, one for each frame; pixels are not read.
+
+    Raises:
+        NotASliceError: if it holds none, such as a report, a scout view or a DICOM Segmentation.
+        Exception: whatever pydicom raises for a file that is damaged or no DICOM.
+    """
+    import pydicom
+
+    # forced: without the mark, pydicom reads a file only then
+    header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*_HEADER_TAGS])
+    uid = pydicom.uid.UID(header.get("SOPClassUID") or "")
+    sop_class = uid.name
+    if not sop_class and not header.get("Rows"):
+        raise ValueError("it says neither what it is nor how large")
+    if uid in _SEGMENTATIONS:
+        raise NotASliceError("DICOM Segmentation")
+    if "LOCALIZER" in _texts(header.get("ImageType")):
+        raise NotASliceError("localizer")
+    if groups := header.get("PerFrameFunctionalGroupsSequence"):
+        shared = [*(header.get("SharedFunctionalGroupsSequence") or []), pydicom.Dataset()][0]
+        frames = [_slice(file, header, sop_class, _Groups(group, shared), i) for i, group in enumerate(groups)]
+        if not any(frame.position for frame in frames):
+            raise NotASliceError(sop_class)
+        return frames
+    if sop_class in _FRAME_CLASSES:
+        # whoever judges it says that its places are missing
+        return [_slice(file, header, sop_class, pydicom.Dataset())]
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        raise NotASliceError(f"{sop_class} of several frames")
+    if int(header.get("SamplesPerPixel") or 1) > 1:
+        raise NotASliceError("color image")
+    found = _slice(file, header, sop_class, header)
+    if found.missing and sop_class not in _VOLUME_CLASSES:
+        raise NotASliceError(sop_class or "object of no class")
+    return [found]
+
+
+class _Groups:
+    """Functional groups of a frame, its own before those of all frames, read like a header."""
+
+    _SEQUENCES = (
+        "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence", "PixelValueTransformationSequence"
+    )  # fmt: skip
+
+    def __init__(self, own: Any, shared: Any) -> None:
+        self._items = [item for group in (own, shared) for name in self._SEQUENCES for item in group.get(name) or []]
+
+    def get(self, name: str) -> Any:
+        return next((item[name].value for item in self._items if name in item), None)
+
+
+def _slice(file: Path, header: Any, sop_class: str, place: Any, frame: int | None = None) -> Slice:
+    position = place.get("ImagePositionPatient")
+    return Slice(
+        file=file,
+        frame=frame,
+        instance=str(header.get("SOPInstanceUID") or ""),
+        series=str(header.get("SeriesInstanceUID") or ""),
+        title=f'series {header.get("SeriesNumber") or "without a number"} "{header.get("SeriesDescription") or ""}"',
+        sop_class=sop_class,
+        modality=str(header.get("Modality") or ""),
+        syntax=str(header.file_meta.get("TransferSyntaxUID") or ""),
+        rows=int(header.get("Rows") or 0),
+        columns=int(header.get("Columns") or 0),
+        spacing=_numbers(place.get("PixelSpacing"), 2),
+        orientation=_numbers(place.get("ImageOrientationPatient"), 6),
+        position=_numbers(position, 3),
+        decimals=tuple(_decimals(number) for number in position or ()),
+        slope=_number(place.get("RescaleSlope")),
+        intercept=_number(place.get("RescaleIntercept")),
+    )
+
+
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(text) for text in value or []]
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or value == "" else float(value)
+
+
+def _numbers(values: Any, count: int) -> tuple[float, ...] | None:
+    if not values:
+        return None
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"expected {count} numbers, got {numbers}")
+    return numbers
+
+
+def _decimals(number: Any) -> int:
+    """Digits after the point that a decimal number is written with; of a binary one, as many as it can have."""
+    text = getattr(number, "original_string", "").strip()
+    exponent = Decimal(text).as_tuple().exponent if text else None
+    return max(0, -exponent) if isinstance(exponent, int) else 16
 
 
 def folders_below(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
@@ -71,163 +253,3 @@ def unreadable(path: str | Path, error: OSError) -> InputError:
 
 def _raise_unreadable(error: OSError) -> None:
     raise unreadable(error.filename, error) from error
-
-
-def find_series(folder: str | Path) -> list[Path]:
-    """
-    :py:func:`series_among` the folder itself and those below it, at any depth.
-
-    Raises:
-        InputError: if a folder cannot be read, and see there.
-    """
-    return series_among(folders_below(folder))
-
-
-def series_among(folders: Iterable[tuple[Path, list[str]]]) -> list[Path]:
-    """
-    Those of the folders, given with the names of their files, that hold a slice, sorted; each is one scan. A slice is a
-    DICOM file that is no DICOM Segmentation.
-
-    Of each such folder one file's first lines are read, up to the number of its series; a warning names two folders
-    with slices of one series.
-
-    Raises:
-        InputError: if a file without ending cannot be read, which may be a slice or a link to a folder that is gone.
-    """
-    found, by_series = [], dict[str, Path]()
-    for place, names in folders:
-        closed = None
-        for name in names:
-            file = place / name
-            try:
-                if not _is_dicom(file):
-                    continue
-            except OSError as error:
-                closed = closed or (None if name.startswith(".") or _ending(file) else (file, error))
-                continue
-            sop_class, series = _identity(file)
-            if sop_class in _SEGMENTATIONS:
-                continue
-            found.append(place)
-            if (other := by_series.setdefault(series, place) if series else place) != place:
-                # phases may share a number, so that this need not be wrong
-                logging.getLogger("dtlp").warning(
-                    f"{place} holds slices of the series that {other} holds too ({series}): taken for two scans. If "
-                    "they are parts of one volume, put them into one folder; if they are copies, take one away."
-                )
-            break
-        else:
-            # beside a slice it would be met as a damaged one
-            if closed:
-                raise unreadable(*closed) from closed[1]
-    return sorted(found)
-
-
-def _identity(file: Path) -> tuple[str, str]:
-    """SOP class and series of a DICOM file, each empty if that cannot be said; what follows them is not read."""
-    try:
-        from pydicom.filereader import read_partial
-    except ImportError:  # `series_problems` says so
-        return "", ""
-    try:
-        with open(file, "rb") as stream:
-            header = read_partial(
-                stream,
-                stop_when=lambda tag, vr, length: tag > _SERIES_INSTANCE_UID,
-                specific_tags=[_SOP_CLASS_UID, _SERIES_INSTANCE_UID],
-            )
-            return str(header.get("SOPClassUID") or ""), str(header.get("SeriesInstanceUID") or "")
-    except Exception:  # readers raise whatever the damage triggers; whoever reads it all says so
-        return "", ""
-
-
-def series_files(folder: Path) -> list[Path]:
-    """
-    Files to read as slices, sorted by name.
-
-    These are the DICOM files and those that end like one of them, so that a slice that is damaged beyond recognition is
-    met and not skipped; DICOM Segmentations and what else lies beside the slices (a NIfTI file, a note) are passed
-    over.
-    """
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    files = [file for file in files if file.name.upper() != "DICOMDIR"]
-    dicom = {file: _identity(file)[0] for file in files if is_dicom(file)}
-    endings = {_ending(file) for file, sop_class in dicom.items() if sop_class not in _SEGMENTATIONS}
-    return [file for file in files if _ending(file) in endings and dicom.get(file) not in _SEGMENTATIONS]
-
-
-def _ending(file: Path) -> str:
-    # a UID as a name ends in a number, which is no ending
-    return "" if file.suffix[1:].isdecimal() else file.suffix.lower()
-
-
-def series_problems(folder: Path) -> list[str]:
-    """
-    What would make a reader stack the slices of a folder wrongly, one sentence each; pixels are not read.
-
-    Raises:
-        InputError: if pydicom is missing.
-    """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise InputError(f"{folder}: found DICOM; reading it needs pydicom: pip install pydicom") from error
-    slices = []
-    for file in series_files(folder):
-        try:
-            slices.append((file.name, pydicom.dcmread(file, stop_before_pixels=True)))
-        except Exception as e:  # readers raise whatever the damage happens to trigger
-            return [f"{file}: damaged or no DICOM file ({type(e).__name__}: {first_line(e)})."]
-    if len(slices) < 2:
-        return [
-            f"{folder}: found {'one' if slices else 'no'} DICOM file, expected a series of slices; dcm2niix converts "
-            "multi-frame files to NIfTI."
-        ]
-    needed = (
-        *("SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
-        *("Rows", "Columns"),
-    )
-    for name, header in slices:
-        if missing := [tag for tag in needed if getattr(header, tag, None) is None]:
-            return [f"{folder / name}: found no {' and no '.join(missing)}, which is needed to place the slice."]
-    series = {str(header.SeriesInstanceUID) for _, header in slices}
-    if len(series) > 1:
-        return [f"{folder}: found {len(series)} series, expected one in each folder; move them apart."]
-    for tag in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
-        values = [np.atleast_1d(np.asarray(header[tag].value, float)) for _, header in slices]
-        if any(len(v) != len(values[0]) or not np.allclose(v, values[0], rtol=0, atol=_SAME) for v in values):
-            return [f"{folder}: found slices that differ in {tag}, expected one grid."]
-
-    slices.sort(key=lambda item: int(item[1].InstanceNumber))
-    directions = np.asarray(slices[0][1].ImageOrientationPatient, float)
-    normal = np.cross(directions[:3], directions[3:])
-    moves = np.diff([np.asarray(header.ImagePositionPatient, float) for _, header in slices], axis=0)  # (slices - 1, 3)
-    steps = moves @ normal
-    usual = float(np.median(np.abs(steps)))
-    names = [name for name, _ in slices]
-    if (np.abs(steps) < _STEP_TOLERANCE * usual).any() or usual == 0:
-        i = int(np.abs(steps).argmin())
-        return [f"{folder}: found {names[i]} and {names[i + 1]} at the same place, expected every slice once."]
-    if not (np.sign(steps) == np.sign(steps[0])).all():
-        return [f"{folder}: found slices whose InstanceNumber does not follow their position, expected them in order."]
-    gaps = [i for i, step in enumerate(np.abs(steps)) if abs(step - usual) > _STEP_TOLERANCE * usual]
-    if gaps:
-        return [
-            f"{folder}: found {abs(steps[i]):.3g} mm from {names[i]} to {names[i + 1]} and {usual:.3g} mm elsewhere, "
-            "expected one distance: a slice is missing, or the spacing varies. Export the series again, or convert it "
-            "with dcm2niix."
-            for i in gaps
-        ]
-    # a tilted gantry moves every slice sideways by the same; readers make one affine from the first and the last
-    usual_move = np.median(moves, axis=0)
-    aside = np.linalg.norm(moves - usual_move, axis=1) > _STEP_TOLERANCE * usual
-    return [
-        f"{folder}: found a move by {_vector(moves[i])} mm from {names[i]} to {names[i + 1]} and by "
-        f"{_vector(usual_move)} mm elsewhere, expected one direction: slices are displaced sideways, or belong "
-        "to two series. Export the series again."
-        for i in np.flatnonzero(aside)
-    ]
-
-
-def _vector(values: np.ndarray) -> str:
-    return f"({', '.join(f'{value:.3g}' for value in values + 0.0)})"

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import numpy as np
 
 from ..files import replacing
 from .dicom import unreadable
+from .grids import MAX_DISTANCE, grid_distance
 
 __all__ = [
     "NIFTI_SUFFIXES",
     "is_nifti",
     "nifti_files",
     "nifti_problems",
+    "nifti_warnings",
+    "placed_header",
+    "placed_image",
     "save_nifti",
     "without_suffix",
 ]
@@ -25,6 +30,12 @@ __all__ = [
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SMALLEST_SIDE = 1e-6  # mm
 SMALLEST_DETERMINANT = 1e-3  # of the directions of the axes: 1 if they are at right angles
+LOGGER = logging.getLogger("dtlp")
+_FORM_FIELDS = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+    "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
+_SAME_GRID = 1e-3  # voxels; float32
 _GZIP = b"\x1f\x8b"
 _UNITS = {1: "meters", 3: "microns"}  # of `xyzt_units`, but for 2, mm, and 0, which says nothing
 
@@ -123,7 +134,72 @@ def _geometry_problems(path: str, sides: np.ndarray, affine: np.ndarray) -> Iter
         yield f"{path}: found a singular affine, two axes of which point the same way; the header is damaged."
 
 
-def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+def nifti_warnings(path: str) -> Iterator[str]:
+    """What readers of a sound NIfTI file may see in different ways, one sentence each."""
+    header: Any = nib.load(path).header
+    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
+        yield (
+            f"{path}: its header has neither qform nor sform, so that left and right are unknown: programs show it "
+            "differently. It is taken as nibabel takes it, x from right to left."
+        )
+
+
+def placed_header(shape: Sequence[int], affine: np.ndarray, source: str = "") -> Any:
+    """
+    A NIfTI header for a volume that every program shows where it shows the scan that it belongs to.
+
+    Args:
+        shape: voxels ``(x, y, z)``.
+        affine: ``(4, 4)``, voxel index to mm in RAS.
+        source: the scan. If it is a NIfTI file on this grid, its forms, their codes and its unit of length are taken:
+            programs choose between the two forms by rules of their own.
+
+    Returns:
+        The header; without a source, sform and qform are the affine, but for a sheared one, which no qform can tell:
+        then its code is 0, and the log says so.
+    """
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    scan = _header_of(source, shape, affine)
+    if scan is not None:
+        for name in _FORM_FIELDS:
+            header[name] = scan[name]
+        header["pixdim"][:4] = scan["pixdim"][:4]
+        header.set_xyzt_units(scan.get_xyzt_units()[0])
+    else:
+        header.set_xyzt_units("mm")
+        header.set_sform(affine, code="scanner")
+        header.set_qform(affine, code="scanner")  # without its shear
+    if grid_distance(shape, affine, _without_shear(affine)) > MAX_DISTANCE:
+        if scan is None:
+            header.set_qform(None, code="unknown")
+            header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)
+        LOGGER.info(
+            f"{source or 'a volume'}: its axes are not at right angles, which a qform cannot tell, so that what is "
+            "written of it is placed by its sform; programs built on ITK (3D Slicer, ITK-SNAP) refuse such files."
+        )
+    return header
+
+
+def _without_shear(affine: np.ndarray) -> np.ndarray:
+    header = nib.Nifti1Header()
+    header.set_qform(affine, code="scanner")
+    return np.asarray(header.get_qform())
+
+
+def _header_of(path: str, shape: Sequence[int], affine: np.ndarray) -> Any:
+    """Header of a NIfTI file, if it is on that grid."""
+    if not path or not is_nifti(path):
+        return None
+    try:
+        header: Any = nib.load(path).header
+    except Exception:  # gone or changed since it was read: its affine is known
+        return None
+    same = tuple(header.get_data_shape()[:3]) == tuple(shape)
+    return header if same and grid_distance(shape, affine, header.get_best_affine()) <= _SAME_GRID else None
+
+
+def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray, source: str = "") -> None:
     """
     Write a volume, whole or not at all.
 
@@ -131,13 +207,19 @@ def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
         path: target, ``.nii.gz``.
         array: ``(x, y, z)``, of a type NIfTI knows; stored as float32 if its numbers are longer than that.
         affine: ``(4, 4)``, voxel index to mm in RAS.
+        source: see :py:func:`placed_header`.
 
     Raises:
         InputError: if the file cannot be written.
     """
     if array.dtype.itemsize > 4:  # MONAI trains in float32, and NIfTI readers stumble over 64-bit integers
         array = array.astype(np.float32)
-    image = nib.Nifti1Image(array, affine)
-    image.header.set_xyzt_units("mm")
     with replacing(path) as part:
-        nib.save(image, part)
+        nib.save(placed_image(array, affine, source), part)
+
+
+def placed_image(array: np.ndarray, affine: np.ndarray, source: str = "") -> Any:
+    """A volume ``(x, y, z)`` with :py:func:`placed_header`, to be saved."""
+    header = placed_header(array.shape, affine, source)
+    header.set_data_dtype(array.dtype)
+    return nib.Nifti1Image(array, None, header)  # given an affine, nibabel would put it into both forms

@@ -8,17 +8,16 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from monai.config import PathLike
-from monai.data import ImageReader, MetaTensor, NibabelReader, PydicomReader, correct_nifti_header_if_necessary
+from monai.data import ImageReader, MetaTensor, NibabelReader, PydicomReader
 from monai.transforms import LoadImage
-from monai.utils import ensure_tuple, optional_import
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple, optional_import
 
-from .dicom import series_files
+from .series import is_series, series_of
 
 __all__ = ["ScanReader", "load_nifti", "load_volume"]
 
@@ -38,8 +37,8 @@ def load_nifti(path: str) -> tuple[np.ndarray, np.ndarray]:
     Read a NIfTI file to its last byte.
 
     Returns:
-        Voxels as stored, ``(x, y, z)`` or more axes, without trailing ones of length 1, and the affine ``(4, 4)`` that
-        MONAI takes, voxel index to mm in RAS.
+        Voxels as stored, ``(x, y, z)`` or more axes, without trailing ones of length 1, and the affine ``(4, 4)``,
+        voxel index to mm in RAS.
 
     Raises:
         Exception: whatever nibabel, gzip, zlib and numpy raise for a file that is damaged.
@@ -53,7 +52,7 @@ def load_nifti(path: str) -> tuple[np.ndarray, np.ndarray]:
             pass
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
-    return voxels, np.asarray(correct_nifti_header_if_necessary(image).affine, float)
+    return voxels, np.asarray(image.affine, float)
 
 
 def load_volume(path: str) -> tuple[np.ndarray, np.ndarray]:
@@ -61,25 +60,26 @@ def load_volume(path: str) -> tuple[np.ndarray, np.ndarray]:
     Read a scan to its last byte.
 
     Args:
-        path: a NIfTI file, or a folder with one DICOM series.
+        path: a NIfTI file, a folder with one DICOM series, or a file of a series.
 
     Returns:
         Voxels ``(x, y, z)`` as stored, or more axes (:py:func:`load_nifti`), and the affine ``(4, 4)``, voxel index to
         mm in RAS: what :py:class:`ScanReader` gives to MONAI.
     """
-    if not os.path.isdir(path):
+    if not is_series(path):
         return load_nifti(path)
-    volume: MetaTensor = LoadImage(image_only=True)(path, _SeriesReader())
+    volume: MetaTensor = LoadImage(image_only=True)(path, ScanReader())
     return volume.as_tensor().numpy(), volume.affine.numpy()
 
 
 class ScanReader(ImageReader):
     """
-    For MONAI's ``LoadImaged``: a folder is read as one DICOM series with pydicom, a file as NIfTI with nibabel.
+    For MONAI's ``LoadImaged``: a folder, or a DICOM file, is read as one series with pydicom, others as NIfTI with
+    nibabel.
 
     Left to itself, MONAI takes ITK for a folder wherever that is installed, which splits a series whose slices differ
     in date or thickness and reads the first part; and its pydicom reader stumbles over folders and other files beside
-    the slices. The affine is to RAS in mm. What neither can read is left to MONAI's other readers.
+    the slices. The affine is to RAS in mm.
 
     Raises:
         OptionalImportError: when a folder is read, if pydicom is missing.
@@ -89,10 +89,15 @@ class ScanReader(ImageReader):
         return True
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
-        is_series = os.path.isdir(ensure_tuple(data)[0])
         # trailing axes of length 1 are none; without the flag, only the first of several would go
-        self._reader: ImageReader = _SeriesReader() if is_series else NibabelReader(squeeze_non_spatial_dims=True)
-        return self._reader.read(data, **kwargs)
+        self._reader: ImageReader = NibabelReader(squeeze_non_spatial_dims=True)
+        path = str(ensure_tuple(data)[0])
+        if is_series(path):
+            self._reader = _SeriesReader() if series_of(path)[0].frame is None else _FramesReader()
+            return self._reader.read(data, **kwargs)
+        self._reader.read(data, **kwargs)  # which notes the name
+        # not what it returns: where sides and sform disagree, it puts the qform into the sform, even one of code 0
+        return nib.load(path)
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
         data: tuple[np.ndarray, dict[str, Any]] = self._reader.get_data(img)
@@ -100,16 +105,73 @@ class ScanReader(ImageReader):
 
 
 class _SeriesReader(PydicomReader):
-    """Reads the slices of a folder and nothing else in it, with numbers as long as they are."""
+    """Reads the slices of a series and nothing else beside them, in the order of their places."""
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
-        (folder,) = ensure_tuple(data)
-        slices = super().read([str(file) for file in series_files(Path(folder))], **kwargs)
-        for header in slices:
+        (path,) = ensure_tuple(data)
+        slices = series_of(path)
+        files = [str(found.file) for found in slices]
+        headers = super().read(files, force=True, **kwargs)  # files of old archives lack the mark
+        for number, (header, found) in enumerate(zip(headers, slices, strict=True)):
+            # MONAI stacks by this number, which may be missing or count something else
+            header.InstanceNumber = number
             # MONAI loses numbers of more than 16 characters, which DICOM forbids and scanners write, and puts the
             # identity
-            for tag in ("ImageOrientationPatient", "ImagePositionPatient"):
-                header[tag].value = [format_number_as_ds(float(number)) for number in header[tag].value]
+            header.ImageOrientationPatient = [format_number_as_ds(x) for x in found.orientation or ()]
+            header.ImagePositionPatient = [format_number_as_ds(x) for x in found.position or ()]
+            header.PixelSpacing = [format_number_as_ds(x) for x in found.spacing or ()]
+            if "SliceThickness" in header:  # not used, and complained about if its digits are too many
+                del header.SliceThickness
+            if "TransferSyntaxUID" not in header.file_meta:
+                implicit, little = header.original_encoding
+                header.set_original_encoding(implicit, little)
+                header.file_meta.TransferSyntaxUID = _PLAIN[bool(implicit), bool(little)]
         # what MONAI notes when it has read a folder by itself
-        self.has_series, self.filenames = True, [self.filenames]  # type: ignore[list-item]
-        return slices
+        self.has_series, self.filenames = True, [files]  # type: ignore[list-item]
+        return headers
+
+
+# implicit?, little endian? -> how pixels are packed in a file that does not say it: not at all
+_PLAIN = {
+    (True, True): "1.2.840.10008.1.2",
+    (False, True): "1.2.840.10008.1.2.1",
+    (False, False): "1.2.840.10008.1.2.2",
+}
+
+
+class _FramesReader(ImageReader):
+    """
+    Reads an enhanced multi-frame image, the frames in the order of their places.
+
+    MONAI puts the identity for its affine; highdicom's ``get_volume`` wants attributes that converters leave out, and
+    judges gaps by other rules than those for a series of files.
+    """
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        return True
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
+        import pydicom
+
+        (path,) = ensure_tuple(data)
+        self._frames = series_of(path)
+        return pydicom.dcmread(self._frames[0].file, force=True)
+
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        stored, frames = img.pixel_array, self._frames  # (frames, rows, columns)
+        voxels = np.empty((frames[0].columns, frames[0].rows, len(frames)), np.float32)
+        for i, frame in enumerate(frames):
+            slope, intercept = (1.0 if frame.slope is None else frame.slope), frame.intercept or 0.0
+            voxels[..., i] = stored[frame.frame].T * slope + intercept
+        row, column = np.asarray(frames[0].orientation, float).reshape(2, 3)
+        first, last = (np.asarray(frame.position, float) for frame in (frames[0], frames[-1]))
+        between_rows, between_columns = frames[0].spacing  # type: ignore[misc]
+        affine = np.eye(4)
+        affine[:3] = np.stack(
+            [row * between_columns, column * between_rows, (last - first) / max(1, len(frames) - 1), first], axis=1
+        )
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
+        return voxels, {
+            MetaKeys.AFFINE: affine, MetaKeys.ORIGINAL_AFFINE: affine.copy(), MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.SPATIAL_SHAPE: np.asarray(voxels.shape), MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+        }  # fmt: skip

@@ -13,9 +13,10 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError, cause_of
 from ..keys import DatalistKeys, ScanKeys
-from .dicom import folders_below, is_dicom, series_among
+from .dicom import folders_below, unreadable
 from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_files
 from .segmentations import prediction_name
+from .series import is_series, series_among, series_of
 
 __all__ = ["ScanDataset", "find_images"]
 
@@ -24,9 +25,9 @@ NAMED = 3  # of the files that are not read
 
 def find_images(path: str) -> list[dict[str, str]]:
     """
-    List the scans to segment at `path`: a NIfTI file, or a folder with NIfTI files (its own, not those of its
-    subfolders, which a warning names), DICOM series (in it and below it, at any depth; every folder with DICOM files is
-    one scan), or both.
+    List the scans to segment at `path`: a NIfTI file, a DICOM file (the series that it belongs to), or a folder with
+    NIfTI files (its own, not those of its subfolders, which a warning names), DICOM series (in it and below it, at any
+    depth; :py:mod:`dtlp_components.data.series` says what is one), or both.
 
     Returns:
         One ``{"image": absolute path}`` per scan, NIfTI files first, each kind sorted by path.
@@ -36,20 +37,19 @@ def find_images(path: str) -> list[dict[str, str]]:
             would have one name (:py:class:`PredictionNames`).
     """
     root = Path(os.path.abspath(path))
-    if root.is_file() and is_dicom(root) and not is_nifti(root.name):
-        raise InputError(f"{root}: found a DICOM file, expected the folder of its series: {root.parent}")
+    images: list[Path]
     if root.is_dir():
         folders = list(folders_below(root))
         images = [*nifti_files(root), *series_among(folders)]
         _warn_of_nifti_below(root, folders)
     elif root.is_file():
-        images = [root] if is_nifti(root.name) else []
+        images = [root] if is_nifti(root.name) or _is_of_a_series(root) else []
     else:
         raise InputError(f"{root}: no such file or folder; expected a NIfTI image, a DICOM series or a folder of them.")
     if not images:
         raise InputError(
-            f"{root}: no NIfTI image found; expected files that end in {' or '.join(NIFTI_SUFFIXES)}, or folders with "
-            "DICOM slices."
+            f"{root}: found no NIfTI image and no DICOM series; expected files that end in "
+            f"{' or '.join(NIFTI_SUFFIXES)}, or DICOM slices."
         )
     names: dict[str, Path] = {}
     for image in images:
@@ -60,6 +60,16 @@ def find_images(path: str) -> list[dict[str, str]]:
                 "them one by one."
             )
     return [{str(DatalistKeys.IMAGE): str(image)} for image in images]
+
+
+def _is_of_a_series(file: Path) -> bool:
+    try:
+        found = is_series(file)
+    except OSError as error:
+        raise unreadable(file, error) from error
+    if found:
+        series_of(file)
+    return found
 
 
 def _warn_of_nifti_below(root: Path, folders: Iterable[tuple[Path, list[str]]]) -> None:

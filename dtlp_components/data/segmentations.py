@@ -5,15 +5,27 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.utils import ImageMetaKey
 
-from .nifti import without_suffix
+from .nifti import is_nifti, without_suffix
 
-__all__ = ["LABEL_MAP_ENDING", "TABLE", "PredictionNames", "prediction_name", "printable", "read_table"]
+__all__ = [
+    "COLORS",
+    "COLOR_TABLE",
+    "LABEL_MAP_ENDING",
+    "TABLE",
+    "PredictionNames",
+    "case_name",
+    "color_table",
+    "prediction_name",
+    "printable",
+    "read_table",
+]
 
 
 class PredictionNames:
@@ -43,10 +55,21 @@ class PredictionNames:
 def prediction_name(image: Path, root: Path) -> str:
     parts = image.relative_to(root).parts if root in image.parents else (image.name,)
     name = "_".join(parts)
-    return without_suffix(name)
+    return case_name(name)
+
+
+def case_name(name: str) -> str:
+    """Name of a scan after its file or folder, without what says what kind of file it is."""
+    return without_suffix(name) if is_nifti(name) else re.sub(r"\.(dcm|dicom)$", "", name, flags=re.IGNORECASE)
 
 
 TABLE = "segmentations.csv"
+COLOR_TABLE = "labels.ctbl"
+# of classes after the background, over and over: matplotlib's tab10, which pictures have too
+COLORS = (
+    (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75), (227, 119, 194),
+    (127, 127, 127), (188, 189, 34), (23, 190, 207),
+)  # fmt: skip
 LABEL_MAP_ENDING = "_seg.nii.gz"
 
 
@@ -60,6 +83,18 @@ def read_table(prediction_dir: str | os.PathLike[str]) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
     return [row for row in rows if row.get("scan") and row.get("label_map")]
+
+
+def color_table(label_names: Sequence[str]) -> str:
+    """
+    Names and colors of the labels as a color table of 3D Slicer: a line ``value name red green blue opacity`` for each.
+    """
+    lines = [f"# labels of *{LABEL_MAP_ENDING} here, for 3D Slicer"]
+    for value, name in enumerate(label_names):
+        red, green, blue = COLORS[(value - 1) % len(COLORS)] if value else (0, 0, 0)
+        word = re.sub(r"\s+", "_", name.strip()) or str(value)  # blanks end a column
+        lines.append(f"{value} {word} {red} {green} {blue} {255 if value else 0}")
+    return "\n".join(lines) + "\n"
 
 
 def printable(path: str | os.PathLike[str]) -> str:

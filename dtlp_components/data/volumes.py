@@ -6,25 +6,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..errors import first_line
-from .dicom import series_problems
-from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_problems
+from .grids import MAX_DISTANCE, grid_distance
+from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_problems, nifti_warnings
 from .readers import load_volume
+from .series import is_series
+from .series_problems import series_problems
 
 __all__ = [
     "PROGRESS_FROM",
     "Volume",
     "describe_volume",
-    "grid_distance",
     "image_problems",
     "label_problems",
     "pair_problems",
@@ -35,9 +35,9 @@ __all__ = [
     "value_problems",
 ]
 
-MAX_DISTANCE = 0.1  # voxels; what files round (float32, a qform's quaternion) is far below, a shift by one voxel above
 MOST_VALUES = 256  # distinct values of a label that are kept; a bundle has fewer classes
 NAMED_VALUES = 10
+LOGGER = logging.getLogger("dtlp")
 PROGRESS_FROM = 20  # files; fewer are read before a bar is worth it
 
 
@@ -103,12 +103,14 @@ def read_frames(path: str) -> tuple[tuple[np.ndarray, np.ndarray] | None, list[s
     if not os.path.exists(path):
         return None, [f"{path}: no such file."]
     try:
-        if os.path.isdir(path):
-            problems = series_problems(Path(path))
-        elif is_nifti(path):
+        if os.path.isfile(path) and is_nifti(path):
             problems = list(nifti_problems(path))
+            for warning in () if problems else nifti_warnings(path):
+                LOGGER.warning(warning)
+        elif is_series(path):
+            problems = series_problems(path)
         else:
-            problems = [f"{path}: expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}) or a folder with a DICOM series."]
+            problems = [f"{path}: expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}) or a DICOM series."]
         return (None, problems) if problems else (load_volume(path), [])
     except Exception as error:  # readers raise whatever the damage happens to trigger
         return None, [f"{path}: truncated, damaged or no image ({type(error).__name__}: {first_line(error)})."]
@@ -184,19 +186,3 @@ def pair_problems(image_path: str, image: Volume, label_path: str, label: Volume
             f"{label_path}: its affine differs from that of its image {image_path}: their corners are up to "
             f"{distance:.3g} voxels apart (allowed: {MAX_DISTANCE:g}), so the two are not on one grid."
         )
-
-
-def grid_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
-    """
-    How far apart two grids of one shape are: the longest way between two corners of one index, along any axis.
-
-    Args:
-        shape: voxels ``(x, y, z)``.
-        affine: ``(4, 4)``, voxel index to mm, not singular.
-        other: affine of the other grid.
-
-    Returns:
-        Voxels of the first grid.
-    """
-    corners = np.array([(*corner, 1) for corner in product(*((0, side - 1) for side in shape))], float).T  # (4, 8)
-    return float(np.abs(np.linalg.solve(affine, other @ corners) - corners).max())

@@ -12,11 +12,10 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
+from ..data.grids import MAX_DISTANCE, grid_distance
 from ..data.volumes import (
-    MAX_DISTANCE,
     Volume,
     describe_volume,
-    grid_distance,
     image_problems,
     label_problems,
     pair_problems,

@@ -18,7 +18,7 @@ from ignite.engine import Engine, Events
 from monai.utils import MetaKeys
 from tqdm.auto import tqdm
 
-from ..data.segmentations import LABEL_MAP_ENDING, TABLE, printable, read_table
+from ..data.segmentations import COLOR_TABLE, LABEL_MAP_ENDING, TABLE, color_table, printable, read_table
 from ..errors import raise_if_any
 from ..files import write_text
 from ..keys import ScanEvents, ScanKeys
@@ -44,6 +44,8 @@ class PredictionReport:
     scan ``segmentations.csv`` is written to ``prediction_dir``: scan, label map, seconds, scores of quality, voxels and
     ml by class, and what was wrong. Rows of an earlier run stay until their scan is segmented again, those without a
     label map go; then maps of uncertainty and the DICOM Segmentation of that run go too, if this one writes none.
+
+    ``labels.ctbl`` beside it has names and colors of the labels for 3D Slicer.
 
     Args:
         prediction_dir: folder that ``SaveImaged(savepath_in_metadict=True)`` writes to.
@@ -78,6 +80,15 @@ class PredictionReport:
         self.rows = {
             r["scan"]: r for r in earlier if (self.prediction_dir / os.path.basename(r["label_map"])).is_file()
         }
+        if self.label_names:
+            self._write_color_table()
+
+    def _write_color_table(self) -> None:
+        file = self.prediction_dir / COLOR_TABLE
+        try:
+            write_text(file, color_table(self.label_names))
+        except OSError as error:
+            self.problems.append(f"{file}: cannot be written ({error.strerror}).")
 
     def _start_scan(self, engine: Engine) -> None:
         self.scan_started = self.predicting_since = self.last_line = time.monotonic()

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.datalists import load_datalist
-from ..data.dicom import find_series
 from ..data.nifti import nifti_files, without_suffix
+from ..data.segmentations import case_name
+from ..data.series import find_series
 from ..errors import InputError
 from ..files import read_json
 from ..keys import DatalistKeys
@@ -47,7 +48,7 @@ _EXPECTED = (
 @dataclass(frozen=True)
 class Scan:
     """
-    A scan that was found, not read: its image (a file, or a folder with one DICOM series), its label, if any, and its
+    A scan that was found, not read: its image (a NIfTI file or a DICOM series), its label, if any, and its
     domain, if a list names one.
     """
 
@@ -76,8 +77,7 @@ def find_scans(path: str, section: DatalistKeys) -> Found:
         path: a datalist (``.json``), or a folder in one of these layouts: ``imagesTr`` and ``labelsTr`` (also
             nnU-Net's, with ``_0000``), ``images`` and ``labels``, or images and ``*_label`` or ``*_seg`` files in one
             folder. For ``validation`` and ``testing``, ``imagesVal`` and ``imagesTs`` come first. For ``unlabeled`` it
-            may also hold
-            DICOM: every folder with ``.dcm`` files, or DICOM files without that ending, is one scan.
+            may also hold DICOM: every series, in it or below it, is one scan.
         section: what the scans are for.
 
     Returns:
@@ -122,7 +122,7 @@ def find_scans(path: str, section: DatalistKeys) -> Found:
     # who has no use for labels need not hear of those that are left over, unless they might be images
     paired = _pair(images, labels, labels_dir, strict=section != DatalistKeys.UNLABELED or labels_dir == images_dir)
     scans = [Scan(case, str(image), None if label is None else str(label)) for case, image, label in paired]
-    scans += [Scan(folder.name, str(folder)) for folder in series]
+    scans += [Scan(case_name(path.name), str(path)) for path in series]
     return Found(scans, home, names)
 
 

@@ -19,6 +19,7 @@ from ..bundle.compose import WORKFLOWS, with_overlay
 from ..bundle.lint import check_config, check_metadata
 from ..data.datalists import datalist
 from ..data.nifti import save_nifti
+from ..data.series import is_series
 from ..errors import InputError, raise_if_any
 from ..files import is_leftover, read_json
 from ..keys import DatalistKeys as Keys
@@ -39,7 +40,7 @@ def plan_copies(
     listed: dict[Keys, list[Scan]] = {}
 
     def place(source: str, section: Keys, name: str, is_label: bool) -> str:
-        if Path(source).is_dir() or not ((is_label and mapping) or _is_4d(source, frame)):
+        if is_series(source) or not ((is_label and mapping) or _is_4d(source, frame)):
             return source
         target = folder / COPIES / FLAGS[section] / f"{name}_{'label' if is_label else 'image'}.nii.gz"
         copies[target] = (source, is_label)
@@ -95,7 +96,7 @@ def write_copy(source: Path, target: Path, frame: int | None, mapping: Mapping[i
         voxels = remapped
     elif voxels.dtype == np.float64:
         voxels = voxels.astype(np.float32)  # what a scale factor in the header makes of integers
-    save_nifti(target, voxels, image.affine)
+    save_nifti(target, voxels, image.affine, str(source))
 
 
 def list_scans(

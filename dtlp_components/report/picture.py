@@ -17,6 +17,7 @@ from ..bundle.find import find_bundle
 from ..bundle.teachers import load_training_networks
 from ..bundle.trained import find_trained
 from ..data.datalists import load_datalist
+from ..data.segmentations import COLORS
 from ..errors import InputError
 from ..files import whole_file
 from ..handlers.pseudo_label_monitor import predict_sources
@@ -125,7 +126,7 @@ def draw_panels(
         (len(np.unique(reference[..., z])), int((reference[..., z] > 0).sum())) for z in range(reference.shape[2])
     ]
     z = max(range(len(scores)), key=lambda i: scores[i])
-    colors = plt.get_cmap("tab10")(np.arange(len(label_names) - 1) % 10)
+    colors = [(r / 255, g / 255, b / 255) for r, g, b in (COLORS[i % len(COLORS)] for i in range(len(label_names) - 1))]
     cmap = ListedColormap(colors)
     low, high = np.percentile(image, (1, 99))
 

@@ -14,7 +14,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey, MetaKeys
 
-from ..data.dicom import series_files
+from ..data.series import is_series, series_files
 from ..errors import InputError, first_line
 from ..files import whole_file
 from ..keys import ScanKeys
@@ -24,6 +24,10 @@ __all__ = ["WriteDicomSegd"]
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 CODING_SCHEME = "99DTLP"  # DICOM's prefix for codes of one's own
 NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator",
+)  # fmt: skip
 
 
 class WriteDicomSegd(MapTransform):
@@ -62,30 +66,34 @@ class WriteDicomSegd(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             labels = item[key]
-            folder = Path(labels.meta[ImageMetaKey.FILENAME_OR_OBJ])
-            if not folder.is_dir():
+            scan = Path(labels.meta[ImageMetaKey.FILENAME_OR_OBJ])
+            if not is_series(scan):
                 continue
             label_map = Path(labels.meta[MetaKeys.SAVED_TO])
             target = label_map.with_name(label_map.name.removesuffix(".nii.gz") + ".dcm")
             try:
                 with whole_file(target) as part:
-                    self._segmentation(labels, folder).save_as(part)
+                    self._segmentation(labels, scan).save_as(part)
                 item[ScanKeys.DICOM_SEG] = str(target)
             except (Exception, InputError) as error:  # the label map stays, whatever it is
                 logging.getLogger("dtlp").debug(f"{target}: cannot be written", exc_info=True)
                 item[ScanKeys.PROBLEM] = (
-                    f"{folder}: {label_map} is written, {target.name} is not ({type(error).__name__}: "
+                    f"{scan}: {label_map} is written, {target.name} is not ({type(error).__name__}: "
                     f"{first_line(error)})."
                 )
         return item
 
-    def _segmentation(self, labels: Any, folder: Path) -> Any:
+    def _segmentation(self, labels: Any, scan: Path) -> Any:
         import pydicom
         from pydicom.sr.codedict import codes
 
-        slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in series_files(folder)]
+        slices = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in series_files(scan)]
         if missing := [tag for tag in NEEDED if tag not in slices[0]]:
             raise ValueError(f"the series has no {' and no '.join(missing)}")
+        for header in slices:  # highdicom copies them into the Segmentation, where they have to be, but may be empty
+            for tag in MAY_BE_EMPTY:
+                if tag not in header:
+                    setattr(header, tag, "")
         # columns, rows, slices in RAS -> slices, rows, columns in LPS
         affine = RAS_TO_LPS @ np.asarray(labels.affine, dtype=float)
         volume = self.highdicom.Volume(

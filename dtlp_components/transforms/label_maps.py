@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor, PathLike
 from monai.data import NibabelWriter
 from monai.transforms import KeepLargestConnectedComponent, MapTransform, generate_spatial_bounding_box
-from monai.utils import convert_to_numpy
+from monai.utils import ImageMetaKey, convert_to_numpy, get_equivalent_dtype
 
+from ..data.nifti import placed_image
 from ..errors import InputError, first_line
 from ..files import whole_file
 
@@ -55,7 +57,9 @@ class WholeFileWriter(NibabelWriter):
     place.
 
     The volume ``(1, x, y, z)`` is written as it is: MONAI's writer drops a last axis of one slice, and then takes the
-    affine for that of a plane, which is singular if the slices do not lie along the patient's z.
+    affine for that of a plane, which is singular if the slices do not lie along the patient's z. Its header places it
+    where every program shows the scan (:py:func:`dtlp_components.data.nifti.placed_header`); MONAI's writer puts one
+    affine into both forms, with the shear taken out of one of them.
 
     Raises:
         InputError: from ``write``, if that fails; of anything else MONAI says that a package is missing.
@@ -66,10 +70,12 @@ class WholeFileWriter(NibabelWriter):
 
     def set_metadata(self, meta_dict: Mapping[str, Any] | None, *args: Any, **kwargs: Any) -> None:
         _, self.affine, _ = self.get_meta_info(meta_dict)
+        self.source = str((meta_dict or {}).get(ImageMetaKey.FILENAME_OR_OBJ, ""))
 
     def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
         try:
+            voxels = np.asarray(self.data_obj).astype(get_equivalent_dtype(self.output_dtype, np.ndarray))
             with whole_file(filename) as part:
-                super().write(part, verbose=verbose, **obj_kwargs)
+                nib.save(placed_image(voxels, np.asarray(self.affine, float), self.source), part)
         except Exception as error:
             raise InputError(f"{filename}: cannot be written ({type(error).__name__}: {first_line(error)}).") from error

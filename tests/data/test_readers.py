@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from monai.transforms import LoadImage
 
-from dtlp_components.data.dicom import series_problems
 from dtlp_components.data.readers import ScanReader, load_volume
+from dtlp_components.data.series_problems import series_problems
 
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")  # pytest replaces the package's filter
 

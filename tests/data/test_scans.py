@@ -7,6 +7,7 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dtlp_components.data.scans import find_images
@@ -61,7 +62,9 @@ def test_one_file_is_a_list_of_one(tmp_path, monkeypatch):
     assert find_images("b.nii") == [{"image": f"{tmp_path}/b.nii"}]
 
 
-@pytest.mark.parametrize(("name", "message"), [("none", "no such file"), ("empty", "no NIfTI"), ("a.txt", "no NIfTI")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("none", "no such file"), ("empty", "found no N"), ("a.txt", "found no N")]
+)
 def test_nothing_to_segment_is_an_error(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.txt").touch()
@@ -145,9 +148,12 @@ def test_hidden_folders_and_links_to_notes_are_passed_over(tmp_path):
     assert find_images(str(tmp_path)) == [{"image": f"{tmp_path}/p1"}]
 
 
-def test_one_dicom_file_is_refused_with_its_folder(tmp_path):
-    with pytest.raises(InputError, match=f"IM1: found a DICOM file, expected the folder of its series: {tmp_path}$"):
-        find_images(str(put(tmp_path / "IM1")))
+def test_one_dicom_file_stands_for_its_series(tmp_path, write_series):
+    folder = write_series(tmp_path / "ct", np.zeros((4, 5, 3), int))
+    assert find_images(str(folder / "slice01.dcm")) == [{"image": str(folder / "slice01.dcm")}]
+    put(tmp_path / "IM1")
+    with pytest.raises(InputError, match="IM1: damaged or no DICOM file"):
+        find_images(str(tmp_path / "IM1"))
 
 
 @pytest.mark.parametrize(("one", "other"), [("a.nii", "a.nii.gz"), ("p_1/ct/1.dcm", "p/1_ct/1.dcm")])

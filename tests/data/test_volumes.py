@@ -15,12 +15,12 @@ import pytest
 
 from dtlp_components.checks.input_checks import InputChecks
 from dtlp_components.checks.settings import Settings
-from dtlp_components.data.volumes import describe_volume, grid_distance, label_problems, read_volume, scan_problems
+from dtlp_components.data.volumes import describe_volume, label_problems, read_volume, scan_problems
 from dtlp_components.datasets.hippocampus import prepare_hippocampus
 from dtlp_components.datasets.pairs import describe_pair
 from dtlp_components.errors import InputError
 from dtlp_components.own_data.command import new_bundle
-from tests.damaged import AFFINE, CASES, NAMES, SHAPE, label, noise, save, write_pair
+from tests.damaged import CASES, NAMES, SHAPE, label, noise, save, write_pair
 
 IMAGES = [name for name, case in CASES.items() if case.kind == "image"]
 Ask = Callable[[Path, str], object]
@@ -154,7 +154,7 @@ def test_whole_numbers_stay_what_they_are(tmp_path: Path) -> None:
 def test_file_of_another_format_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
     assert scan_problems(str(tmp_path / name)) == [
-        f"{tmp_path / name}: expected a NIfTI file (.nii, .nii.gz) or a folder with a DICOM series."
+        f"{tmp_path / name}: expected a NIfTI file (.nii, .nii.gz) or a DICOM series."
     ]
 
 
@@ -166,7 +166,7 @@ def test_series_is_judged_as_a_file_is(tmp_path: Path, write_series: Callable[..
     gap = write_series(tmp_path / "gap", voxels)
     (gap / "slice05.dcm").unlink()
     (problem,) = scan_problems(str(gap))
-    assert "found 4 mm from slice04.dcm to slice06.dcm" in problem
+    assert "1 missing, first from slice04.dcm to slice06.dcm (4 mm)" in problem
 
 
 # --- labels and grids
@@ -183,22 +183,6 @@ def test_fraction_above_many_whole_values_is_the_one_that_is_named() -> None:
     voxels[9, 11, 6] = 900.5
     (problem,) = label_problems("a", describe_volume(voxels, np.eye(4), is_label=True), range(3))
     assert problem == "a: found the values [900.5], expected whole numbers from 0 on."
-
-
-def test_distance_is_that_of_the_farthest_corner_in_voxels() -> None:
-    other = AFFINE.copy()
-    other[0, 0] -= 0.01  # at the last of 6 voxels: 5 x 0.01 mm, of 1 mm
-    other[2, 3] = 0.2  # of 2 mm
-    assert grid_distance(SHAPE, AFFINE, other) == pytest.approx(0.1)
-    assert grid_distance((21, 7, 8), AFFINE, other) == pytest.approx(0.2)
-    assert grid_distance(SHAPE, AFFINE, AFFINE) == 0
-
-
-def test_small_tilt_counts_by_what_it_moves_not_by_its_entries() -> None:
-    # 0.001 per entry moves the far corner of 301 voxels by 0.3
-    other = np.eye(4)
-    other[0, 1] = 0.001
-    assert grid_distance((301, 301, 5), np.eye(4), other) == pytest.approx(0.3)
 
 
 if __name__ == "__main__":  # python -m tests.data.test_volumes 2> /dev/null: the table of files and verdicts

@@ -95,7 +95,16 @@ def test_label_map_is_on_the_grid_of_the_scan_and_the_table_counts_it(
         count = int((voxels == label).sum())
         assert int(rows[0][f"{name} voxels"]) == count
         assert float(rows[0][f"{name} ml"]) == pytest.approx(count * 2 / 1000, abs=1e-3)  # voxels of 1 x 1 x 2 mm
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a_seg.nii.gz", "segmentations.csv"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "a_seg.nii.gz",
+        "labels.ctbl",
+        "segmentations.csv",
+    ]
+    assert (tmp_path / "out/labels.ctbl").read_text().splitlines()[1:] == [
+        "0 background 0 0 0 0",
+        "1 first 31 119 180 255",
+        "2 second 255 127 14 255",
+    ]
 
 
 PERMUTED = [[0, 0, 2.0, -7], [-1.2, 0, 0, 3], [0, 0.9, 0, 40], [0, 0, 0, 1]]
@@ -230,7 +239,7 @@ def test_series_with_a_missing_slice_is_named_and_the_others_are_written(
     for patient in ("p1", "p2"):
         write_series(tmp_path / "in" / patient / "ct", voxels)
     (tmp_path / "in" / "p1" / "ct" / "slice05.dcm").unlink()
-    with pytest.raises(InputError, match=r"Segmented 1 of 2(?s:.)*p1/ct: found 4 mm from slice04\.dcm to slice06\.dcm"):
+    with pytest.raises(InputError, match=r"Segmented 1 of 2(?s:.)*p1/ct: (?s:.)*slice04\.dcm to slice06\.dcm"):
         segment(tmp_path / "in", tmp_path / "out", weights)
     assert label_maps(tmp_path / "out") == ["p2_ct_seg.nii.gz"]
 
@@ -251,7 +260,7 @@ def test_series_without_a_patient_is_segmented_and_its_segmentation_is_named(
 
 def test_empty_folder_is_an_error_before_anything_is_written(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty: no NIfTI image found"):
+    with pytest.raises(InputError, match=r"empty: found no NIfTI image"):
         segment(tmp_path / "empty", tmp_path / "out", weights)
     assert not (tmp_path / "out").exists()
 
@@ -367,7 +376,11 @@ def test_scan_that_cannot_be_written_is_named_and_leaves_no_file(
         InputError, match=r"Segmented 1 of 2(?s:.)*a_seg\.nii\.gz: cannot be written \(OSError.*No space"
     ):
         segment(scans, tmp_path / "out", weights)
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["segmentations.csv", "z_seg.nii.gz"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "labels.ctbl",
+        "segmentations.csv",
+        "z_seg.nii.gz",
+    ]
 
 
 def test_exit_code_is_that_of_the_command(scans: Path, tmp_path: Path, weights: Path) -> None:

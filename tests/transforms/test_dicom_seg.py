@@ -15,7 +15,8 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, SaveImage
 
 from dtlp_components import ScanReader, WriteDicomSegd
-from dtlp_components.data.dicom import find_series, series_files, series_problems
+from dtlp_components.data.series import find_series, series_files
+from dtlp_components.data.series_problems import series_problems
 
 highdicom = pytest.importorskip("highdicom", reason="DICOM is optional: pip install highdicom")
 pydicom = pytest.importorskip("pydicom")

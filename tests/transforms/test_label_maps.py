@@ -82,3 +82,17 @@ def test_first_class_of_a_map_without_background_is_no_exception() -> None:
     kept = KeepLargestComponentd("pred")({"pred": labels.clone()})["pred"]
     assert kept[0, 5, 5, 5] == 0
     assert torch.equal(kept[0, :5], labels[0, :5])
+
+
+def test_label_map_has_the_forms_of_its_scan(tmp_path: Path) -> None:
+    scan = nib.Nifti1Image(np.ones((4, 5, 6)), np.diag([2.0, 3, 4, 1]))
+    scan.set_sform(scan.affine, 4)
+    scan.set_qform(np.diag([2.0, 3, 4, 1]), 2)
+    nib.save(scan, tmp_path / "scan.nii.gz")
+    writer = WholeFileWriter(output_dtype=np.uint8)
+    writer.set_data_array(np.ones((1, 4, 5, 6)))
+    writer.set_metadata({"affine": scan.affine, "filename_or_obj": str(tmp_path / "scan.nii.gz")}, resample=False)
+    writer.write(tmp_path / "a.nii.gz")
+    header = nib.load(tmp_path / "a.nii.gz").header
+    assert (header["sform_code"], header["qform_code"]) == (4, 2)
+    assert header.get_data_dtype() == np.uint8
