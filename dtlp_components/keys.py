@@ -35,6 +35,7 @@ class DatalistKeys(StrEnum):
     IMAGE = "image"
     LABEL = "label"
     DOMAIN = "domain"
+    PATIENT = "patient"
     PUBLISHED_BOX = "published_box"  # [[x0, x1], [y0, y1], [z0, z1]]: voxels of the image file, end excluded
 
 

@@ -15,6 +15,8 @@ from ..keys import DatalistKeys
 
 __all__ = ["datalist", "load_datalist", "refuse_changed_datalists", "section_sizes"]
 
+_TEXTS = (DatalistKeys.DOMAIN, DatalistKeys.PATIENT)
+
 
 def load_datalist(
     datalist: str, section: str, dataset_dir: str, limit: int | None = None, hint: str = ""
@@ -24,9 +26,9 @@ def load_datalist(
 
         {"training": [{"image": "a.nii.gz", "label": "a_seg.nii.gz", "domain": "scanner 1"}, ...], "unlabeled": [...]}
 
-    ``label``, ``domain`` and ``published_box`` (``[[x0, x1], [y0, y1], [z0, z1]]``, voxels of the image file, end
-    excluded) are optional; other keys of the file and of its items are ignored. MONAI's ``load_decathlon_datalist`` is
-    not used since it takes every value that happens to be a path for one.
+    ``label``, ``domain``, ``patient`` and ``published_box`` (``[[x0, x1], [y0, y1], [z0, z1]]``, voxels of the image
+    file, end excluded) are optional; other keys of the file and of its items are ignored. MONAI's
+    ``load_decathlon_datalist`` is not used since it takes every value that happens to be a path for one.
 
     Args:
         datalist: path of the JSON file.
@@ -36,7 +38,8 @@ def load_datalist(
         hint: added to the message when the file does not exist, e.g. the command that prepares the data.
 
     Returns:
-        One dict per item with ``image``, ``label`` if the item has one, ``domain`` and ``published_box`` likewise.
+        One dict per item with ``image``, ``label`` if the item has one, ``domain``, ``patient`` and ``published_box``
+        likewise.
         Paths are absolute and need not exist. Empty if the file has no such section. Items of ``unlabeled`` never have
         a label, even if the file names one: nobody may open it by mistake.
 
@@ -86,13 +89,13 @@ def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[st
     if DatalistKeys.IMAGE not in item:
         raise InputError(f"{where}: has no `image`, only {sorted(item)}.")
     found: dict[str, Any] = {}
-    for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL, DatalistKeys.DOMAIN):
+    for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL, *_TEXTS):
         if key not in item or (key == DatalistKeys.LABEL and section == DatalistKeys.UNLABELED):
             continue
         value = item[key]
         if not isinstance(value, str) or not value:
             raise InputError(f"{where}: `{key}` must be a text that is not empty, found {_kind(value)}.")
-        found[str(key)] = value if key == DatalistKeys.DOMAIN else _resolve(value, f"{where}: `{key}`", dataset_dir)
+        found[str(key)] = value if key in _TEXTS else _resolve(value, f"{where}: `{key}`", dataset_dir)
     key = DatalistKeys.PUBLISHED_BOX
     if key in item:
         if not _is_box(item[key]):
@@ -144,12 +147,12 @@ def datalist(
     Args:
         labels: label value, as text, to its name.
         training: labeled items ``{"image": path, "label": path, "domain": name}``, paths relative to the datalist.
-        unlabeled: items of which everything but ``image``, ``domain`` and ``published_box`` is left out.
+        unlabeled: items of which everything but ``image``, ``domain``, ``patient`` and ``published_box`` is left out.
         validation: labeled items.
         testing: labeled items.
         how_made: further keys at the head of the file, such as ``name`` and ``seed``.
     """
-    shown = (DatalistKeys.IMAGE, DatalistKeys.DOMAIN, DatalistKeys.PUBLISHED_BOX)
+    shown = (DatalistKeys.IMAGE, *_TEXTS, DatalistKeys.PUBLISHED_BOX)
     return {
         **how_made,
         "labels": dict(labels),

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,6 +38,8 @@ __all__ = [
 
 MOST_VALUES = 256  # distinct values of a label that are kept; a bundle has fewer classes
 NAMED_VALUES = 10
+FEW_VALUES = 16  # distinct whole numbers: fewer than any image has, as many as a label map of structures may have
+SAMPLE = 1_000_000  # voxels
 LOGGER = logging.getLogger("dtlp")
 PROGRESS_FROM = 20  # files; fewer are read before a bar is worth it
 
@@ -54,7 +57,9 @@ class Volume:
         minimum: 0 if it is not finite.
         maximum: 0 if it is not finite.
         values: distinct values of a label, if there are some that no label may have (below 0, fractions) these alone,
-            and the lowest 256 at most; ``None`` for an image, and if it is not finite.
+            and the lowest 256 at most; of an image, if they are few whole numbers, else ``None``; ``None`` if it is not
+            finite.
+        checksum: of the voxels.
     """
 
     shape: list[int]
@@ -64,6 +69,7 @@ class Volume:
     minimum: float
     maximum: float
     values: list[float] | None
+    checksum: str
 
 
 def scan_problems(path: str) -> list[str]:
@@ -128,7 +134,11 @@ def describe_volume(voxels: np.ndarray, affine: np.ndarray, is_label: bool = Fal
         distinct = np.unique(voxels).astype(float)
         strange = distinct[(distinct < 0) | (distinct != distinct.round())]
         values = (strange if len(strange) else distinct)[:MOST_VALUES].tolist()
-    return Volume(list(voxels.shape), np.asarray(affine, float).tolist(), finite, whole, low, high, values)
+    elif finite and whole and len(np.unique(voxels.ravel()[:: 1 + voxels.size // SAMPLE])) <= FEW_VALUES:
+        distinct = np.unique(voxels).astype(float)
+        values = distinct.tolist() if len(distinct) <= FEW_VALUES else None
+    checksum = hashlib.sha256(f"{voxels.shape}".encode() + data.numpy().tobytes()).hexdigest()
+    return Volume(list(voxels.shape), np.asarray(affine, float).tolist(), finite, whole, low, high, values, checksum)
 
 
 def shape_problems(path: str, shape: Sequence[int]) -> Iterator[str]:
@@ -143,6 +153,8 @@ def image_problems(path: str, image: Volume) -> Iterator[str]:
         yield f"{path}: holds NaN or infinite values."
     elif image.minimum == image.maximum:
         yield f"{path}: every voxel is {image.minimum:g}, expected an image."
+    elif image.values is not None:
+        yield f"{path}: found the values {_listed(image.values)} alone, as of a label map, expected an image."
 
 
 def label_problems(path: str, label: Volume, classes: Iterable[int] | None = None, way_out: str = "") -> Iterator[str]:

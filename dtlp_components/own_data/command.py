@@ -21,6 +21,7 @@ from ..files import json_text, read_json, write_text
 from ..keys import DatalistKeys as Keys
 from .label_names import read_label_names
 from .memory import parse_memory
+from .patients import with_patients
 from .plan import choose_settings
 from .recipe import COMMAND, folder_to_segment, recipe_of
 from .report import scan_table
@@ -62,6 +63,7 @@ def new_bundle(
     batch_size_unlabeled: int | None = None,
     max_iterations: int | None = None,
     frame: int | None = None,
+    patient: str = "",
     remap: bool = False,
     skip_broken: bool = False,
     overwrite: bool = False,
@@ -91,7 +93,10 @@ def new_bundle(
         batch_size_labeled: patches per iteration.
         batch_size_unlabeled: patches per iteration.
         max_iterations: length of the training.
-        frame: number, from 0, of the volume to take from 4-D files; it is copied into the bundle.
+        frame: number, from 0, of the volume to take from 4-D files, which is copied into the bundle, or of nnU-Net's
+            channel (_0000, _0001).
+        patient: regular expression that finds the patient in a scan's name, so that validation gets whole patients;
+            guessed unless given.
         remap: copy the labels into the bundle with values 0, 1, 2, ... instead of those they have.
         skip_broken: leave broken unlabeled scans out.
         overwrite: replace what this command made before, as long as nothing was trained with it.
@@ -112,10 +117,11 @@ def new_bundle(
     )  # fmt: skip
 
     # 1. what there is
-    names_beside, scans = find_sections(
-        {Keys.TRAINING: labeled, Keys.UNLABELED: unlabeled, Keys.VALIDATION: validation, Keys.TESTING: testing}
+    found = find_sections(
+        {Keys.TRAINING: labeled, Keys.UNLABELED: unlabeled, Keys.VALIDATION: validation, Keys.TESTING: testing}, frame
     )
-    given_names = read_label_names(read_json(Path(labels), "label names"), labels) if labels else names_beside
+    given_names = read_label_names(read_json(Path(labels), "label names"), labels) if labels else found.label_names
+    scans, are_named, guess = with_patients(found.scans, patient)
     groups, skipped = inspect_sections(scans, frame, skip_broken)
     # names of scans often name patients: these go where the scans are named anyway, not into the README
     on_scans = [f"{path} is left out: {' '.join(problems)}" for path, problems in skipped.items()]
@@ -123,10 +129,13 @@ def new_bundle(
     print(scan_table(shown, given_names))
 
     # 2. whether it can be used
-    on_scans += refuse_overlap(groups)
-    values, label_names, notes = label_values(groups, given_names, labels, remap)
+    on_scans += [*found.notes, *guess, *refuse_overlap(groups)]
     if validation_share:
-        groups[Keys.TRAINING], groups[Keys.VALIDATION] = draw_validation(groups[Keys.TRAINING], validation_share, seed)
+        dealt = draw_validation(
+            groups[Keys.TRAINING], validation_share, seed, [scan.patient for scan, _ in groups[Keys.TRAINING]]
+        )
+        groups[Keys.TRAINING], groups[Keys.VALIDATION] = dealt
+    values, label_names, notes = label_values(groups, given_names, labels, remap)
     if not groups[Keys.UNLABELED]:
         notes.append("There are no unlabeled scans: this bundle trains on the labeled ones alone.")
     if not groups[Keys.VALIDATION]:
@@ -135,7 +144,8 @@ def new_bundle(
     # 3. what follows from it
     choices = choose_settings(
         {section: [facts for _, facts in items] for section, items in groups.items()}, len(label_names), budget,
-        {"modality": modality, "intensity_window": intensity_window, "spacing_mm": spacing_mm, "patch_size": patch_size,
+        {"modality": modality, "named_modality": found.modality, "intensity_window": intensity_window,
+         "spacing_mm": spacing_mm, "patch_size": patch_size,
          "features": features, "batch_size_labeled": batch_size_labeled, "batch_size_unlabeled": batch_size_unlabeled,
          "max_iterations": max_iterations},
         memory,
@@ -159,7 +169,7 @@ def new_bundle(
     files = render_recipe(recipe)
     how_made = {"name": name, "made_by": command, **({"seed": seed} if validation_share else {})}
     files["datalist.json"] = json_text(
-        list_scans(listed, label_names, how_made | ({"notes": on_scans} if on_scans else {}))
+        list_scans(listed, label_names, how_made | ({"notes": on_scans} if on_scans else {}), are_named)
     )
     check_files(files, len(label_names))
     if is_current(folder, files, copies, overwrite):

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..data.datalists import load_datalist
-from ..data.nifti import nifti_files, without_suffix
+from ..data.dicom import folders_below
+from ..data.nifti import is_nifti, nifti_files, without_suffix
 from ..data.segmentations import case_name
 from ..data.series import find_series
 from ..errors import InputError
 from ..files import read_json
 from ..keys import DatalistKeys
+from .channels import channel_ending, channel_names, modality_of, one_channel
 from .label_names import read_label_names
 
 __all__ = ["FLAGS", "Found", "Scan", "find_scans"]
@@ -37,8 +39,12 @@ _FOLDERS = {
     DatalistKeys.VALIDATION: (("imagesVal", "labelsVal"), *_TRAINING_FOLDERS),
     DatalistKeys.TESTING: (("imagesTs", "labelsTs"), *_TRAINING_FOLDERS),
 }
-_IMAGE_ENDINGS = ("", "_image", "_0000")  # nnU-Net's _0000 is the first channel
-_LABEL_ENDING = re.compile(r"_(label|seg)$")
+_LABEL_ENDING = re.compile(r"_(labels?|seg|segmentation|mask|gt|groundtruth)$", re.IGNORECASE)  # ACDC has _gt
+# LiTS has volume-0 and segmentation-0, the BTCV challenge img0001 and label0001
+_IMAGE_PREFIX = re.compile(r"^(volume|image|img)[-_]?(?=\d)", re.IGNORECASE)
+_LABEL_PREFIX = re.compile(r"^(segmentation|label|mask|seg)[-_]?(?=\d)", re.IGNORECASE)
+_OTHER_FORMATS = (".nrrd", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".nii.bz2", ".nii.zst", ".npy", ".npz")
+_NAMED = 3
 _EXPECTED = (
     "imagesTr and labelsTr, images and labels, or *_image.nii.gz and *_label.nii.gz in one folder, "
     "or a datalist (.json)"
@@ -49,27 +55,37 @@ _EXPECTED = (
 class Scan:
     """
     A scan that was found, not read: its image (a NIfTI file or a DICOM series), its label, if any, and its
-    domain, if a list names one.
+    domain and patient, if a list names them.
     """
 
     case: str
     image: str
     label: str | None = None
     domain: str = ""
+    patient: str = ""
 
 
 @dataclass(frozen=True)
 class Found:
     """
-    Scans of one place, the folder that gives them their name, and the label names there (empty if there are none).
+    Scans of one place.
+
+    Attributes:
+        scans: in the order of the list or sorted by path.
+        home: folder that gives them their name.
+        label_names: by value; empty if none are there.
+        modality: what a ``dataset.json`` says of the channel, ``CT`` or ``MR``; empty if it does not.
+        notes: what was passed over, one sentence each.
     """
 
     scans: list[Scan]
     home: Path
     label_names: dict[int, str]
+    modality: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def find_scans(path: str, section: DatalistKeys) -> Found:
+def find_scans(path: str, section: DatalistKeys, frame: int | None = None) -> Found:
     """
     Find scans and, by their names, the labels that belong to them; no image or label is opened.
 
@@ -79,9 +95,7 @@ def find_scans(path: str, section: DatalistKeys) -> Found:
             folder. For ``validation`` and ``testing``, ``imagesVal`` and ``imagesTs`` come first. For ``unlabeled`` it
             may also hold DICOM: every series, in it or below it, is one scan.
         section: what the scans are for.
-
-    Returns:
-        The scans, in the order of the list or sorted by path.
+        frame: number, from 0, of the channel to take where nnU-Net keeps several (``_0000``, ``_0001``).
 
     Raises:
         InputError: if nothing is found, or a label or a name fits more than one image or none.
@@ -94,7 +108,14 @@ def find_scans(path: str, section: DatalistKeys) -> Found:
             f"{flag} {path}: found {'a file' if root.is_file() else 'nothing'}, expected a folder with {_EXPECTED}."
         )
     root = root.resolve()
-    names = _names_beside(root, section)
+    content = _dataset_json(root)
+    channels = channel_names(content)
+    if len(channels) > 1 and frame is None:
+        raise InputError(
+            f"{root / 'dataset.json'}: found {len(channels)} channels ({', '.join(channels)}), expected one: images "
+            f"have a single channel here. --frame 0 takes the first, {channels[0]}."
+        )
+    names = _names_in(content, root / "dataset.json", section)
     # a folder given as .../lge/imagesTr is known as lge
     layout_names = {name for folders in _FOLDERS.values() for pair in folders for name in pair}
     home = root.parent if root.name in layout_names else root
@@ -108,8 +129,9 @@ def find_scans(path: str, section: DatalistKeys) -> Found:
     else:
         images_dir = labels_dir = root
         files = nifti_files(root)
-        labels = [file for file in files if _LABEL_ENDING.search(without_suffix(file.name))]
+        labels = [file for file in files if _is_label(file)]
         images = [file for file in files if file not in labels]
+    images = one_channel(images, {_case_of_label(label) for label in labels}, frame, len(channels))
     series = find_series(images_dir)
     if series and section != DatalistKeys.UNLABELED:
         raise InputError(
@@ -117,29 +139,61 @@ def find_scans(path: str, section: DatalistKeys) -> Found:
             "dcm2niix converts a series to NIfTI."
         )
     if not images and not series:
-        dicom = " or folders with .dcm files" if section == DatalistKeys.UNLABELED else ""
-        raise InputError(f"{flag} {path}: found no NIfTI image{dicom} in {images_dir}, expected {_EXPECTED}.")
+        dicom = " and no DICOM series" if section == DatalistKeys.UNLABELED else ""
+        raise InputError(
+            f"{flag} {path}: found no NIfTI image{dicom} in {images_dir}, expected {_EXPECTED}."
+            f"{_scans_below(images_dir)}"
+        )
+    notes = other_formats(images_dir)
+    if section == DatalistKeys.UNLABELED and labels and labels_dir == images_dir:
+        notes.append(f"{images_dir}: {_counted(labels)} named like label maps and not taken for images.")
     # who has no use for labels need not hear of those that are left over, unless they might be images
-    paired = _pair(images, labels, labels_dir, strict=section != DatalistKeys.UNLABELED or labels_dir == images_dir)
+    paired = _pair(images, labels, labels_dir, strict=section != DatalistKeys.UNLABELED, frame=frame)
     scans = [Scan(case, str(image), None if label is None else str(label)) for case, image, label in paired]
     scans += [Scan(case_name(path.name), str(path)) for path in series]
-    return Found(scans, home, names)
+    return Found(scans, home, names, modality_of(channels, frame), tuple(notes))
 
 
-def _names_beside(root: Path, section: DatalistKeys) -> dict[int, str]:
-    """Label names in an nnU-Net or Decathlon ``dataset.json``, which also tells how many channels an image has."""
+def _dataset_json(root: Path) -> dict[str, Any]:
+    """nnU-Net's or the Decathlon's description of the data; empty if there is none."""
     file = root / "dataset.json"
     if not file.is_file():
         return {}
     content = read_json(file, "nnU-Net's or the Decathlon's description of the data")
-    if not isinstance(content, dict):
-        return {}
-    channels = content.get("channel_names", content.get("modality", {}))
-    if isinstance(channels, (dict, list)) and len(channels) > 1:
-        raise InputError(
-            f"{file}: found {len(channels)} channels {channels}, expected one: images have a single channel here."
-        )
-    return _names_in(content, file, section)
+    return content if isinstance(content, dict) else {}
+
+
+def _is_label(file: Path) -> bool:
+    stem = without_suffix(file.name)
+    return bool(_LABEL_ENDING.search(stem) or _LABEL_PREFIX.search(stem))
+
+
+def _case_of_label(label: Path) -> str:
+    return _LABEL_ENDING.sub("", without_suffix(label.name))
+
+
+def other_formats(folder: Path) -> list[str]:
+    """A sentence if a folder holds volumes of formats that are not read; none else."""
+    # a link or a folder of such a name is none
+    files = [file for file in sorted(folder.iterdir()) if file.name.lower().endswith(_OTHER_FORMATS) and file.is_file()]
+    if not files:
+        return []
+    return [f"{folder}: {_counted(files)} of formats that are not read; convert them to NIfTI to use them."]
+
+
+def _counted(files: list[Path]) -> str:
+    more = ", …" if len(files) > _NAMED else ""
+    return f"{len(files)} files ({', '.join(file.name for file in files[:_NAMED])}{more}) are"
+
+
+def _scans_below(folder: Path) -> str:
+    below = [place / name for place, names in folders_below(folder) for name in names if is_nifti(name)]
+    if not below:
+        return ""
+    return (
+        f" {len(below)} NIfTI files are in folders below it, {below[0].relative_to(folder)} first: list them in a "
+        "datalist, which names the image and label of every scan (docs/adding_a_dataset.md)."
+    )
 
 
 def _from_list(file: Path, section: DatalistKeys) -> Found:
@@ -154,7 +208,11 @@ def _from_list(file: Path, section: DatalistKeys) -> Found:
         image = item[DatalistKeys.IMAGE]
         scans.append(
             Scan(
-                without_suffix(Path(image).name), image, item.get(DatalistKeys.LABEL), item.get(DatalistKeys.DOMAIN, "")
+                case_name(Path(image).name),
+                image,
+                item.get(DatalistKeys.LABEL),
+                item.get(DatalistKeys.DOMAIN, ""),
+                item.get(DatalistKeys.PATIENT, ""),
             )
         )
     return Found(scans, folder, _names_in(content, file, section))
@@ -168,20 +226,24 @@ def _names_in(content: Mapping[str, Any], file: Path, section: DatalistKeys) -> 
 
 
 def _pair(
-    images: list[Path], labels: list[Path], labels_dir: Path, strict: bool
+    images: list[Path], labels: list[Path], labels_dir: Path, strict: bool, frame: int | None
 ) -> list[tuple[str, Path, Path | None]]:
     """Case, image and label of every image; names are compared without their endings."""
     by_case: dict[str, Path] = {}
     for label in labels:
-        case = _LABEL_ENDING.sub("", without_suffix(label.name))
+        case = _case_of_label(label)
         if case in by_case:
             raise InputError(f"{label}: found {by_case[case].name} beside it, expected one label of each scan.")
         by_case[case] = label
+    by_number = {case[match.end() :]: case for case in by_case if (match := _LABEL_PREFIX.match(case))}
     paired: list[tuple[str, Path, Path | None]] = []
     taken: dict[str, Path] = {}
     for image in images:
         stem = without_suffix(image.name)
-        candidates = [stem.removesuffix(ending) for ending in _IMAGE_ENDINGS if stem.endswith(ending)]
+        endings = ("", "_image", channel_ending(frame))
+        candidates = [stem.removesuffix(ending) for ending in endings if stem.endswith(ending)]
+        numbers = [candidate[match.end() :] for candidate in candidates if (match := _IMAGE_PREFIX.match(candidate))]
+        candidates += [by_number[number] for number in numbers if number in by_number]
         case = next((case for case in candidates if case in by_case), candidates[0])
         if case in taken:
             raise InputError(f"{image}: found {taken[case].name} beside it, expected one image of each scan.")

@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -24,13 +23,14 @@ from ..data.volumes import (
     read_frames,
     shape_problems,
 )
-from ..transforms.intensity import border_median
+from ..transforms.intensity import border_median, unpadded_minimum
 from .find import Scan
 
 __all__ = ["ScanFacts", "inspect_scans"]
 
 _PERCENTILES = (0.5, 50.0, 99.5)
 _SAMPLE = 1_000_000  # voxels that percentiles are taken from, evenly spaced
+MANY_VALUES = 32
 _FOREGROUND_SAMPLE = 20_000  # of every labeled scan, so that each counts alike
 
 
@@ -46,6 +46,7 @@ class ScanFacts:
         orientation: as stored, such as ``LPS``.
         whole: whether every intensity is a whole number.
         minimum: of the intensities.
+        unpadded_minimum: the same, without what a CT may be padded with.
         percentiles: 0.5th, 50th and 99.5th.
         maximum: of the intensities.
         border: median of the outermost voxels.
@@ -59,6 +60,7 @@ class ScanFacts:
     orientation: str
     whole: bool
     minimum: float
+    unpadded_minimum: float
     percentiles: tuple[float, float, float]
     maximum: float
     border: float
@@ -109,7 +111,8 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
         label, found = _read(scan.label, frame, is_label=True)
         problems += found
         if label is not None:
-            problems += label_problems(scan.label, label[1])
+            of_label = [*label_problems(scan.label, label[1])] or [*_image_for_label(scan, image, label)]
+            problems += of_label
             if image is not None:
                 problems += pair_problems(scan.image, image[1], scan.label, label[1])
     if image is None or problems:
@@ -135,14 +138,29 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
         orientation="".join(map(str, nib.orientations.aff2axcodes(affine))),
         whole=described.integer,
         minimum=described.minimum,
+        unpadded_minimum=unpadded_minimum(voxels),
         percentiles=(low, median, high),
         maximum=described.maximum,
         border=border_median(voxels),
-        checksum=hashlib.sha256(f"{voxels.shape}".encode() + voxels.tobytes()).hexdigest(),
+        checksum=described.checksum,
         label_counts=counts,
         foreground=foreground,
     )
     return facts, []
+
+
+def _image_for_label(
+    scan: Scan, image: tuple[np.ndarray, Volume] | None, label: tuple[np.ndarray, Volume]
+) -> Iterator[str]:
+    """One sentence if what should be a label is an image: neighbors in a label map are mostly of one value."""
+    voxels, described = label
+    if image is not None and image[1].checksum == described.checksum:
+        yield f"{scan.label}: found the image itself, {scan.image}, expected its label."
+    elif (count := len(described.values or ())) > MANY_VALUES and (np.diff(voxels, axis=0) == 0).mean() < 0.5:
+        yield (
+            f"{scan.label}: found {count} values that differ from voxel to voxel as in an image, expected a label map, "
+            "in which most neighbors are of one structure."
+        )
 
 
 def _read(path: str, frame: int | None, is_label: bool = False) -> tuple[tuple[np.ndarray, Volume] | None, list[str]]:

@@ -58,6 +58,8 @@ def choose_settings(
         chosen["modality"] = Choice(given["modality"], GIVEN)
     elif given["intensity_window"] is not None:
         chosen["modality"] = Choice("CT", "an --intensity_window is given")
+    elif given["named_modality"]:
+        chosen["modality"] = Choice(given["named_modality"], "dataset.json beside the labeled scans says so")
     else:
         chosen["modality"] = guess_modality(seen)
     if chosen["modality"].value == "CT":
@@ -86,8 +88,11 @@ def choose_settings(
 
 def guess_modality(scans: Sequence[ScanFacts]) -> Choice:
     """CT if every scan looks like it, else MR, whose z-score of each volume needs no common unit."""
-    count = sum(looks_like_hu(facts.minimum, facts.border, facts.whole) for facts in scans)
-    rule = f"minimum from {LOWEST_CT} to -500, or whole numbers with a border of {AIR_HU[0]} to {AIR_HU[1]}"
+    count = sum(looks_like_hu(facts.unpadded_minimum, facts.border, facts.whole) for facts in scans)
+    rule = (
+        f"minimum but for padding from {LOWEST_CT} to -500, or whole numbers with a border of {AIR_HU[0]} to "
+        f"{AIR_HU[1]}"
+    )
     if count == len(scans):
         return Choice("CT", f"all {count} training scans look like HU ({rule})")
     if count == 0:

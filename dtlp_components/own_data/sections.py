@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from .inspect import ScanFacts, inspect_scans
 
 __all__ = [
     "TITLES",
+    "FoundSections",
     "Inspected",
     "domains",
     "draw_validation",
@@ -35,9 +36,29 @@ TITLES = {
 Inspected = list[tuple[Scan, ScanFacts]]
 
 
-def find_sections(paths: Mapping[Keys, str]) -> tuple[dict[int, str], dict[Keys, list[Scan]]]:
-    """Label names that lie beside the labeled scans, and the scans of every section, each with its domain."""
-    found = {section: find_scans(path, section) for section, path in paths.items() if path or section == Keys.TRAINING}
+@dataclass(frozen=True)
+class FoundSections:
+    """
+    What the folders of a data set hold.
+
+    Attributes:
+        scans: of every section, each with its domain.
+        label_names: that lie beside the labeled scans.
+        modality: of the labeled scans, if a ``dataset.json`` says it; else empty.
+        notes: what was passed over, one sentence each.
+    """
+
+    scans: dict[Keys, list[Scan]]
+    label_names: dict[int, str]
+    modality: str
+    notes: list[str]
+
+
+def find_sections(paths: Mapping[Keys, str], frame: int | None = None) -> FoundSections:
+    """Find the scans of every section in its place; of several channels, that of the number ``frame``."""
+    found = {
+        section: find_scans(path, section, frame) for section, path in paths.items() if path or section == Keys.TRAINING
+    }
     scans = {section: found[section].scans if section in found else [] for section in paths}
     labeled, unlabeled = paths[Keys.TRAINING], paths[Keys.UNLABELED]
     if unlabeled and Path(unlabeled).is_dir() and Path(unlabeled).resolve() == Path(labeled).resolve():
@@ -65,7 +86,9 @@ def find_sections(paths: Mapping[Keys, str]) -> tuple[dict[int, str], dict[Keys,
         twice = len({other for other in homes.values() if other.name == home.name}) > 1
         name = f"{home.parent.name}/{home.name}" if twice else home.name
         scans[section] = [replace(scan, domain=scan.domain or name) for scan in scans[section]]
-    return found[Keys.TRAINING].label_names, scans
+    notes = [note for item in found.values() for note in item.notes]
+    training = found[Keys.TRAINING]
+    return FoundSections(scans, training.label_names, training.modality, [*dict.fromkeys(notes)])
 
 
 def domains(items: Inspected) -> str:
@@ -167,17 +190,46 @@ def label_values(
     return values, names, notes
 
 
-def draw_validation(items: Inspected, share: float, seed: int) -> tuple[Inspected, Inspected]:
-    """Deal labeled scans to training and validation: ``share``, rounded, at least one to each."""
+def draw_validation(
+    items: Inspected, share: float, seed: int, patients: Sequence[str] | None = None
+) -> tuple[Inspected, Inspected]:
+    """
+    Deal labeled scans to training and validation: ``share``, rounded, at least one to each.
+
+    Args:
+        items: labeled scans.
+        share: of them for validation.
+        seed: of the draw.
+        patients: of each scan its patient, all of whose scans are dealt to one side; all different if not given.
+
+    Raises:
+        InputError: if no patient can be spared, since every one is the only one with some class.
+    """
     count = max(1, round(share * len(items)))
     if count >= len(items):
         raise InputError(
             f"--validation_share: found {share} of {len(items)} labeled scans, expected at least one to be left for "
             "training."
         )
+    names = [str(i) for i in range(len(items))] if patients is None else list(patients)
+    classes = [{value for value in facts.label_counts or () if value > 0} for _, facts in items]
+    needed = set().union(*classes)
+    drawn: set[int] = set()
     # RandomState, not default_rng: NumPy promises that its draws never change
-    drawn = set(np.random.RandomState(seed).permutation(len(items))[:count].tolist())
-    left = [item for i, item in enumerate(items) if i not in drawn]
-    if not any(value > 0 for _, facts in left for value in facts.label_counts or ()):
-        raise InputError("--validation_share: found only empty labels left for training, expected another --seed.")
-    return left, [item for i, item in enumerate(items) if i in drawn]
+    order = np.random.RandomState(seed).permutation(len(items)).tolist()
+    for name in dict.fromkeys(names[i] for i in order):
+        group = {i for i in range(len(items)) if names[i] == name}
+        left = set(range(len(items))) - drawn - group
+        # training keeps at least one scan of every class
+        if set().union(*(classes[i] for i in left)) == needed and left:
+            drawn |= group
+        if len(drawn) >= count:
+            break
+    if not drawn:
+        raise InputError(
+            "--validation_share: found no patient that could be left out, since each is the only one with some label; "
+            "expected two with every label."
+        )
+    return (
+        [item for i, item in enumerate(items) if i not in drawn], [item for i, item in enumerate(items) if i in drawn]
+    )  # fmt: skip

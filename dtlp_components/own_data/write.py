@@ -100,7 +100,7 @@ def write_copy(source: Path, target: Path, frame: int | None, mapping: Mapping[i
 
 
 def list_scans(
-    listed: Mapping[Keys, list[Scan]], label_names: Sequence[str], how_made: Mapping[str, Any]
+    listed: Mapping[Keys, list[Scan]], label_names: Sequence[str], how_made: Mapping[str, Any], patients: bool = False
 ) -> dict[str, Any]:
     def items(section: Keys) -> list[dict[str, str]]:
         return [
@@ -108,6 +108,7 @@ def list_scans(
                 Keys.IMAGE.value: scan.image,
                 **({Keys.LABEL.value: scan.label} if scan.label is not None else {}),
                 Keys.DOMAIN.value: scan.domain,
+                **({Keys.PATIENT.value: scan.patient} if patients else {}),
             }
             for scan in listed[section]
         ]

@@ -15,7 +15,7 @@ from monai.utils import convert_to_numpy, convert_to_tensor
 
 from .refusal import file_of, refuse
 
-__all__ = ["AIR_HU", "LOWEST_CT", "CTOrMRIntensityd", "border_median", "looks_like_hu"]
+__all__ = ["AIR_HU", "LOWEST_CT", "CTOrMRIntensityd", "border_median", "looks_like_hu", "unpadded_minimum"]
 
 LOWEST_CT = -3100  # scanners pad with down to -3024; phase images in MR go to -4096
 AIR_HU = (-1100, -900)
@@ -27,6 +27,20 @@ def border_median(voxels: np.ndarray) -> float:
     return float(np.median(np.concatenate(ends)))
 
 
+def unpadded_minimum(voxels: Any) -> float:
+    """
+    Lowest intensity; of a volume that is padded with less than any CT has (-32768), the lowest beside that number.
+
+    Args:
+        voxels: array or tensor of any shape, finite.
+    """
+    minimum = float(voxels.min())
+    if minimum >= LOWEST_CT:
+        return minimum
+    others = voxels[voxels > minimum]
+    return minimum if 0 in others.shape else float(others.min())
+
+
 def looks_like_hu(minimum: float, border: float, whole: bool) -> bool:
     """
     Whether intensities can be HU: the minimum is that of air, lung or a scanner's padding, -3100 to -500, which no MR
@@ -34,7 +48,7 @@ def looks_like_hu(minimum: float, border: float, whole: bool) -> bool:
     -900.
 
     Args:
-        minimum: of the intensities.
+        minimum: of the intensities, :py:func:`unpadded_minimum`.
         border: :py:func:`border_median`.
         whole: whether every intensity is a whole number.
     """
@@ -89,7 +103,7 @@ class CTOrMRIntensityd(MapTransform):
             volume = convert_to_tensor(item[key], dtype=torch.float32, track_meta=get_track_meta())
             voxels = convert_to_numpy(volume)[0]
             whole = bool((voxels == np.round(voxels)).all())
-            if looks_like_hu(float(voxels.min()), border_median(voxels), whole):
+            if looks_like_hu(unpadded_minimum(voxels), border_median(voxels), whole):
                 item[key] = self.scale_ct(volume)
                 continue
             scaled = self.scale_mr(volume)

@@ -110,7 +110,6 @@ def test_corrupt_cache_is_ignored(tmp_path, content):
 def test_file_that_was_read_as_an_image_is_read_again_as_a_label(tmp_path):
     item = pair(tmp_path)
     cache = str(tmp_path / "cache.json")
-    check(labeled=[{"image": item["label"]}], require_labels=False, cache_file=cache)
     pair(tmp_path, array=np.arange(120, dtype=np.uint8).reshape(SHAPE))
     check(labeled=[{"image": item["label"]}], require_labels=False, cache_file=cache)
     assert "found the values [2, 3, 4, 5," in problem(labeled=[item], cache_file=cache)

@@ -219,7 +219,7 @@ def too_little_memory(near: Path) -> dict[str, Any]:
         (fractions_in_a_label, r"labelsTr/case1\.nii\.gz: found the values \[0\.5\], expected whole"),
         (copy_among_the_unlabeled, r"renamed\.nii \(unlabeled\) is the same scan as .*case0\.nii\.gz \(labeled\)"),
         (training_scan_in_validation, r"case0\.nii\.gz \(validation\) is the same scan as .* would score what was"),
-        (empty_folder, r"--unlabeled nothing: found no NIfTI image or folders with \.dcm files in .*nothing"),
+        (empty_folder, r"--unlabeled nothing: found no NIfTI image and no DICOM series in .*nothing"),
         (no_folder, r"--unlabeled nowhere: found nothing, expected a folder with"),
         (not_a_number, r"nan\.nii\.gz: holds NaN .*--skip_broken True"),
         (constant, r"flat\.nii\.gz: every voxel is 7"),

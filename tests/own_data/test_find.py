@@ -109,3 +109,43 @@ def test_labels_of_unlabeled_scans_are_never_opened(near: Path) -> None:
         file.write_bytes(b"whoever reads this fails")
     make(unlabeled="site_c")
     assert all(set(item) == {"image", "domain"} for item in listed()["unlabeled"])
+
+
+def test_labels_of_acdc_and_of_the_liver_challenge_belong_to_their_images(tmp_path: Path) -> None:
+    for name in ("p1_frame01", "p1_frame01_gt", "volume-3", "segmentation-3", "img0007", "label0007"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    found = find_scans(str(tmp_path), DatalistKeys.TRAINING).scans
+    assert [(Path(scan.image).name, Path(scan.label or "").name) for scan in found] == [
+        ("img0007.nii.gz", "label0007.nii.gz"),
+        ("p1_frame01.nii.gz", "p1_frame01_gt.nii.gz"),
+        ("volume-3.nii.gz", "segmentation-3.nii.gz"),
+    ]
+
+
+def test_label_maps_among_unlabeled_images_are_named(near: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("scan0_gt", "segmentation-1", "scan1_mask"):
+        save(near / f"site_b/{name}.nii.gz", label(1, 2))
+    make()
+    assert cases("unlabeled") == ["scan0.nii.gz", "scan1.nii.gz", "scan2.nii.gz"]
+    assert "3 files (scan0_gt.nii.gz, scan1_mask.nii.gz, segmentation-1.nii.gz) are named like label maps" in (
+        capsys.readouterr().out
+    )
+
+
+def test_label_map_with_the_name_of_an_image_is_refused_by_its_values(near: Path) -> None:
+    save(near / "site_b/scan9.nii.gz", label(1, 2))
+    assert "scan9.nii.gz: found the values [0, 1, 2] alone, as of a label map, expected an image" in refusal()
+
+
+def test_volumes_of_other_formats_are_counted_and_named(near: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.nrrd", "b.mha", "c.mhd", "d.IMG", "e.mgz"):
+        (near / "site_b" / name).touch()
+    make()
+    assert "5 files (a.nrrd, b.mha, c.mhd, …) are of formats that are not read" in capsys.readouterr().out
+
+
+def test_scans_in_folders_below_are_counted(near: Path) -> None:
+    for patient in range(3):
+        save(near / f"cohort/p{patient}/t1.nii.gz", mr(patient))
+    message = refusal(unlabeled="cohort")
+    assert "3 NIfTI files are in folders below it, p0/t1.nii.gz first: list them in a datalist" in message

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from dtlp_components.own_data.find import Scan
 from dtlp_components.own_data.inspect import ScanFacts, inspect_scans
+from tests.own_data.scans import make, mr, refusal, save
 
 SHAPE = (4, 5, 6)
 # stored axes are the patient's z (0.5 mm), x (0.75 mm, to the left) and y (2 mm)
@@ -70,3 +72,25 @@ def test_same_voxels_have_the_same_checksum_whatever_their_type(tmp_path: Path) 
     sums = {facts_of(scan(tmp_path, voxels.astype(kind))).checksum for kind in (np.int16, np.float32)}
     assert len(sums) == 1
     assert facts_of(scan(tmp_path, (voxels + 1).astype(np.int16))).checksum not in sums
+
+
+@pytest.mark.parametrize("image", ["itself", "of 8 bits"])
+def test_image_where_a_label_should_be_is_refused(near: Path, image: str) -> None:
+    rounded = mr(0).round()
+    save(near / "odd/imagesTr/a.nii.gz", rounded)
+    voxels = rounded if image == "itself" else (mr(5) / mr(5).max() * 255).astype(np.uint8)
+    save(near / "odd/labelsTr/a.nii.gz", voxels)
+    message = refusal(labeled="odd")
+    expected = (
+        "found the image itself" if image == "itself" else "values that differ from voxel to voxel as in an image"
+    )
+    assert expected in message
+
+
+def test_label_of_many_structures_is_none(near: Path) -> None:
+    save(near / "many/imagesTr/a.nii.gz", mr(0))
+    save(
+        near / "many/labelsTr/a.nii.gz",
+        np.repeat(np.arange(44), 180).reshape(18, 20, 22).swapaxes(0, 1).astype(np.uint8),
+    )
+    make(labeled="many")

@@ -19,6 +19,7 @@ from tests.own_data.scans import ct, label, labeled, make, mr, read, save, train
 def facts(**given: Any) -> ScanFacts:
     usual: dict[str, Any] = {
         "shape": (64, 64, 64), "spacing_mm": (1.0, 1.0, 1.0), "orientation": "RAS", "whole": True, "minimum": 0.0,
+        "unpadded_minimum": given.get("minimum", 0.0),
         "percentiles": (0.0, 50.0, 200.0), "maximum": 255.0, "border": 0.0, "checksum": "", "label_counts": None,
         "foreground": np.empty(0),
     }  # fmt: skip
@@ -32,6 +33,7 @@ def facts(**given: Any) -> ScanFacts:
         ({"minimum": -760.0, "whole": False}, "CT"),  # lung, resampled, without air
         ({"minimum": -3024.0, "border": -3024.0}, "CT"),  # padded
         ({"minimum": -32768.0, "border": -1000.0}, "CT"),  # one broken voxel in air
+        ({"minimum": -32768.0, "unpadded_minimum": -1024.0, "border": -32768.0}, "CT"),  # padded with the lowest number
         ({}, "MR"),
         ({"minimum": -5.2, "whole": False}, "MR"),  # z-scored
         ({"minimum": -4096.0}, "MR"),  # phase image

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.own_data.scans import cases, labeled, listed, make, train, unlabeled
+from tests.own_data.scans import cases, label, labeled, listed, make, mr, refusal, save, train, unlabeled
 
 
 def test_one_folder_in_which_only_some_scans_have_labels(near: Path) -> None:
@@ -43,3 +43,21 @@ def test_no_unlabeled_scans_are_allowed_with_a_note(near: Path, capsys: pytest.C
     assert listed()["unlabeled"] == []
     assert train()["batch_size_unlabeled"] == 0
     assert "no unlabeled scans" in capsys.readouterr().out
+
+
+def test_only_scan_with_a_class_stays_in_training(near: Path) -> None:
+    for i in range(5):
+        save(near / f"rare/imagesTr/p{i}.nii.gz", mr(i))
+        save(near / f"rare/labelsTr/p{i}.nii.gz", label(1, 2) if i == 3 else label(1))
+    for seed in range(6):
+        make(name=f"b{seed}", labeled="rare", validation_share=0.6, seed=seed)
+        drawn = [Path(item["image"]).name for item in listed(Path(f"bundles/b{seed}"))["validation"]]
+        assert len(drawn) == 3
+        assert "p3.nii.gz" not in drawn
+
+
+def test_draw_that_nobody_can_be_spared_for_is_refused(near: Path) -> None:
+    for i in range(3):
+        save(near / f"rare/imagesTr/p{i}.nii.gz", mr(i))
+        save(near / f"rare/labelsTr/p{i}.nii.gz", label(i + 1))
+    assert "each is the only one with some label" in refusal(labeled="rare", validation_share=0.3)

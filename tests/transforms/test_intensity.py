@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 
 from dtlp_components import CTOrMRIntensityd
 from dtlp_components.errors import InputError
-from dtlp_components.transforms.intensity import border_median, looks_like_hu
+from dtlp_components.transforms.intensity import border_median, looks_like_hu, unpadded_minimum
 
 WINDOW = (-100, 300)
 
@@ -61,15 +61,24 @@ def test_ct_that_a_crop_has_robbed_of_its_air_is_taken_for_mr() -> None:
     np.testing.assert_allclose(too_late.numpy(), (robbed.numpy() + 200) / 400, atol=1e-6)
 
 
-@pytest.mark.parametrize(("fraction", "highest"), [(0.0, 0.75), (0.5, 1.0)])
-def test_air_at_the_border_makes_whole_numbers_hu_in_spite_of_a_value_out_of_range(fraction, highest) -> None:
+@pytest.mark.parametrize("value", [-4000.0, -3999.5, -32768.0])
+def test_air_makes_ct_in_spite_of_values_below_any_ct(value: float) -> None:
     image = volume()
     inside = image[:, 1:-1, 1:-1, 1:-1].clone()
     image[:] = -1000
     image[:, 1:-1, 1:-1, 1:-1] = inside * 200 / inside.max() // 1
-    image[0, 3, 4, 5] = -4000 + fraction
+    image[0, 3, 4, 5:7] = value
     scaled = CTOrMRIntensityd("image", WINDOW, (0, 100))({"image": image})["image"]
-    np.testing.assert_allclose(scaled.max(), highest)
+    np.testing.assert_allclose(scaled.max(), 0.75)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "minimum"),
+    [([-32768, -1024, 5], -1024), ([-3100, 0], -3100), ([-4000, -4000], -4000), ([-4096, -4095, 0], -4095)],
+)
+def test_padding_is_left_out_of_the_minimum(voxels: list[int], minimum: float) -> None:
+    assert unpadded_minimum(np.array(voxels)) == minimum
+    assert unpadded_minimum(torch.tensor(voxels)) == minimum
 
 
 def test_metatensor_stays_with_its_meta_and_others_become_float32() -> None:
