@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ SHAPE = (4, 5, 6)
 def save(path: Path, array: np.ndarray | None = None, affine: np.ndarray | None = None) -> str:
     """Write a NIfTI file; float noise unless told otherwise."""
     if array is None:
-        array = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+        # each file its own, or one would be a copy of another
+        array = np.random.default_rng(zlib.crc32(path.name.encode())).normal(size=SHAPE).astype(np.float32)
     nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
     return str(path)
 

@@ -13,10 +13,13 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from ..checks.key_table import key_table, model_keys
-from ..errors import InputError, first_line
+from ..errors import InputError
 from ..keys import PseudoLabelSources as Sources
+from ..networks.weights import fit_problem, load_tensors
 
 __all__ = ["Teachers", "load_teachers", "load_training_networks"]
+
+EXPECTED = "the checkpoints/last.pt of a training with these settings"
 
 
 def load_training_networks(parser: ConfigParser, checkpoint: str | os.PathLike[str]) -> tuple[nn.Module, nn.Module]:
@@ -36,15 +39,13 @@ def load_training_networks(parser: ConfigParser, checkpoint: str | os.PathLike[s
     if not Path(checkpoint).is_file():
         raise InputError(f"No checkpoint at {Path(checkpoint).absolute()}: train first, or give the run's output_dir.")
     network, teacher = parser.get_parsed_content("training_network"), parser.get_parsed_content("mean_teacher")
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        network.load_state_dict(content["network"])
-        teacher.load_state_dict(content["mean_teacher"])
-    except Exception as error:  # torch raises many kinds; each means that this file is not this run's
-        raise InputError(
-            f"{Path(checkpoint).absolute()}: expected the last.pt of a training with these settings, found "
-            f"{type(error).__name__}: {first_line(error)}."
-        ) from error
+    content = load_tensors(checkpoint, EXPECTED)
+    for name, module in (("network", network), ("mean_teacher", teacher)):
+        if not isinstance(content, dict) or name not in content:
+            raise InputError(f"{Path(checkpoint).absolute()}: expected {EXPECTED}, found no `{name}` in it.")
+        if problem := fit_problem(module, content[name]):
+            raise InputError(f"{Path(checkpoint).absolute()}: {problem}")
+        module.load_state_dict(content[name])
     return network.eval(), teacher.eval()
 
 

@@ -3,19 +3,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from ..errors import raise_if_any
 from ..keys import DatalistKeys
-from .lists import box_problems, empty_problem, label_item_problems, overlap_problems
+from .lists import (
+    box_problems,
+    copy_problems,
+    empty_problem,
+    label_item_problems,
+    overlap_problems,
+    patient_problems,
+    repeated_problems,
+    section_warnings,
+)
 from .outputs import output_problems
 from .scan_files import list_volume_problems
 from .settings import Settings
 from .trained_settings import record_problems
 
 __all__ = ["InputChecks"]
+
+LOGGER = logging.getLogger("dtlp")
 
 
 class InputChecks:
@@ -86,8 +98,21 @@ class InputChecks:
 
     def __call__(self) -> None:
         raise_if_any([*self.settings.problems(), *self._cheap_problems()])
+        self._warn()
         if self.read_volumes:
             raise_if_any(self._volume_problems())
+
+    def _warn(self) -> None:
+        """Say what may be right, but rarely is meant."""
+        if self.datalist is None or self.studies_dir is not None:
+            return
+        for sentence in section_warnings(self.datalist, [self.section]):
+            LOGGER.warning(sentence)
+        if self.settings.values.get("batch_size_unlabeled", 0) > 0 and not self.unlabeled:
+            LOGGER.warning(
+                f"{self.datalist}: section `{DatalistKeys.UNLABELED}` has no items, so that training is on the labeled "
+                "scans alone."
+            )
 
     def _volume_problems(self) -> list[str]:
         """What is wrong with files, all of which are read."""
@@ -102,6 +127,8 @@ class InputChecks:
             return missing
         num_classes = self.settings.values["num_classes"]
         volumes, problems = list_volume_problems(with_label, images, num_classes, self.cache_file)
+        others = {str(DatalistKeys.UNLABELED): self.unlabeled, str(DatalistKeys.VALIDATION): self.validation}
+        problems += copy_problems(self.section, volumes, self.labeled, others)
         labels = [item[DatalistKeys.LABEL] for item in self.labeled if DatalistKeys.LABEL in item]
         if labels and all(path in volumes and volumes[path].maximum <= 0 for path in labels):
             problems.append(f"none of the {len(labels)} labels of section `{self.section}` has a voxel above 0.")
@@ -117,7 +144,10 @@ class InputChecks:
             yield from label_item_problems({self.section: self.labeled, str(DatalistKeys.VALIDATION): self.validation})
         if self.needs_published_box:
             yield from box_problems([*chain(self.labeled, self.unlabeled, self.validation)])
+        trained = {self.section: self.labeled, str(DatalistKeys.UNLABELED): self.unlabeled}
+        yield from repeated_problems({**trained, str(DatalistKeys.VALIDATION): self.validation})
         yield from overlap_problems(self.section, self.labeled, self.unlabeled, self.validation)
+        yield from patient_problems(trained, self.validation)
         if self.prediction_dir is not None:
             images = [item[DatalistKeys.IMAGE] for item in self.labeled]
             yield from output_problems(self.prediction_dir, images, self.input)

@@ -3,14 +3,26 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..data.datalists import section_sizes
+from ..data.volumes import Volume
 from ..keys import DatalistKeys as Keys
 
-__all__ = ["box_problems", "empty_problem", "label_item_problems", "overlap_problems"]
+__all__ = [
+    "box_problems",
+    "copy_problems",
+    "empty_problem",
+    "label_item_problems",
+    "overlap_problems",
+    "patient_problems",
+    "repeated_problems",
+    "section_warnings",
+]
 
 Items = Sequence[Mapping[str, Any]]
 
@@ -45,6 +57,60 @@ def box_problems(items: Items) -> Iterator[str]:
                 "to. For a prepared data set, run `prepare` again; a new scan cannot have one: leave the overlay out, "
                 "with a model that was trained without it."
             )
+
+
+def section_warnings(datalist: str, read: Sequence[str]) -> Iterator[str]:
+    """
+    Sections of a datalist with scans that nobody reads, with the name that was meant.
+
+    Args:
+        datalist: the file.
+        read: further sections that are read.
+    """
+    own = (Keys.TRAINING, Keys.UNLABELED, Keys.VALIDATION, Keys.TESTING)
+    known = [*dict.fromkeys([*read, *map(str, own)])]
+    for name, count in section_sizes(datalist).items():
+        if name not in known:
+            close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+            close = close or [key for key in known if key.startswith(name.lower()[:3])]
+            meant = f" Did you mean `{close[0]}`?" if close else ""
+            yield (
+                f"{datalist}: nobody reads section `{name}` ({count} scans), expected one of {', '.join(known)}.{meant}"
+            )
+
+
+def repeated_problems(sections: Mapping[str, Items]) -> Iterator[str]:
+    """Scans that are in a section twice."""
+    for section, items in sections.items():
+        counted = Counter(os.path.realpath(item[Keys.IMAGE]) for item in items)
+        for path, count in counted.items():
+            if count > 1:
+                yield f"{path}: is in `{section}` {count} times, expected once."
+
+
+def patient_problems(sections: Mapping[str, Items], validation: Items) -> Iterator[str]:
+    """Patients, where items name them, that are trained on and scored."""
+    scored = {item[Keys.PATIENT]: item[Keys.IMAGE] for item in validation if Keys.PATIENT in item}
+    for section, items in sections.items():
+        for item in items:
+            if item.get(Keys.PATIENT) in scored:
+                yield (
+                    f"{item[Keys.IMAGE]}: is in `{section}` and of patient {item[Keys.PATIENT]!r}, as is "
+                    f"{scored[item[Keys.PATIENT]]} in `{Keys.VALIDATION}`, expected a patient on one side."
+                )
+
+
+def copy_problems(
+    section: str, volumes: Mapping[str, Volume], labeled: Items, others: Mapping[str, Items]
+) -> Iterator[str]:
+    """Scans of other sections that have the voxels of one that is trained on with its label."""
+    trained = {volumes[item[Keys.IMAGE]].checksum: item[Keys.IMAGE] for item in labeled if item[Keys.IMAGE] in volumes}
+    for other, items in others.items():
+        for item in items:
+            path = item[Keys.IMAGE]
+            copy = trained.get(volumes[path].checksum) if path in volumes else None
+            if copy is not None and os.path.realpath(copy) != os.path.realpath(path):
+                yield f"{path}: is in `{other}` and a copy of {copy} in `{section}`, expected it in one of the two."
 
 
 def overlap_problems(section: str, labeled: Items, unlabeled: Items, validation: Items) -> Iterator[str]:

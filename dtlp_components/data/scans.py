@@ -14,13 +14,15 @@ from torch.utils.data import Dataset
 from ..errors import InputError, cause_of
 from ..keys import DatalistKeys, ScanKeys
 from .dicom import folders_below, unreadable
-from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_files
-from .segmentations import prediction_name
+from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_files, without_suffix
+from .segmentations import IMAGE_PREFIX, LABEL_ENDING, LABEL_PREFIX, prediction_name
 from .series import is_series, series_among, series_of
 
-__all__ = ["ScanDataset", "find_images"]
+__all__ = ["ScanDataset", "counted", "find_images", "other_formats"]
 
 NAMED = 3  # of the files that are not read
+OTHER_FORMATS = (".nrrd", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".nii.bz2", ".nii.zst", ".npy", ".npz")
+LOGGER = logging.getLogger("dtlp")
 
 
 def find_images(path: str) -> list[dict[str, str]]:
@@ -40,7 +42,9 @@ def find_images(path: str) -> list[dict[str, str]]:
     images: list[Path]
     if root.is_dir():
         folders = list(folders_below(root))
-        images = [*nifti_files(root), *series_among(folders)]
+        images = [*_without_labels(nifti_files(root), root), *series_among(folders)]
+        for sentence in other_formats(root):
+            LOGGER.warning(sentence)
         _warn_of_nifti_below(root, folders)
     elif root.is_file():
         images = [root] if is_nifti(root.name) or _is_of_a_series(root) else []
@@ -62,6 +66,38 @@ def find_images(path: str) -> list[dict[str, str]]:
     return [{str(DatalistKeys.IMAGE): str(image)} for image in images]
 
 
+def _without_labels(files: list[Path], root: Path) -> list[Path]:
+    """Files without the label maps of others among them, which a warning names."""
+    stems = {without_suffix(file.name) for file in files}
+    labels = []
+    for file in files:
+        stem = without_suffix(file.name)
+        scan, number = LABEL_ENDING.sub("", stem), LABEL_PREFIX.sub("", stem)
+        others = {scan, f"{scan}_image", f"{scan}_0000"} if scan != stem else set()
+        if number != stem:
+            others |= {other for other in stems if IMAGE_PREFIX.sub("", other) == number != other}
+        if others & stems:
+            labels.append(file)
+    if labels:
+        LOGGER.warning(f"{root}: {counted(labels)} named like label maps of scans beside them and passed over.")
+    return [file for file in files if file not in labels]
+
+
+def other_formats(folder: Path) -> list[str]:
+    """A sentence if a folder holds volumes of formats that are not read; none else."""
+    # a link or a folder of such a name is none
+    files = [file for file in sorted(folder.iterdir()) if file.name.lower().endswith(OTHER_FORMATS) and file.is_file()]
+    if not files:
+        return []
+    return [f"{folder}: {counted(files)} of formats that are not read; convert them to NIfTI to use them."]
+
+
+def counted(files: list[Path]) -> str:
+    """Beginning of a sentence on files: how many they are, and the first of their names."""
+    more = ", …" if len(files) > NAMED else ""
+    return f"{len(files)} files ({', '.join(file.name for file in files[:NAMED])}{more}) are"
+
+
 def _is_of_a_series(file: Path) -> bool:
     try:
         found = is_series(file)
@@ -81,7 +117,7 @@ def _warn_of_nifti_below(root: Path, folders: Iterable[tuple[Path, list[str]]]) 
     ]
     if below:
         listed = ", ".join(sorted(below)[:NAMED]) + (", …" if len(below) > NAMED else "")
-        logging.getLogger("dtlp").warning(
+        LOGGER.warning(
             f"{root}: NIfTI files of folders below it are not read, only its own; found {len(below)}: {listed}. To "
             "segment them, give their folders one by one."
         )
@@ -117,7 +153,7 @@ class ScanDataset(Dataset[Any]):
             item: dict[str, Any] = self.transform(dict(self.data[index]))
             return item
         except (Exception, InputError) as error:  # whatever it is, it is this scan's
-            logging.getLogger("dtlp").debug(f"{path}: cannot be preprocessed", exc_info=True)
+            LOGGER.debug(f"{path}: cannot be preprocessed", exc_info=True)
             return {
                 str(ScanKeys.IMAGE): path,
                 str(ScanKeys.PROBLEM): f"{path}: cannot be preprocessed ({cause_of(error)}).",

@@ -17,11 +17,15 @@ from .nifti import is_nifti, without_suffix
 __all__ = [
     "COLORS",
     "COLOR_TABLE",
+    "IMAGE_PREFIX",
+    "LABEL_ENDING",
     "LABEL_MAP_ENDING",
+    "LABEL_PREFIX",
     "TABLE",
     "PredictionNames",
     "case_name",
     "color_table",
+    "is_named_label",
     "prediction_name",
     "printable",
     "read_table",
@@ -83,6 +87,18 @@ def read_table(prediction_dir: str | os.PathLike[str]) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
     return [row for row in rows if row.get("scan") and row.get("label_map")]
+
+
+# ACDC has _gt, LiTS volume-0 and segmentation-0, the BTCV challenge img0001 and label0001
+LABEL_ENDING = re.compile(r"_(labels?|seg|segmentation|mask|gt|groundtruth)$", re.IGNORECASE)
+LABEL_PREFIX = re.compile(r"^(segmentation|label|mask|seg)[-_]?(?=\d)", re.IGNORECASE)
+IMAGE_PREFIX = re.compile(r"^(volume|image|img)[-_]?(?=\d)", re.IGNORECASE)
+
+
+def is_named_label(name: str) -> bool:
+    """Whether a file's name is one that data sets give to label maps."""
+    stem = without_suffix(name)
+    return bool(LABEL_ENDING.search(stem) or LABEL_PREFIX.search(stem))
 
 
 def color_table(label_names: Sequence[str]) -> str:

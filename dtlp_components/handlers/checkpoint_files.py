@@ -17,6 +17,7 @@ from ignite.distributed import one_rank_only
 
 from ..errors import InputError
 from ..files import part_of, whole_file
+from ..networks.weights import load_tensors
 from ..run_folder import RunFolder
 
 __all__ = ["RandomStates", "keep_earlier", "load_checkpoint", "scan_changes", "write_checkpoint"]
@@ -107,25 +108,21 @@ def load_checkpoint(run: RunFolder) -> dict[str, Any]:
         InputError: if it is empty, cut off or damaged; says what else there is.
     """
     try:
-        content: dict[str, Any] = torch.load(run.last, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = load_tensors(run.last, "a checkpoint")
         return content
-    except Exception as error:  # torch raises many kinds
+    except InputError as error:
         others = {run.previous: "the checkpoint before it", run.best: "weights alone", run.model: "weights alone"}
         whole = {file: what for file, what in others.items() if _loads(file)}
-        size = f"{run.last.stat().st_size} bytes"
         listed = ", ".join(f"{file} ({what})" for file, what in whole.items())
         way_out = f"What can be loaded: {listed}." if whole else "Nothing else here can be loaded either."
         if run.previous in whole:
             way_out += f" To go on from the former: mv {run.previous} {run.last}"
-        raise InputError(
-            f"{run.last}: expected a checkpoint, got a file of {size} that is cut off or damaged "
-            f"({type(error).__name__}). {way_out}"
-        ) from error
+        raise InputError(f"{error} {way_out}") from error
 
 
 def _loads(file: Path) -> bool:
     try:
-        torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # whatever is wrong with it
+        load_tensors(file, "")
+    except InputError:
         return False
     return True

@@ -59,7 +59,7 @@ class PredictionReport:
     def __init__(self, prediction_dir: str, label_names: Sequence[str] = ()) -> None:
         self.prediction_dir, self.label_names = Path(prediction_dir), list(label_names)
         self.rows: dict[str, dict[str, Any]] = {}  # by scan, those of earlier runs among them
-        self.segmented = 0
+        self.segmented = self.empty = 0
         self.problems: list[str] = []
         self.logger = logging.getLogger("dtlp")
         self.bar: tqdm | None = None
@@ -74,7 +74,7 @@ class PredictionReport:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _start(self, engine: Engine) -> None:
-        self.problems, self.segmented, self.started = [], 0, time.monotonic()
+        self.problems, self.segmented, self.empty, self.started = [], 0, 0, time.monotonic()
         earlier = read_table(self.prediction_dir)
         # by name: the folder may have been given from elsewhere, or moved
         self.rows = {
@@ -125,6 +125,7 @@ class PredictionReport:
         if ScanKeys.PRED in output:
             self.segmented += 1
             volumes = self._describe(output, row)
+            self.empty += not volumes
             left = tqdm.format_interval((now - self.started) / engine.state.iteration * self._to_go(engine))
             self.logger.info(
                 f"{count}  {row['seconds']} s, {left} left  {Path(scan).name} -> {row['label_map']}: "
@@ -182,6 +183,11 @@ class PredictionReport:
     def _finish(self, engine: Engine) -> None:
         place = os.path.abspath(self.prediction_dir)
         self.logger.info(f"Wrote {self.segmented} label maps and {TABLE} to {place}")
+        if self.empty > self.segmented / 2:
+            self.logger.warning(
+                f"{self.empty} of {self.segmented} label maps hold nothing but background. Are these the weights of "
+                "this bundle, trained long enough, and are the scans of the kind that it was trained on?"
+            )
         if self.problems:
             total = engine.state.iteration
             raise_if_any(

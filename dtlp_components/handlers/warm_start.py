@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from ..networks.weights import load_tensors
 from ..run_folder import RunFolder
 
 __all__ = ["WarmStart"]
@@ -44,7 +45,7 @@ class WarmStart:
     def __call__(self, engine: Engine) -> None:
         if not self.run.model.is_file():
             return
-        exported = torch.load(self.run.model, map_location="cpu", weights_only=True)
+        exported = load_tensors(self.run.model, "the weights of a student")
         if not _are_equal(self.student.state_dict(), exported):
             self.logger.info(
                 f"The student does not have the weights of {self.run.model}: training starts without them."
@@ -52,7 +53,7 @@ class WarmStart:
             return
         teachers = "teachers' decoders from the beginning"
         if self.run.last.is_file():
-            content = torch.load(self.run.last, map_location="cpu", weights_only=True)
+            content = load_tensors(self.run.last, "a checkpoint")
             rest = content.get("network", {}) if isinstance(content, dict) else {}
             if _shapes(rest) == _shapes(self.network.state_dict()):
                 self.network.load_state_dict(rest)

@@ -68,7 +68,7 @@ class ScanSegmenter:
             ``disagreement``, maps of bits ``(1, x, y, z)`` float32.
 
         Raises:
-            ValueError: if preprocessing moved voxels in a way that the affine does not tell.
+            ValueError: if preprocessing moved voxels in a way that the affine does not tell, or logits are not finite.
         """
         check_operations(image)
         grid = AlignedGrid.of(image)
@@ -104,5 +104,7 @@ class ScanSegmenter:
     def _probabilities(self, rows: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
         for start, values in rows:
             classes = values[: values.shape[0] - (self.teachers is not None)]
+            if not torch.isfinite(classes).all():
+                raise ValueError("found logits that are NaN or infinite")
             classes.copy_(torch.softmax(classes, dim=0))
             yield start, values

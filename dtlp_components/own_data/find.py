@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 from ..data.datalists import load_datalist
 from ..data.dicom import folders_below
 from ..data.nifti import is_nifti, nifti_files, without_suffix
-from ..data.segmentations import case_name
+from ..data.scans import counted, other_formats
+from ..data.segmentations import IMAGE_PREFIX, LABEL_ENDING, LABEL_PREFIX, case_name, is_named_label
 from ..data.series import find_series
 from ..errors import InputError
 from ..files import read_json
@@ -39,12 +39,6 @@ _FOLDERS = {
     DatalistKeys.VALIDATION: (("imagesVal", "labelsVal"), *_TRAINING_FOLDERS),
     DatalistKeys.TESTING: (("imagesTs", "labelsTs"), *_TRAINING_FOLDERS),
 }
-_LABEL_ENDING = re.compile(r"_(labels?|seg|segmentation|mask|gt|groundtruth)$", re.IGNORECASE)  # ACDC has _gt
-# LiTS has volume-0 and segmentation-0, the BTCV challenge img0001 and label0001
-_IMAGE_PREFIX = re.compile(r"^(volume|image|img)[-_]?(?=\d)", re.IGNORECASE)
-_LABEL_PREFIX = re.compile(r"^(segmentation|label|mask|seg)[-_]?(?=\d)", re.IGNORECASE)
-_OTHER_FORMATS = (".nrrd", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".nii.bz2", ".nii.zst", ".npy", ".npz")
-_NAMED = 3
 _EXPECTED = (
     "imagesTr and labelsTr, images and labels, or *_image.nii.gz and *_label.nii.gz in one folder, "
     "or a datalist (.json)"
@@ -129,7 +123,7 @@ def find_scans(path: str, section: DatalistKeys, frame: int | None = None) -> Fo
     else:
         images_dir = labels_dir = root
         files = nifti_files(root)
-        labels = [file for file in files if _is_label(file)]
+        labels = [file for file in files if is_named_label(file.name)]
         images = [file for file in files if file not in labels]
     images = one_channel(images, {_case_of_label(label) for label in labels}, frame, len(channels))
     series = find_series(images_dir)
@@ -146,7 +140,7 @@ def find_scans(path: str, section: DatalistKeys, frame: int | None = None) -> Fo
         )
     notes = other_formats(images_dir)
     if section == DatalistKeys.UNLABELED and labels and labels_dir == images_dir:
-        notes.append(f"{images_dir}: {_counted(labels)} named like label maps and not taken for images.")
+        notes.append(f"{images_dir}: {counted(labels)} named like label maps and not taken for images.")
     # who has no use for labels need not hear of those that are left over, unless they might be images
     paired = _pair(images, labels, labels_dir, strict=section != DatalistKeys.UNLABELED, frame=frame)
     scans = [Scan(case, str(image), None if label is None else str(label)) for case, image, label in paired]
@@ -163,27 +157,8 @@ def _dataset_json(root: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _is_label(file: Path) -> bool:
-    stem = without_suffix(file.name)
-    return bool(_LABEL_ENDING.search(stem) or _LABEL_PREFIX.search(stem))
-
-
 def _case_of_label(label: Path) -> str:
-    return _LABEL_ENDING.sub("", without_suffix(label.name))
-
-
-def other_formats(folder: Path) -> list[str]:
-    """A sentence if a folder holds volumes of formats that are not read; none else."""
-    # a link or a folder of such a name is none
-    files = [file for file in sorted(folder.iterdir()) if file.name.lower().endswith(_OTHER_FORMATS) and file.is_file()]
-    if not files:
-        return []
-    return [f"{folder}: {_counted(files)} of formats that are not read; convert them to NIfTI to use them."]
-
-
-def _counted(files: list[Path]) -> str:
-    more = ", …" if len(files) > _NAMED else ""
-    return f"{len(files)} files ({', '.join(file.name for file in files[:_NAMED])}{more}) are"
+    return LABEL_ENDING.sub("", without_suffix(label.name))
 
 
 def _scans_below(folder: Path) -> str:
@@ -235,14 +210,14 @@ def _pair(
         if case in by_case:
             raise InputError(f"{label}: found {by_case[case].name} beside it, expected one label of each scan.")
         by_case[case] = label
-    by_number = {case[match.end() :]: case for case in by_case if (match := _LABEL_PREFIX.match(case))}
+    by_number = {case[match.end() :]: case for case in by_case if (match := LABEL_PREFIX.match(case))}
     paired: list[tuple[str, Path, Path | None]] = []
     taken: dict[str, Path] = {}
     for image in images:
         stem = without_suffix(image.name)
         endings = ("", "_image", channel_ending(frame))
         candidates = [stem.removesuffix(ending) for ending in endings if stem.endswith(ending)]
-        numbers = [candidate[match.end() :] for candidate in candidates if (match := _IMAGE_PREFIX.match(candidate))]
+        numbers = [candidate[match.end() :] for candidate in candidates if (match := IMAGE_PREFIX.match(candidate))]
         candidates += [by_number[number] for number in numbers if number in by_number]
         case = next((case for case in candidates if case in by_case), candidates[0])
         if case in taken:

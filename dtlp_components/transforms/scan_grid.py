@@ -43,7 +43,7 @@ class ScanGridLabelsd(MapTransform):
         allow_missing_keys: as in MONAI.
 
     Raises:
-        ValueError: if preprocessing moved voxels in a way that the affine does not tell.
+        ValueError: if preprocessing moved voxels in a way that the affine does not tell, or logits are not finite.
     """
 
     def __init__(
@@ -75,6 +75,8 @@ class ScanGridLabelsd(MapTransform):
         count = max(1, self.slab_bytes // row_bytes)
         for start in range(0, logits.shape[1 + axis], count):
             rows = logits.narrow(1 + axis, start, min(count, logits.shape[1 + axis] - start))
+            if not torch.isfinite(rows).all():
+                raise ValueError("found logits that are NaN or infinite")
             yield start, torch.softmax(rows.float(), dim=0)
 
 

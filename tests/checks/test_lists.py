@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,63 @@ def test_items_without_a_published_box_are_named_where_it_is_needed(tmp_path: Pa
         message = problem(**given, needs_published_box=True)
         assert without["image"] in message
         assert "published_box" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("unlabelled", "unlabeled"), ("val", "validation"), ("Training", "training"), ("test", "testing"), ("zzz", None)],
+)
+def test_section_that_nobody_reads_is_a_warning_with_the_one_that_was_meant(tmp_path, caplog, name, meant):
+    item = pair(tmp_path)
+    content = {"training": [item], name: [{"image": "b.nii.gz"}] * 4, "labels": ["x"]}
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    check(labeled=[item], datalist=str(tmp_path / "list.json"))
+    (warning,) = caplog.messages
+    assert f"nobody reads section `{name}` (4 scans)" in warning
+    assert warning.endswith(f"Did you mean `{meant}`?" if meant else "validation, testing.")
+
+
+def test_known_sections_and_the_one_that_is_scored_are_no_warning(tmp_path, caplog):
+    item = pair(tmp_path)
+    sections = {name: [item] for name in ("training", "unlabeled", "validation", "testing", "external")}
+    (tmp_path / "list.json").write_text(json.dumps(sections))
+    check(labeled=[item], datalist=str(tmp_path / "list.json"), section="external")
+    assert caplog.messages == []
+
+
+def test_training_without_the_unlabeled_scans_that_it_asks_for_is_a_warning(tmp_path, caplog):
+    item = pair(tmp_path)
+    (tmp_path / "list.json").write_text(json.dumps({"training": [item]}))
+    given = {"labeled": [item], "datalist": str(tmp_path / "list.json")}
+    check(**given, settings={"batch_size_unlabeled": 0})
+    assert caplog.messages == []
+    check(**given, settings={"batch_size_unlabeled": 2})
+    assert "section `unlabeled` has no items" in caplog.text
+
+
+@pytest.mark.parametrize("section", ["labeled", "unlabeled", "validation"])
+def test_scan_that_is_listed_twice_is_refused(tmp_path, section):
+    items = {"labeled": [pair(tmp_path)], "unlabeled": [pair(tmp_path, "b")], "validation": [pair(tmp_path, "c")]}
+    check(**items)
+    (tmp_path / "link.nii.gz").symlink_to(items[section][0]["image"])
+    again = {**items[section][0], "image": str(tmp_path / "link.nii.gz")}
+    assert problem(**{**items, section: [*items[section], again]}).endswith("2 times, expected once.")
+
+
+@pytest.mark.parametrize("other", ["validation", "unlabeled"])
+def test_copy_of_a_labeled_scan_in_another_list_is_refused(tmp_path, other):
+    labeled, copy = pair(tmp_path), pair(tmp_path, "b")
+    shutil.copy(labeled["image"], copy["image"])
+    message = problem(labeled=[labeled], **{other: [copy]})
+    assert message.startswith(f"{copy['image']}: is in `{other}` and a copy of {labeled['image']} in `training`")
+
+
+@pytest.mark.parametrize("trained", ["labeled", "unlabeled"])
+def test_patient_on_both_sides_is_refused(tmp_path, trained):
+    items = {"labeled": [pair(tmp_path)], "unlabeled": [pair(tmp_path, "b")]}
+    validation = [{**pair(tmp_path, "c"), "patient": "anna"}]
+    check(**items, validation=validation)
+    items[trained][0]["patient"] = "anna"
+    message = problem(**items, validation=validation)
+    assert "of patient 'anna', as is" in message
+    assert message.endswith("expected a patient on one side.")

@@ -162,3 +162,18 @@ def test_scans_whose_label_maps_would_overwrite_each_other_are_refused(tmp_path,
     put(tmp_path / other, b"")
     with pytest.raises(InputError, match="would have the name of that of"):
         find_images(str(tmp_path))
+
+
+def test_label_maps_beside_their_scans_are_passed_over_and_named(tmp_path, caplog):
+    for name in ("a", "a_label", "b_image", "b_seg", "c_0000", "c_gt", "volume-3", "segmentation-3", "lone_seg"):
+        put(tmp_path / f"{name}.nii.gz", b"")
+    found = [Path(item["image"]).name.removesuffix(".nii.gz") for item in find_images(str(tmp_path))]
+    assert found == ["a", "b_image", "c_0000", "lone_seg", "volume-3"]
+    assert "4 files (a_label.nii.gz, b_seg.nii.gz, c_gt.nii.gz, …) are named like label maps" in caplog.text
+
+
+def test_volumes_of_other_formats_are_counted_and_named(tmp_path, caplog):
+    for name in ("a.nii", "b.nrrd", "c.MHA", "d.img", "d.hdr", "e.nii.bz2"):
+        put(tmp_path / name, b"")
+    assert len(find_images(str(tmp_path))) == 1
+    assert "5 files (b.nrrd, c.MHA, d.hdr, …) are of formats that are not read" in caplog.text

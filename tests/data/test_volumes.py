@@ -60,7 +60,9 @@ def _pair(folder: Path, name: str) -> dict[str, str]:
 
 
 def ask_training(folder: Path, name: str) -> None:
-    lists = {"labeled": [_pair(folder / "a", "good")], "validation": [_pair(folder, name)], "unlabeled": []}
+    good = _pair(folder / "a", "good")
+    save(Path(good["image"]), noise(seed=9))  # not a copy of what is asked about
+    lists = {"labeled": [good], "validation": [_pair(folder, name)], "unlabeled": []}
     InputChecks(**lists, settings=SETTINGS, cache_file=str(folder / "c.json"))()
 
 

@@ -209,7 +209,7 @@ def test_missing_onnx_package_is_named(tiny_dataset: Path, tmp_path: Path, monke
 
 def test_weights_of_another_network_are_refused(tiny_dataset: Path, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", features=4)
-    with pytest.raises(InputError, match=r"model\.pt does not fit the network"):
+    with pytest.raises(InputError, match=r"model\.pt: does not fit the network"):
         export_bundle(str(BUNDLE), str(tiny_dataset), run_dir=str(run), onnx=False)
 
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,19 +34,83 @@ def test_missing_file_is_named_with_the_ways_to_give_one(tmp_path: Path) -> None
         assert part in str(error.value)
 
 
+def message(file: Path, network: VNet | None = None) -> str:
+    with pytest.raises(InputError) as error:
+        load_weights(network or VNet(features=2), str(file))
+    assert str(error.value).startswith(str(file))
+    assert "weights_only" not in str(error.value)  # PyTorch's advice, which would execute what is in the file
+    return str(error.value)
+
+
+def saved(file: Path, state: Any) -> Path:
+    torch.save(state, file)
+    return file
+
+
 def test_weights_of_another_width_are_named_with_the_tensor_and_the_keys_to_check(tmp_path: Path) -> None:
-    file = tmp_path / "model.pt"
-    torch.save(VNet(features=4).state_dict(), file)
-    with pytest.raises(InputError, match="size mismatch for stem") as error:
-        load_weights(VNet(features=2), str(file))
-    assert str(file) in str(error.value)
-    assert "--features" in str(error.value)
+    text = message(saved(tmp_path / "model.pt", VNet(features=4).state_dict()))
+    assert re.search(r"does not fit the network: stem\S+ is \[4, 1, .*\], expected \[2, 1, .*\], and \d+ more", text)
+    assert "--features" in text
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04half a file"], ids=["empty", "text", "truncated"])
-def test_file_of_another_kind_is_named(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "model.pt"
+def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
+    assert "missing, and" in message(saved(tmp_path / "model.pt", {"other": torch.ones(1)}))
+
+
+FILES: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "got an empty file"),
+    "text": (b"no weights", "got a file of 10 bytes that torch did not write"),
+    "cut off": (b"PK\x03\x04half a file", "got a file of 15 bytes that is cut off"),
+    "web page": (b"<!DOCTYPE html><html><body>Sign in</body></html>", "got a web page"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "got a pointer of Git LFS"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_of_another_kind_is_called_what_it_is(tmp_path: Path, name: str) -> None:
+    content, expected = FILES[name]
+    (tmp_path / "model.pt").write_bytes(content)
+    assert expected in message(tmp_path / "model.pt")
+
+
+class Harmless:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize("content", [Harmless(), VNet(features=2)], ids=["code", "whole network"])
+def test_what_would_be_executed_is_not(tmp_path: Path, content: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "holds more than tensors" in message(saved(tmp_path / "model.pt", content))
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "held"),
+    [({"network": {}, "progress": 1}, "an object with network, progress"), ([torch.ones(1)], "no weights")],
+)
+def test_other_content_is_named(tmp_path: Path, content: Any, held: str) -> None:
+    assert f"expected a plain state dict of weights, got {held}" in message(saved(tmp_path / "model.pt", content))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_cut_file_is_refused(tmp_path: Path, share: float) -> None:
+    file = saved(tmp_path / "model.pt", VNet(features=2).state_dict())
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    assert "that is cut off" in message(file)
+
+
+def test_one_changed_bit_is_noticed(tmp_path: Path) -> None:
+    file = saved(tmp_path / "model.pt", VNet(features=2).state_dict())
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
     file.write_bytes(content)
-    with pytest.raises(InputError, match="does not fit the network") as error:
-        load_weights(VNet(features=2), str(file))
-    assert str(file) in str(error.value)
+    assert "damaged, the checksum of" in message(file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
+    state = VNet(features=2).state_dict()
+    name = list(state)[3]
+    state[name].view(-1)[0] = value
+    assert f"holds weights that are NaN or infinite ({name})" in message(saved(tmp_path / "model.pt", state))

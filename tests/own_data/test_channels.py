@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import pytest
 
 from dtlp_components.own_data.channels import channel_names, modality_of, one_channel
@@ -63,9 +64,7 @@ def test_second_channel_of_nnunets_raw_data_is_trained_on(near: Path) -> None:
         for channel in range(2):
             save(near / f"raw/imagesTr/{case}_000{channel}.nii.gz", mr(10 * channel + ord(case)))
         save(near / f"raw/labelsTr/{case}.nii.gz", label(1, 2))
-    (near / "raw/dataset.json").write_text(
-        '{"channel_names": {"0": "T1", "1": "CT"}}'
-    )
+    (near / "raw/dataset.json").write_text('{"channel_names": {"0": "T1", "1": "CT"}}')
     assert "found 2 channels (T1, CT)" in refusal(labeled="raw")
     make(labeled="raw", frame=1)
     assert cases("training") == ["a_0001.nii.gz", "b_0001.nii.gz"]
