@@ -3,26 +3,34 @@
 
 from __future__ import annotations
 
+import fcntl
 import filecmp
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
 
 __all__ = [
+    "claim",
+    "free_name",
     "is_leftover",
     "json_text",
+    "locked",
     "part_of",
     "place_file",
     "read_json",
     "read_object",
+    "release",
     "replacing",
     "sha256",
     "whole_file",
@@ -42,6 +50,13 @@ def part_of(path: Path) -> Path:
 def is_leftover(path: Path) -> bool:
     """Whether a file is what a killed program leaves of one that it was writing."""
     return path.name.startswith(PART)
+
+
+def free_name(path: Path) -> Path:
+    """The path, or, if it is taken, the first of it with ``-2``, ``-3``, … before the ending that is not."""
+    if not path.exists():
+        return path
+    return next(other for i in count(2) if not (other := path.with_stem(f"{path.stem}-{i}")).exists())
 
 
 def sha256(path: Path) -> str:
@@ -106,6 +121,67 @@ def replacing(path: Path) -> Iterator[Path]:
             yield part
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}).") from error
+
+
+@contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """
+    Wait until no other process is in such a block for the same folder.
+
+    The folder itself is locked: packages for this (filelock) leave a file in it.
+
+    Raises:
+        OSError: if there is no such folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+_CLAIMED: dict[str, Any] = {}  # open files by path
+
+
+def claim(file: Path) -> str:
+    """
+    Lock a file for this process until :py:func:`release`, or the process ends in whatever way.
+
+    Args:
+        file: its path; made, with its folder, and filled with who holds it.
+
+    Returns:
+        Who holds it: process, machine and time, if that is another process; else an empty text.
+    """
+    path = str(file.absolute())
+    if path in _CLAIMED:
+        return ""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    stream = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closing it would give the lock away
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.seek(0)
+        holder = stream.read(200).strip()
+        stream.close()
+        return holder or "another process"
+    except OSError:  # a file system without locks
+        stream.close()
+        return ""
+    stream.truncate(0)
+    stream.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+    stream.flush()
+    _CLAIMED[path] = stream
+    return ""
+
+
+def release(file: Path) -> None:
+    """Give up what :py:func:`claim` has locked, if it has."""
+    stream = _CLAIMED.pop(str(file.absolute()), None)
+    if stream is not None:
+        stream.close()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

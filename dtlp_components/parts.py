@@ -11,7 +11,7 @@ from .data.caching import ScanCache
 from .data.datalists import load_datalist
 from .data.loaders import EndlessDataLoader, RandomDraws
 from .data.readers import ScanReader
-from .data.scans import ScanDataset, find_images
+from .data.scans import ScanDataset, find_images, scans_to_segment
 from .data.segmentations import PredictionNames
 from .data.studies import unlabeled_studies
 from .data.volumes import scan_problems
@@ -23,6 +23,7 @@ from .handlers.checkpoints import TrainingCheckpoint, run_name
 from .handlers.prediction_report import PredictionReport
 from .handlers.progress import TrainingProgress
 from .handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
+from .handlers.run_logs import MLflowLog, TensorBoardLog
 from .handlers.score_table import ScoreTable
 from .handlers.warm_start import WarmStart
 from .inferers.flips import FlipAverage
@@ -61,6 +62,7 @@ __all__ = [
     "InputError",
     "KeepLargestComponentd",
     "LabelDiffusion",
+    "MLflowLog",
     "MaskedReconstructionLoss",
     "MeanTeacher",
     "NonFiniteError",
@@ -79,6 +81,7 @@ __all__ = [
     "ScoreTable",
     "Settings",
     "SigmoidRampUp",
+    "TensorBoardLog",
     "TrainedSettings",
     "TrainingCheckpoint",
     "TrainingProgress",
@@ -96,5 +99,6 @@ __all__ = [
     "propagate_logits",
     "run_name",
     "scan_problems",
+    "scans_to_segment",
     "unlabeled_studies",
 ]

@@ -80,6 +80,11 @@ class RunFolder:
         return self.logs / "checked_inputs.json"
 
     @property
+    def lock(self) -> Path:
+        """Says which process trains into this folder, as long as one does."""
+        return self.logs / "lock"
+
+    @property
     def pseudo_labels(self) -> Path:
         """How good every source of pseudo-labels is, by validation."""
         return self.logs / "pseudo_labels.csv"
@@ -119,6 +124,14 @@ class RunFolder:
     def picture(self, scan: str) -> Path:
         """The picture of a scan."""
         return self.root / "pictures" / f"{scan}.png"
+
+
+def in_use_sentence(run: RunFolder, holder: str) -> str:
+    """What to say if another process trains into a run's folder."""
+    return (
+        f"{run.root.absolute()}: is in use, {holder} trains into it; expected a folder of its own for every training. "
+        "Wait for its end, or give another --output_dir."
+    )
 
 
 def mlflow_address(output_dir: str) -> str:

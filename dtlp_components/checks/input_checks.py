@@ -20,7 +20,7 @@ from .lists import (
     repeated_problems,
     section_warnings,
 )
-from .outputs import output_problems
+from .outputs import output_problems, run_folder_problems
 from .scan_files import list_volume_problems
 from .settings import Settings
 from .trained_settings import record_problems
@@ -58,6 +58,7 @@ class InputChecks:
         read_volumes: whether to look for the files and read them here; without, whoever uses them has to
             (:py:func:`dtlp_components.scan_problems`).
         prediction_dir: folder that has to take files; it is made.
+        output_dir: folder of a training, which has to take its files and no other training may be using; it is made.
         input: what :py:func:`dtlp_components.find_images` was given; with it, label maps of other scans in
             `prediction_dir` are not overwritten.
 
@@ -82,6 +83,7 @@ class InputChecks:
         model_file: str | None = None,
         read_volumes: bool = True,
         prediction_dir: str | None = None,
+        output_dir: str | None = None,
         input: str | None = None,
     ) -> None:
         self.labeled, self.unlabeled, self.validation = labeled, unlabeled, validation
@@ -94,7 +96,7 @@ class InputChecks:
         self.cache_file, self.datalist, self.studies_dir = cache_file, datalist, studies_dir
         self.section = str(section)
         self.model_file = model_file
-        self.prediction_dir, self.input = prediction_dir, input
+        self.prediction_dir, self.input, self.output_dir = prediction_dir, input, output_dir
 
     def __call__(self) -> None:
         raise_if_any([*self.settings.problems(), *self._cheap_problems()])
@@ -148,6 +150,8 @@ class InputChecks:
         yield from repeated_problems({**trained, str(DatalistKeys.VALIDATION): self.validation})
         yield from overlap_problems(self.section, self.labeled, self.unlabeled, self.validation)
         yield from patient_problems(trained, self.validation)
+        if self.output_dir is not None:
+            yield from run_folder_problems(self.output_dir, self.network)
         if self.prediction_dir is not None:
             images = [item[DatalistKeys.IMAGE] for item in self.labeled]
             yield from output_problems(self.prediction_dir, images, self.input)

@@ -4,13 +4,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..data.segmentations import LABEL_MAP_ENDING, TABLE, PredictionNames, printable, read_table
+import torch
 
-__all__ = ["output_problems"]
+from ..data.segmentations import LABEL_MAP_ENDING, TABLE, PredictionNames, printable, read_table
+from ..files import claim, release
+from ..run_folder import RunFolder, in_use_sentence
+
+__all__ = ["output_problems", "run_folder_problems"]
+
+CHECKPOINT_SHARES = 3  # of the network's size
 
 
 def output_problems(prediction_dir: str, images: Sequence[str], input: str | None) -> Iterator[str]:
@@ -38,6 +45,44 @@ def output_problems(prediction_dir: str, images: Sequence[str], input: str | Non
         yield f"{place}: is where the scans are, expected another folder: the next run would take label maps for scans."
     if input is not None:
         yield from _overwriting_problems(Path(place), images, PredictionNames(input))
+
+
+def run_folder_problems(output_dir: str, network: object = None) -> Iterator[str]:
+    """
+    What keeps a training from writing into its folder, which is made.
+
+    Args:
+        output_dir: the folder.
+        network: what is trained; two checkpoints of it, the last and the one before, have to fit.
+    """
+    run = RunFolder(output_dir)
+    place = os.path.abspath(output_dir)
+    try:
+        for folder in (run.checkpoints, run.model.parent, run.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"0")
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        yield (
+            f"--output_dir {place}: cannot be written to ({error.filename or place}: {error.strerror}); expected a "
+            "folder for checkpoints and logs."
+        )
+        return
+    if holder := claim(run.lock):
+        yield in_use_sentence(run, holder)
+    else:
+        release(run.lock)
+    if isinstance(network, torch.nn.Module):
+        # the network, its optimizer's state and the mean teacher
+        bytes_of_one = CHECKPOINT_SHARES * sum(
+            tensor.numel() * tensor.element_size() for tensor in network.parameters()
+        )
+        if free < 2 * bytes_of_one:
+            yield (
+                f"--output_dir {place}: found {free / 1e9:.2g} GB of free disk, expected {2 * bytes_of_one / 1e9:.2g} "
+                "GB or more, for two checkpoints."
+            )
 
 
 def _overwriting_problems(place: Path, images: Sequence[str], names: PredictionNames) -> Iterator[str]:

@@ -15,10 +15,10 @@ from ..errors import InputError, cause_of
 from ..keys import DatalistKeys, ScanKeys
 from .dicom import folders_below, unreadable
 from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_files, without_suffix
-from .segmentations import IMAGE_PREFIX, LABEL_ENDING, LABEL_PREFIX, prediction_name
-from .series import is_series, series_among, series_of
+from .segmentations import IMAGE_PREFIX, LABEL_ENDING, LABEL_PREFIX, prediction_name, printable, read_table
+from .series import is_series, scan_stamp, series_among, series_of
 
-__all__ = ["ScanDataset", "counted", "find_images", "other_formats"]
+__all__ = ["ScanDataset", "counted", "find_images", "other_formats", "scans_to_segment"]
 
 NAMED = 3  # of the files that are not read
 OTHER_FORMATS = (".nrrd", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".nii.bz2", ".nii.zst", ".npy", ".npz")
@@ -64,6 +64,43 @@ def find_images(path: str) -> list[dict[str, str]]:
                 "them one by one."
             )
     return [{str(DatalistKeys.IMAGE): str(image)} for image in images]
+
+
+def scans_to_segment(
+    path: str, prediction_dir: str, model_file: str, skip_existing: bool = False
+) -> list[dict[str, str]]:
+    """
+    :py:func:`find_images`, without those that have been segmented already, if asked.
+
+    Args:
+        path: see there.
+        prediction_dir: folder of the label maps, whose table says which scan each is of.
+        model_file: weights; label maps that are older than they, or than their scan, are made again.
+        skip_existing: leave scans out that have a label map.
+
+    Raises:
+        InputError: see :py:func:`find_images`.
+        SystemExit: with code 0, if none is left to segment.
+    """
+    images = find_images(path)
+    if not skip_existing:
+        return images
+    weights = os.stat(model_file).st_mtime_ns if os.path.exists(model_file) else 0
+    made = {}
+    for row in read_table(prediction_dir):
+        label_map = Path(prediction_dir, os.path.basename(row["label_map"]))
+        if label_map.is_file() and not row.get("problem"):
+            made[row["scan"]] = label_map.stat().st_mtime_ns
+    left = [
+        item
+        for item in images
+        if (when := made.get(printable(item[DatalistKeys.IMAGE]))) is None
+        or when < max(weights, scan_stamp(item[DatalistKeys.IMAGE])["mtime_ns"])
+    ]
+    LOGGER.info(f"{len(images) - len(left)} of {len(images)} scans have a label map in {prediction_dir}: skipped.")
+    if not left:
+        raise SystemExit(0)
+    return left
 
 
 def _without_labels(files: list[Path], root: Path) -> list[Path]:

@@ -31,6 +31,7 @@ def segment_scans(
     keep_largest_component: bool = False,
     uncertainty: bool = False,
     dicom_seg: bool = False,
+    skip_existing: bool = False,
     **keys: Any,
 ) -> None:
     """
@@ -51,6 +52,8 @@ def segment_scans(
         keep_largest_component: keep the largest connected part of each class alone.
         uncertainty: write a map of entropy in bits.
         dicom_seg: answer a DICOM series with a DICOM Segmentation as well.
+        skip_existing: leave scans out that have a label map in output already, newer than they and the weights: go on
+            where an earlier run was stopped.
 
     Raises:
         InputError: if there is no such bundle or key, or nothing to segment, before anything is done; at the end, if a
@@ -77,6 +80,7 @@ def segment_scans(
         "keep_largest_component": keep_largest_component,
         "uncertainty": uncertainty,
         "dicom_seg": dicom_seg,
+        "skip_existing": skip_existing,
         **({"flip_axes": list(flip_axes)} if flip_axes else {}),
         **({"checkpoint": literal(checkpoint)} if checkpoint else {}),
         **({"device": device} if device else {}),

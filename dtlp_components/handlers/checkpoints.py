@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,8 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ..errors import InputError
-from ..files import write_json, write_text
-from ..run_folder import RunFolder
+from ..files import claim, release, write_json, write_text
+from ..run_folder import RunFolder, in_use_sentence
 from .checkpoint_files import RandomStates, keep_earlier, load_checkpoint, scan_changes, write_checkpoint
 from .signals import SignalWatch
 
@@ -25,7 +26,8 @@ __all__ = ["RandomStates", "TrainingCheckpoint", "run_name"]
 
 def run_name(name: str, output_dir: str, resume: bool) -> str:
     """
-    Name of a training in MLflow: ``name`` and the time of the start, or, on resume, the one that is on record.
+    Name of a training in MLflow: ``name``, the time of the start and four random digits, or, on resume, the one that is
+    on record.
 
     MONAI's ``MLFlowHandler`` goes on with any unfinished record of the same name, such as a killed training has left.
 
@@ -37,7 +39,8 @@ def run_name(name: str, output_dir: str, resume: bool) -> str:
     file = RunFolder(output_dir).run_name
     if resume and file.is_file():
         return file.read_text(encoding="utf-8")
-    return f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
+    # two runs may begin in one second
+    return f"{name}_{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 # keys that say how a training is run and watched, not what it learns
@@ -134,9 +137,13 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.stop_if_asked)
         engine.add_event_handler(Events.COMPLETED, self.signals.stop_listening)
+        engine.add_event_handler(Events.COMPLETED, self._release)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._release_and_raise)
 
     def start(self, engine: Engine) -> None:
         """Resume, or put an earlier run's files aside; from now on, a signal ends the run between two iterations."""
+        if holder := claim(self.run.lock):
+            raise InputError(in_use_sentence(self.run, holder))
         if self.resume and (self.run.last.is_file() or self.run.previous.is_file()):
             self._load(engine)
         else:
@@ -149,6 +156,13 @@ class TrainingCheckpoint:
         if self.run_name is not None:
             write_text(self.run.run_name, self.run_name)
         self.signals.listen()
+
+    def _release(self) -> None:
+        release(self.run.lock)
+
+    def _release_and_raise(self, engine: Engine, error: BaseException) -> None:
+        self._release()
+        raise error
 
     def stop_if_asked(self, engine: Engine) -> None:
         """

@@ -20,9 +20,10 @@ from tqdm.auto import tqdm
 
 from ..data.segmentations import COLOR_TABLE, LABEL_MAP_ENDING, TABLE, color_table, printable, read_table
 from ..errors import raise_if_any
-from ..files import write_text
+from ..files import locked, write_text
 from ..keys import ScanEvents, ScanKeys
 from ..tables import csv_text
+from .signals import SignalWatch
 
 __all__ = ["PredictionReport"]
 
@@ -52,6 +53,7 @@ class PredictionReport:
         label_names: names of all classes, the background first; a class without one goes by its number.
 
     Raises:
+        SystemExit: with 128 and the number of the signal, when one (Ctrl-C, SIGTERM, SIGUSR1) asks to stop.
         InputError: at the end of the run, if a scan has no label map or something else was not written, with the reason
             for each; the others are whole.
     """
@@ -61,6 +63,8 @@ class PredictionReport:
         self.rows: dict[str, dict[str, Any]] = {}  # by scan, those of earlier runs among them
         self.segmented = self.empty = 0
         self.problems: list[str] = []
+        self.own: dict[str, None] = {}  # scans of this run, in their order
+        self.signals = SignalWatch()
         self.logger = logging.getLogger("dtlp")
         self.bar: tqdm | None = None
         self.started = self.scan_started = self.predicting_since = self.last_line = 0.0
@@ -72,16 +76,20 @@ class PredictionReport:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._finish)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
+        engine.add_event_handler(Events.COMPLETED, self.signals.stop_listening)
 
     def _start(self, engine: Engine) -> None:
         self.problems, self.segmented, self.empty, self.started = [], 0, 0, time.monotonic()
-        earlier = read_table(self.prediction_dir)
-        # by name: the folder may have been given from elsewhere, or moved
-        self.rows = {
-            r["scan"]: r for r in earlier if (self.prediction_dir / os.path.basename(r["label_map"])).is_file()
-        }
+        self.own = {}
+        self.rows = self._earlier_rows()
         if self.label_names:
             self._write_color_table()
+        self.signals.listen()
+
+    def _earlier_rows(self) -> dict[str, dict[str, Any]]:
+        """Rows of the table whose label map is there; by its name: the folder may be given from elsewhere, or moved."""
+        rows = read_table(self.prediction_dir)
+        return {r["scan"]: r for r in rows if (self.prediction_dir / os.path.basename(r["label_map"])).is_file()}
 
     def _write_color_table(self) -> None:
         file = self.prediction_dir / COLOR_TABLE
@@ -94,6 +102,7 @@ class PredictionReport:
         self.scan_started = self.predicting_since = self.last_line = time.monotonic()
 
     def _progress(self, engine: Any) -> None:
+        self._stop_if_asked(engine)
         done, total = engine.state.windows
         if done == 0:
             self.predicting_since = self.last_line = time.monotonic()
@@ -109,6 +118,18 @@ class PredictionReport:
             # reading and preprocessing are over, and none of what is left
             left = tqdm.format_interval((now - self.predicting_since) / done * (total - done))
             self.logger.info(f"scan {count}: {done} of {total} windows, {left} left")
+
+    def _stop_if_asked(self, engine: Engine) -> None:
+        asked = self.signals.received
+        if asked is None:
+            return
+        self._close_bar()
+        self.logger.info(
+            f"Stopped by {asked.name} with {self.segmented} of {engine.state.epoch_length} scans segmented; "
+            "--skip_existing True goes on with the others."
+        )
+        engine.logger.disabled = True  # Ignite would call it an error
+        raise SystemExit(128 + asked)
 
     def _collect(self, engine: Any) -> None:
         self._close_bar()
@@ -133,8 +154,10 @@ class PredictionReport:
             )
             self._remove_outdated(output)
         self.rows[scan] = row
+        self.own[scan] = None
         self._write()
         engine.state.output = []  # the volumes are written
+        self._stop_if_asked(engine)
 
     def _describe(self, output: dict[str, Any], row: dict[str, Any]) -> list[str]:
         """Fill a row with what is in a label map; returns a text per class that is in it."""
@@ -167,18 +190,25 @@ class PredictionReport:
         return int(engine.state.epoch_length or 0) - int(engine.state.iteration)
 
     def _write(self) -> None:
-        # columns in the order of the scan that has most
-        columns = dict.fromkeys(["scan", "label_map", "seconds"])
-        for row in sorted(self.rows.values(), key=len, reverse=True):
-            columns.update(dict.fromkeys(name for name in row if name != "problem"))
         file = self.prediction_dir / TABLE
         try:
-            write_text(file, csv_text([*self.rows.values()], [*columns, "problem"]))
+            with locked(self.prediction_dir):
+                # another run may have written meanwhile
+                others = {scan: row for scan, row in self._earlier_rows().items() if scan not in self.own}
+                self.rows = others | {scan: self.rows[scan] for scan in self.own}
+                write_text(file, self._table())
         except OSError as error:  # the scans that are left are to be segmented all the same
             problem = f"{file}: cannot be written ({error.strerror})."
             if problem not in self.problems:
                 self.problems.append(problem)
                 self.logger.error(problem)
+
+    def _table(self) -> str:
+        # columns in the order of the scan that has most
+        columns = dict.fromkeys(["scan", "label_map", "seconds"])
+        for row in sorted(self.rows.values(), key=len, reverse=True):
+            columns.update(dict.fromkeys(name for name in row if name != "problem"))
+        return csv_text([*self.rows.values()], [*columns, "problem"])
 
     def _finish(self, engine: Engine) -> None:
         place = os.path.abspath(self.prediction_dir)
@@ -201,6 +231,7 @@ class PredictionReport:
 
     def _fail(self, engine: Engine, error: BaseException) -> None:
         self._close_bar()
+        self.signals.stop_listening()
         raise error
 
 

@@ -253,7 +253,8 @@ def find_box(download, case: str, voxels: list[tuple[int, int, int]], affine: np
     label = np.zeros((25, 30, 35), np.int16)
     label[tuple(zip(*voxels, strict=True))] = 820
     for kind in ("image", "label"):
-        download.write(place(DECATHLON, case, kind), label, affine)
+        voxels = np.arange(label.size, dtype=np.int32).reshape(label.shape) if kind == "image" else label
+        download.write(place(DECATHLON, case, kind), voxels, affine)
     run(download)
     (entry,) = download.manifest()["cases"]
     box: list[list[int]] = entry["published_box"]

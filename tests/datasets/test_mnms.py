@@ -275,8 +275,9 @@ def test_box_is_the_central_two_thirds_and_the_slices_but_the_last(download, sli
     label = np.zeros((11, 13, 5, num_frames), np.uint8)
     for frame in FRAMES[ONE]:
         label[0, 0, list(slices), frame] = 3  # where it lies in the plane decides nothing
-    for kind in ("sa", "sa_gt"):
-        download.write(f"{ONE}_{kind}.nii.gz", label, np.diag([1, -1, -8, 1]))  # nor does the orientation
+    image = np.arange(label.size, dtype=np.int32).reshape(label.shape)
+    for kind, voxels in (("sa", image), ("sa_gt", label)):
+        download.write(f"{ONE}_{kind}.nii.gz", voxels, np.diag([1, -1, -8, 1]))  # nor does the orientation
     run(download)
     # 11 // 2 = 5 and 11 // 3 = 3; 13 // 2 = 6 and 13 // 3 = 4
     box = [[5 - 3, 5 + 3], [6 - 4, 6 + 4], expected]

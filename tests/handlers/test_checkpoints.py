@@ -408,7 +408,8 @@ def test_unknown_selection_is_refused(tmp_path: Path) -> None:
 
 def test_name_of_a_run_has_its_start_and_is_kept_for_a_resume_alone(tmp_path: Path) -> None:
     name = run_name("x", str(tmp_path), resume=True)  # nothing is there to resume
-    assert re.fullmatch(r"x_\d{8}-\d{6}", name)
+    assert re.fullmatch(r"x_\d{8}-\d{6}-[0-9a-f]{4}", name)
+    assert name != run_name("x", str(tmp_path), resume=True)  # within the same second
     Run(tmp_path, run_name="x_20250101-000000").run()
     assert run_name("x", str(tmp_path), resume=True) == "x_20250101-000000"
     assert run_name("x", str(tmp_path), resume=False) != "x_20250101-000000"

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorBoard and MLflow: records of one run each, which no training depends on."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+from ignite.engine import Engine, Events
+from monai.handlers import MLFlowHandler, TensorBoardStatsHandler
+from sqlalchemy.engine import make_url
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+from ..errors import cause_of
+
+__all__ = ["MLflowLog", "TensorBoardLog"]
+
+LOGGER = logging.getLogger("dtlp")
+
+
+class TensorBoardLog(TensorBoardStatsHandler):
+    """
+    MONAI's ``TensorBoardStatsHandler``, for a run that may be resumed: what was logged after the checkpoint that it
+    goes on from is not shown twice.
+
+    Args:
+        log_dir: folder of this run alone.
+        kwargs: of MONAI's handler.
+    """
+
+    def __init__(self, log_dir: str, **kwargs: Any) -> None:
+        super().__init__(log_dir=log_dir, **kwargs)
+        self._has_begun = False
+
+    def attach(self, engine: Engine) -> None:
+        super().attach(engine)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+
+    def _begin(self, engine: Engine) -> None:
+        if self._has_begun:
+            return
+        self._has_begun = True
+        if engine.state.iteration > 0:
+            # what SummaryWriter(purge_step=) writes, which has to know the step before the checkpoint is read
+            step = engine.state.iteration + 1
+            self._writer._get_file_writer().add_event(
+                Event(step=step, session_log=SessionLog(status=SessionLog.START)), step
+            )
+
+
+class MLflowLog(MLFlowHandler):
+    """
+    MONAI's ``MLFlowHandler``, whose failures end no training: the first is a warning, then nothing more is recorded.
+
+    A data base may be locked by somebody who looks at it, be damaged or on a full disk, a server may not answer.
+
+    Args:
+        kwargs: of MONAI's handler.
+    """
+
+    def __init__(self, tracking_uri: str | None = None, **kwargs: Any) -> None:
+        self.place, self.failed = tracking_uri, False
+        self._try(lambda: _try_sqlite(tracking_uri))
+        self._try(lambda: super(MLflowLog, self).__init__(tracking_uri=tracking_uri, **kwargs))
+
+    def attach(self, engine: Engine) -> None:
+        if not self.failed:
+            super().attach(engine)
+
+    def start(self, engine: Engine) -> None:
+        self._try(lambda: super(MLflowLog, self).start(engine))
+
+    def iteration_completed(self, engine: Engine) -> None:
+        self._try(lambda: super(MLflowLog, self).iteration_completed(engine))
+
+    def epoch_completed(self, engine: Engine) -> None:
+        self._try(lambda: super(MLflowLog, self).epoch_completed(engine))
+
+    def complete(self) -> None:
+        self._try(super().complete)
+
+    def close(self) -> None:
+        self._try(super().close)
+
+    def _try(self, log: Callable[[], Any]) -> None:
+        if self.failed:
+            return
+        try:
+            log()
+        except Exception as error:  # MLflow and its data base raise many kinds
+            self.failed = True
+            LOGGER.warning(
+                f"MLflow ({self.place}) cannot record this run any more ({cause_of(error)}); training goes on without. "
+                "TensorBoard has the same curves."
+            )
+
+
+def _try_sqlite(tracking_uri: str | None) -> None:
+    """Open a data base in a file, for which MLflow tries again and again during two minutes."""
+    if tracking_uri and tracking_uri.startswith("sqlite"):
+        with closing(sqlite3.connect(make_url(tracking_uri).database or "", timeout=1)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
