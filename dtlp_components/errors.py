@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["InputError", "NonFiniteError", "cause_of", "first_line", "raise_if_any"]
+__all__ = ["InputError", "NonFiniteError", "cause_of", "first_line", "raise_if_any", "stand_in"]
 
 MAX_PROBLEMS = 20
 
@@ -59,3 +59,19 @@ def cause_of(error: BaseException) -> str:
     if isinstance(error, Exception):
         return f"{type(error).__name__}: {first_line(error)}"
     return str(error)
+
+
+def stand_in(start: bytes) -> str:
+    """
+    What a file is, by its first bytes, that stands where another one should be: a web page, a pointer, nothing; empty
+    if it is none of these.
+    """
+    if not start:
+        return "an empty file"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page, as a download that needs a login leaves it; download the file itself"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS; `git lfs pull` fetches the file itself"
+    if b"/annex/objects/" in start[:512]:
+        return "a pointer of git-annex; `git annex get` fetches the file itself"
+    return ""

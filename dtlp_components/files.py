@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ __all__ = [
     "is_leftover",
     "json_text",
     "locked",
+    "part_name",
     "part_of",
     "place_file",
     "read_json",
@@ -39,12 +41,18 @@ __all__ = [
 ]
 
 
+MOST_JSON = 200_000_000  # bytes; a list of 100 000 scans has a tenth of it
 PART = ".part-"  # how names begin of what is not whole yet
 
 
 def part_of(path: Path) -> Path:
     """Where a file that one program writes at a time is until it is whole; what a killed run leaves, the next takes."""
     return path.with_name(f"{PART}{path.name}")
+
+
+def part_name(name: str) -> str:
+    """A name of its own, hidden and of the same ending, for what is to become `name`."""
+    return f"{PART}{secrets.token_hex(4)}-{name}"
 
 
 def is_leftover(path: Path) -> bool:
@@ -85,7 +93,7 @@ def whole_file(path: str | os.PathLike[str], part: Path | None = None, *, durabl
         OSError: if the folder cannot be made or written to; `path` is untouched then.
     """
     target = Path(path)
-    part = part or target.with_name(f"{PART}{secrets.token_hex(4)}-{target.name}")
+    part = part or target.with_name(part_name(target.name))
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield part
@@ -222,6 +230,12 @@ def read_json(path: str | os.PathLike[str], expected: str) -> Any:
         InputError: if there is no such file, or it is not JSON.
     """
     try:
+        state = os.stat(path)
+        if stat.S_ISFIFO(state.st_mode):  # which nobody may ever write to
+            raise InputError(f"{path}: is a pipe; expected {expected} in a file.")
+        if state.st_size > MOST_JSON:
+            size, most = (f"{number / 1e6:.0f} MB" for number in (state.st_size, MOST_JSON))
+            raise InputError(f"{path}: has {size}, more than {most}; expected {expected}.")
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         found = f"cannot be read ({error.strerror})"
@@ -231,6 +245,8 @@ def read_json(path: str | os.PathLike[str], expected: str) -> Any:
         found = "is not JSON that anybody wrote (nested too deeply)"
     except UnicodeDecodeError as error:
         found = f"is not JSON (byte {error.start} is not UTF-8 text)"
+    except ValueError as error:  # a NUL in its path, a number of thousands of digits
+        found = f"cannot be read ({error})"
     raise InputError(f"{path}: {found}; expected {expected}.")
 
 

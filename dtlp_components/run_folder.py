@@ -80,6 +80,11 @@ class RunFolder:
         return self.logs / "checked_inputs.json"
 
     @property
+    def error(self) -> Path:
+        """Traceback of the error that ended the last command here, if one did that nobody had foreseen."""
+        return self.logs / "error.txt"
+
+    @property
     def lock(self) -> Path:
         """Says which process trains into this folder, as long as one does."""
         return self.logs / "lock"

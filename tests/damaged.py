@@ -120,7 +120,15 @@ CASES: dict[str, Case] = {
     "gzip_named_nii": Case(rename(".nii.gz"), "as its name says, got gzip; rename it to *.nii.gz", ending=".nii"),
     "text": Case(lambda path: path.write_text("no image\n" * 99), DAMAGED, ending=".nii"),
     "text_gz": Case(lambda path: path.write_text("no image\n" * 99), DAMAGED),
-    "empty": Case(lambda path: path.write_bytes(b""), DAMAGED),
+    "empty": Case(lambda path: path.write_bytes(b""), "got an empty file"),
+    "web_page": Case(lambda path: path.write_text("<!DOCTYPE html><html>Sign in</html>" * 20), "got a web page"),
+    "lfs_pointer": Case(
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"),
+        "got a pointer of Git LFS",
+    ),
+    "annex_pointer": Case(
+        lambda path: path.write_text("/annex/objects/MD5E-s9--1.nii.gz\n"), "got a pointer of git-annex"
+    ),
     "link_to_nothing": Case(lambda path: path.symlink_to(path.with_name("nowhere")), "no such file"),
     # headers
     "zero_side": Case(saved(noise(), pixdim=sides(1, 1, 0)), "found voxels of 1 x 1 x 0 mm"),
@@ -135,6 +143,10 @@ CASES: dict[str, Case] = {
     "singular": Case(saved(noise(), **rows([1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0])), "found a singular affine"),
     "nan_affine": Case(
         saved(noise(), **rows([-1, 0, 0, np.nan], [0, 1, 0, 0], [0, 0, 2, 0])), "finite numbers in its affine"
+    ),
+    "quaternion": Case(
+        saved(noise(), sform_code=0, qform_code=1, quatern_b=0.9, quatern_c=0.9, quatern_d=0.1),
+        "got the quaternion [0.9",
     ),
     "microns": Case(saved(noise(), xyzt_units=3), "expected mm, got microns"),
     "meters": Case(saved(noise(), xyzt_units=1), "expected mm, got meters"),
@@ -151,6 +163,7 @@ CASES: dict[str, Case] = {
     "infinite": Case(saved(changed(noise(), np.inf)), NO_NUMBER),
     "beyond_float32": Case(saved(changed(noise().astype(float), 1e300)), NO_NUMBER),
     "constant": Case(saved(np.full(SHAPE, 7, np.int16)), "every voxel is 7"),
+    "label_map": Case(saved(label()), "found the values [0, 1, 2] alone, as of a label map"),
     # labels
     "label_empty": Case(saved(np.zeros(SHAPE, np.uint8)), kind="label"),
     "label_of_whole_floats": Case(saved(label(np.float64)), kind="label"),

@@ -4,17 +4,24 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from dtlp_components.errors import InputError
 from dtlp_components.files import (
+    claim,
+    free_name,
     json_text,
     place_file,
     read_json,
     read_object,
+    release,
     replacing,
     sha256,
     whole_file,
@@ -146,3 +153,64 @@ def test_checksum_is_that_of_the_standard(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+# --- locks
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from dtlp_components.files import claim
+claim(Path(sys.argv[1]))
+print(1, flush=True)
+time.sleep(60)
+"""
+
+
+def test_file_is_claimed_by_one_process_until_it_ends_in_whatever_way(tmp_path: Path) -> None:
+    file = tmp_path / "logs/lock"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(file)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    assert re.fullmatch(rf"process {holder.pid} on {socket.gethostname()} since [-0-9]{{10}} [:0-9]{{8}}", claim(file))
+    holder.kill()
+    holder.wait()
+    assert claim(file) == ""
+    assert claim(file) == ""  # by this process, twice
+    release(file)
+    release(file)
+
+
+def test_claim_is_over_when_it_is_released(tmp_path: Path) -> None:
+    assert claim(tmp_path / "lock") == ""
+    ask = "import sys, pathlib, dtlp_components.files as f; print(f.claim(pathlib.Path(sys.argv[1])))"
+    command = [sys.executable, "-c", ask, str(tmp_path / "lock")]
+    assert f"process {os.getpid()} on" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    release(tmp_path / "lock")
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "\n"
+
+
+ADD = """
+import sys
+from pathlib import Path
+from dtlp_components.files import locked
+file = Path(sys.argv[1]) / "sum"
+for _ in range(200):
+    with locked(sys.argv[1]):
+        file.write_text(str(int(file.read_text()) + 1))
+"""
+
+
+def test_locked_folder_loses_no_change_of_two_processes(tmp_path: Path) -> None:
+    (tmp_path / "sum").write_text("0")
+    processes = [subprocess.Popen([sys.executable, "-c", ADD, str(tmp_path)]) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert (tmp_path / "sum").read_text() == "400"
+    assert names(tmp_path) == ["sum"]
+
+
+def test_free_name_is_the_first_that_is_not_taken(tmp_path: Path) -> None:
+    for expected in ("a.csv", "a-2.csv", "a-3.csv"):
+        assert free_name(tmp_path / "a.csv") == tmp_path / expected
+        (tmp_path / expected).touch()

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from dtlp_components.data.segmentations import LABEL_MAP_ENDING, TABLE
-from dtlp_components.handlers.prediction_report import COMPANIONS
+from dtlp_components.data.segmentations import COLOR_TABLE, COMPANIONS, LABEL_MAP_ENDING, TABLE
 from dtlp_components.run_folder import RunFolder, mlflow_address
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +22,7 @@ FILES = {
     *(RUN.kept(file, "<date>") for file in (RUN.last, RUN.previous, RUN.best, RUN.model)),
     *(RUN.predictions / f"<scan>{ending}" for ending in (LABEL_MAP_ENDING, *COMPANIONS.values())),
     RUN.predictions / TABLE,
+    RUN.predictions / COLOR_TABLE,
     RUN.picture("<scan>"),
 }
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from ..data.segmentations import LABEL_MAP_ENDING, TABLE, PredictionNames, printable, read_table
-from ..files import claim, release
+from ..data.segmentations import COMPANIONS, LABEL_MAP_ENDING, TABLE, PredictionNames, printable, read_table
+from ..files import claim, part_name, release
 from ..run_folder import RunFolder, in_use_sentence
 
 __all__ = ["output_problems", "run_folder_problems"]
@@ -44,7 +44,24 @@ def output_problems(prediction_dir: str, images: Sequence[str], input: str | Non
     if os.path.realpath(place) in taken:
         yield f"{place}: is where the scans are, expected another folder: the next run would take label maps for scans."
     if input is not None:
+        yield from _long_names(place, images, PredictionNames(input))
         yield from _overwriting_problems(Path(place), images, PredictionNames(input))
+
+
+def _long_names(place: str, images: Sequence[str], names: PredictionNames) -> Iterator[str]:
+    """Scans whose label maps, or what is written beside them, would have names that no file may have."""
+    try:
+        most = os.pathconf(place, "PC_NAME_MAX")
+    except OSError:  # not there, which has been said
+        return
+    longest = len(part_name("") + max(COMPANIONS.values(), key=len))
+    for image in images:
+        length = len(os.fsencode(names.name_of(image)))
+        if length + longest > most:
+            yield (
+                f"{printable(image)}: its label map would be named after {length} characters of path, of "
+                f"{most - longest} that a file here may have; expected a shorter name, or --input nearer to the scan."
+            )
 
 
 def run_folder_problems(output_dir: str, network: object = None) -> Iterator[str]:

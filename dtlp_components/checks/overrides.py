@@ -22,7 +22,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from .key_table import COMPUTED, check_values, key_table
 from .literals import is_expression, is_literal, literal
 
-__all__ = ["no_such_key", "override_problems"]
+__all__ = ["is_run_command", "no_such_key", "override_problems"]
 
 TEXTS = ("path", "text")
 
@@ -108,9 +108,14 @@ def no_such_key(subject: str, key: str, known: Sequence[str], config_file: Any) 
     return f"{subject}: no such key in {config_file}. {meant}"
 
 
+def is_run_command(arguments: Sequence[str]) -> bool:
+    """Whether a process's arguments are those of ``python -m monai.bundle run``."""
+    return len(arguments) > 1 and arguments[1] == "run"
+
+
 def _parse_run_command(arguments: Sequence[str]) -> dict[str, Any]:
     """Arguments of :py:func:`monai.bundle.run` that a command line means; empty if it is another command."""
-    if len(arguments) < 2 or arguments[1] != "run":
+    if not is_run_command(arguments):
         return {}
     given: dict[str, Any] = {}
 

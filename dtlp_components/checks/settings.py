@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from ..errors import first_line, raise_if_any
+from .error_line import show_errors_in_one_line
 from .key_table import check_values, model_keys
-from .overrides import override_problems
+from .overrides import is_run_command, override_problems
 
 __all__ = ["TWO_VOXELS", "Settings", "has_two_voxels", "patch_size_problems"]
 
@@ -31,12 +32,18 @@ class Settings:
         arguments: ``sys.argv``. If it is a ``python -m monai.bundle run`` command, every key on it (and in its
             ``args_file``) must exist in the configuration, and its value be of the key's kind.
         device: that torch has to know and this machine to have.
+        error_file: where the traceback of an unforeseen error goes, if it is such a command; the error itself is told
+            in one line.
     """
 
     def __init__(
-        self, values: Mapping[str, Any], arguments: Sequence[str] = (), device: str | torch.device = "cpu"
+        self,
+        values: Mapping[str, Any],
+        arguments: Sequence[str] = (),
+        device: str | torch.device = "cpu",
+        error_file: str | None = None,
     ) -> None:
-        self.values, self.arguments, self.device = dict(values), arguments, device
+        self.values, self.arguments, self.device, self.error_file = dict(values), arguments, device, error_file
 
     @property
     def model(self) -> dict[str, Any]:
@@ -55,6 +62,8 @@ class Settings:
         Raises:
             InputError: if there is a problem, with all of them.
         """
+        if self.error_file is not None and is_run_command(self.arguments):
+            show_errors_in_one_line(self.error_file)
         raise_if_any(self.problems())
 
     def _joint_problems(self) -> Iterator[str]:

@@ -118,6 +118,12 @@ def _is_box(value: Any) -> bool:
 
 
 def _resolve(path: str, where: str, dataset_dir: str) -> str:
+    try:
+        is_path = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        is_path = False
+    if not is_path:
+        raise InputError(f"{where}: {path!r} can be no file's name.")
     resolved = os.path.normpath(os.path.join(dataset_dir, path))
     # links are not followed: data sets are often folders of links to where the scans are
     if not os.path.isabs(path) and os.path.commonpath([dataset_dir, resolved]) != dataset_dir:

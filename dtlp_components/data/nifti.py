@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from ..errors import stand_in
 from ..files import replacing
 from .dicom import unreadable
 from .grids import MAX_DISTANCE, grid_distance
@@ -35,6 +36,7 @@ _FORM_FIELDS = (
     "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
     "srow_x", "srow_y", "srow_z",
 )  # fmt: skip
+_QUATERNION_ROUNDING = 1e-6  # nibabel takes less
 _SAME_GRID = 1e-3  # voxels; float32
 _GZIP = b"\x1f\x8b"
 _UNITS = {1: "meters", 3: "microns"}  # of `xyzt_units`, but for 2, mm, and 0, which says nothing
@@ -85,7 +87,9 @@ def nifti_problems(path: str) -> Iterator[str]:
     named_gzip = path.lower().endswith(".gz")
     with open(path, "rb") as stream:
         start = stream.read(nib.Nifti2Header.sizeof_hdr)
-    if named_gzip and not start.startswith(_GZIP) and _is_header(start):
+    if found := stand_in(start):
+        yield f"{path}: expected a NIfTI file, got {found}."
+    elif named_gzip and not start.startswith(_GZIP) and _is_header(start):
         yield f"{path}: expected gzip, as its name says, got a NIfTI file that is not compressed; rename it to *.nii."
     elif not named_gzip and start.startswith(_GZIP):
         yield f"{path}: expected a file that is not compressed, as its name says, got gzip; rename it to *.nii.gz."
@@ -111,7 +115,13 @@ def _header_problems(path: str) -> Iterator[str]:
             f"{path}: expected mm, got {_UNITS[unit]} (xyzt_units of its header); convert it, or correct the unit if "
             "its numbers are mm already."
         )
-    if raw["sform_code"] > 0 and not any(raw[row].any() for row in ("srow_x", "srow_y", "srow_z")):
+    quaternion = [float(raw[name]) for name in ("quatern_b", "quatern_c", "quatern_d")]
+    if raw["sform_code"] <= 0 < raw["qform_code"] and sum(q * q for q in quaternion) > 1 + _QUATERNION_ROUNDING:
+        yield (
+            f"{path}: expected a rotation in its qform, got the quaternion {quaternion}, which is longer than 1; write "
+            "an sform, or set the qform again."
+        )
+    elif raw["sform_code"] > 0 and not any(raw[row].any() for row in ("srow_x", "srow_y", "srow_z")):
         yield (
             f"{path}: expected an affine in its sform, got zeros alone (sform_code {int(raw['sform_code'])}); write "
             "the affine into its header, or sform_code 0 if the qform is right."

@@ -12,11 +12,13 @@ from typing import Any
 
 from monai.utils import ImageMetaKey
 
+from ..keys import ScanKeys
 from .nifti import is_nifti, without_suffix
 
 __all__ = [
     "COLORS",
     "COLOR_TABLE",
+    "COMPANIONS",
     "IMAGE_PREFIX",
     "LABEL_ENDING",
     "LABEL_MAP_ENDING",
@@ -75,6 +77,12 @@ COLORS = (
     (127, 127, 127), (188, 189, 34), (23, 190, 207),
 )  # fmt: skip
 LABEL_MAP_ENDING = "_seg.nii.gz"
+# what may be written of a scan beside its label map
+COMPANIONS = {
+    ScanKeys.ENTROPY: "_entropy.nii.gz",
+    ScanKeys.DISAGREEMENT: "_disagreement.nii.gz",
+    ScanKeys.DICOM_SEG: "_seg.dcm",
+}
 
 
 def read_table(prediction_dir: str | os.PathLike[str]) -> list[dict[str, str]]:

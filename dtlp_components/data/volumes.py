@@ -38,6 +38,7 @@ __all__ = [
 
 MOST_VALUES = 256  # distinct values of a label that are kept; a bundle has fewer classes
 NAMED_VALUES = 10
+_RESAMPLE = "If it is placed rightly, resample it to its image by nearest neighbor (MONAI's ResampleToMatch does it)."
 FEW_VALUES = 16  # distinct whole numbers: fewer than any image has, as many as a label map of structures may have
 SAMPLE = 1_000_000  # voxels
 LOGGER = logging.getLogger("dtlp")
@@ -150,7 +151,7 @@ def shape_problems(path: str, shape: Sequence[int]) -> Iterator[str]:
 def image_problems(path: str, image: Volume) -> Iterator[str]:
     """What is wrong with the voxels of an image, one sentence at most."""
     if not image.finite:
-        yield f"{path}: holds NaN or infinite values."
+        yield f"{path}: holds NaN or infinite values, expected numbers; if they are outside of the body: np.nan_to_num."
     elif image.minimum == image.maximum:
         yield f"{path}: every voxel is {image.minimum:g}, expected an image."
     elif image.values is not None:
@@ -190,11 +191,15 @@ def _listed(values: Sequence[float]) -> str:
 def pair_problems(image_path: str, image: Volume, label_path: str, label: Volume) -> Iterator[str]:
     """One sentence if a label is not on the grid of its image."""
     if image.shape != label.shape:
-        yield f"{label_path}: has shape {label.shape}, its image {image_path} has {image.shape}."
+        yield (
+            f"{label_path}: has shape {label.shape}, its image {image_path} has {image.shape}; expected the label on "
+            f"the image's grid. {_RESAMPLE}"
+        )
         return
     distance = grid_distance(image.shape, np.asarray(image.affine), np.asarray(label.affine))
     if not distance <= MAX_DISTANCE:  # so that NaN is a difference
         yield (
             f"{label_path}: its affine differs from that of its image {image_path}: their corners are up to "
-            f"{distance:.3g} voxels apart (allowed: {MAX_DISTANCE:g}), so the two are not on one grid."
+            f"{distance:.3g} voxels apart (allowed: {MAX_DISTANCE:g}), so the two are not on one grid. "
+            f"{_RESAMPLE}"
         )

@@ -18,7 +18,7 @@ from ignite.engine import Engine, Events
 from monai.utils import MetaKeys
 from tqdm.auto import tqdm
 
-from ..data.segmentations import COLOR_TABLE, LABEL_MAP_ENDING, TABLE, color_table, printable, read_table
+from ..data.segmentations import COLOR_TABLE, COMPANIONS, LABEL_MAP_ENDING, TABLE, color_table, printable, read_table
 from ..errors import raise_if_any
 from ..files import locked, write_text
 from ..keys import ScanEvents, ScanKeys
@@ -28,12 +28,6 @@ from .signals import SignalWatch
 __all__ = ["PredictionReport"]
 
 
-# what may be written of a scan beside its label map
-COMPANIONS = {
-    ScanKeys.ENTROPY: "_entropy.nii.gz",
-    ScanKeys.DISAGREEMENT: "_disagreement.nii.gz",
-    ScanKeys.DICOM_SEG: "_seg.dcm",
-}
 SECONDS_BETWEEN_LINES = 30.0
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, stand_in
 
 __all__ = ["fit_problem", "load_tensors", "load_weights"]
 
-_START = 64  # bytes that tell a web page or a pointer file
+_START = 512  # bytes that tell a web page or a pointer file
 
 
 def load_weights(network: nn.Module, file: str, device: str | torch.device = "cpu") -> nn.Module:
@@ -83,12 +83,8 @@ def _first_damaged(path: str) -> str | None:
 
 def _why(path: str, start: bytes, expected: str) -> str:
     size = os.path.getsize(path)
-    if not start:
-        found = "an empty file"
-    elif start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        found = "a web page, as a download that needs a login leaves it; download the file itself"
-    elif start.startswith(b"version https://git-lfs"):
-        found = "a pointer of Git LFS; `git lfs pull` fetches the file itself"
+    if found := stand_in(start):
+        pass
     elif start.startswith(b"PK") and not _is_zip(path):
         found = f"a file of {size} bytes that is cut off; copy or download it again"
     elif start.startswith(b"PK") or start.startswith(b"\x80"):

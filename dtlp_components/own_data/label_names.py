@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from ..checks.literals import is_literal
@@ -40,10 +39,10 @@ def read_label_names(content: Any, origin: str) -> dict[int, str]:
             )
         name = name.strip()
         # what MONAI would change; the others end a cell of the README's table
-        if not name or not is_literal(name) or re.search(r"[|\x00-\x1f]", name):
+        if not name or not is_literal(name) or "|" in name or not name.isprintable():
             raise InputError(
                 f"{origin}: found the label name {name!r}, expected words that do not begin with $, @ or %, without "
-                "# and |."
+                "#, | and characters that cannot be printed."
             )
         if int(value) in names:
             raise InputError(f"{origin}: found two names for the value {value}: {names[int(value)]!r} and {name!r}.")

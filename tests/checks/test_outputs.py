@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from dtlp_components.checks.outputs import output_problems
+import pytest
+import torch
+
+from dtlp_components.checks.outputs import output_problems, run_folder_problems
 
 
 def test_new_folder_is_made(tmp_path: Path) -> None:
@@ -37,3 +41,39 @@ def test_label_map_of_another_scan_is_not_replaced(tmp_path: Path) -> None:
     assert problem.startswith(f"{out / 'x_seg.nii.gz'}: is the label map of /elsewhere/x.nii")
     (out / "segmentations.csv").write_text(f"scan,label_map\n{image},x_seg.nii.gz\n")
     assert list(output_problems(str(out), [image], str(tmp_path / "in"))) == []
+
+
+# --- the folder of a training
+
+
+def test_folder_of_a_training_is_made_and_tried(tmp_path: Path) -> None:
+    assert list(run_folder_problems(str(tmp_path / "a/run"))) == []
+    assert sorted(file.name for file in (tmp_path / "a/run").iterdir()) == ["checkpoints", "logs", "models"]
+
+
+@pytest.mark.parametrize("name", ["", "checkpoints", "models", "logs"])
+def test_folder_that_a_training_cannot_write_to_is_refused_with_the_place(tmp_path: Path, name: str) -> None:
+    (tmp_path / "run").mkdir()
+    place = tmp_path / "run" / name
+    if name:
+        place.write_text("a file")
+    else:
+        place.rmdir()
+        place.write_text("a file")
+    (problem,) = run_folder_problems(str(tmp_path / "run"))
+    assert problem.startswith(f"--output_dir {tmp_path / 'run'}: cannot be written to ({place}")
+
+
+def test_disk_without_room_for_two_checkpoints_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = torch.nn.Linear(1000, 999, bias=False)  # 4 MB; its momentum and its moving average as much each
+    for free, problems in ((24e6, 0), (23.9e6, 1)):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: shutil._ntuple_diskusage(1e9, 0, free))
+        found = list(run_folder_problems(str(tmp_path / "run"), network))
+        assert len(found) == problems
+    assert "found 0.024 GB of free disk, expected 0.024 GB or more, for two checkpoints" in found[0]
+
+
+def test_folder_that_another_training_uses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dtlp_components.checks.outputs.claim", lambda file: "process 7 on gpu1 since noon")
+    (problem,) = run_folder_problems(str(tmp_path / "run"))
+    assert problem.startswith(f"{tmp_path / 'run'}: is in use, process 7 on gpu1 since noon trains into it")

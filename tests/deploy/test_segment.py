@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from dtlp_components.cli import main
 from dtlp_components.deploy.segment import segment_scans
 from dtlp_components.errors import InputError
+from dtlp_components.handlers.prediction_report import count_voxels
 from dtlp_components.networks.vnet import VNet
 from tests import tiny
 from tests.damaged import CASES
@@ -450,3 +452,122 @@ def test_largest_component_is_kept_of_each_class(scans: Path, tmp_path: Path, we
             expected[parts == 1 + np.bincount(parts.ravel())[1:].argmax()] = label
     assert (plain != expected).any()
     np.testing.assert_array_equal(largest, expected)
+
+
+# --- stopped and gone on with
+
+
+def stopped(scans: Path, output: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> int:
+    """Exit code of a run that gets a signal while it counts the first scan's voxels."""
+
+    def count_and_stop(labels: torch.Tensor) -> list[int]:
+        os.kill(os.getpid(), number)
+        return count_voxels(labels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dtlp_components.handlers.prediction_report.count_voxels", count_and_stop)
+        with pytest.raises(SystemExit) as stop:
+            segment(scans, output, weights)
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_signal_ends_the_run_with_one_line_and_the_next_goes_on(
+    scans: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    number: signal.Signals, code: int,
+) -> None:  # fmt: skip
+    output = tmp_path / "out"
+    assert stopped(scans, output, weights, monkeypatch, number) == code
+    said = capsys.readouterr()
+    assert f"Stopped by {number.name} with 1 of 2 scans segmented; --skip_existing True goes on" in said.out + said.err
+    assert "terminating due to exception" not in said.out + said.err
+    assert label_maps(output) == ["a_seg.nii.gz"]
+    made = (output / "a_seg.nii.gz").stat().st_mtime_ns
+    rows = segment(scans, output, weights, skip_existing=True)
+    assert [Path(row["scan"]).name for row in rows] == ["a.nii.gz", "z.nii.gz"]
+    assert (output / "a_seg.nii.gz").stat().st_mtime_ns == made
+    with pytest.raises(SystemExit) as nothing_left:
+        segment(scans, output, weights, skip_existing=True)
+    assert nothing_left.value.code == 0
+
+
+@pytest.mark.parametrize("newer", ["scan", "weights"])
+def test_label_map_older_than_its_scan_or_the_weights_is_made_again(
+    scans: Path, tmp_path: Path, weights: Path, newer: str
+) -> None:
+    segment(scans, tmp_path / "out", weights)
+    os.utime(scans / "a.nii.gz" if newer == "scan" else weights)
+    before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in label_maps(tmp_path / "out")}
+    segment(scans, tmp_path / "out", weights, skip_existing=True)
+    again = [name for name in before if (tmp_path / "out" / name).stat().st_mtime_ns != before[name]]
+    assert again == (["a_seg.nii.gz"] if newer == "scan" else ["a_seg.nii.gz", "z_seg.nii.gz"])
+
+
+def test_rows_of_a_run_beside_this_one_are_kept(
+    scans: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write(tmp_path / "other.nii.gz", random_voxels())
+    output = tmp_path / "out"
+
+    def count_beside(labels: torch.Tensor) -> list[int]:
+        monkeypatch.undo()
+        segment(other, output, weights)
+        return count_voxels(labels)
+
+    monkeypatch.setattr("dtlp_components.handlers.prediction_report.count_voxels", count_beside)
+    rows = segment(scans, output, weights)
+    assert sorted(Path(row["scan"]).name for row in rows) == ["a.nii.gz", "other.nii.gz", "z.nii.gz"]
+
+
+def test_model_that_finds_nothing_in_most_scans_says_so(
+    scans: Path, tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segment(scans, tmp_path / "out", weights)
+    assert "hold nothing but background" not in "".join(capsys.readouterr())
+    state = torch.load(weights)
+    state["decoder.head.bias"][0] += 1e6
+    torch.save(state, weights)
+    segment(scans, tmp_path / "out", weights)
+    assert "2 of 2 label maps hold nothing but background. Are these the weights" in "".join(capsys.readouterr())
+
+
+def test_logits_that_are_not_finite_are_named(scans: Path, tmp_path: Path, weights: Path) -> None:
+    state = torch.load(weights)
+    state["decoder.head.weight"] = state["decoder.head.weight"].sign() * 3e38  # finite, what it makes is not
+    torch.save(state, weights)
+    with pytest.raises(InputError, match=r"a\.nii\.gz: cannot be predicted \(ValueError: found logits that are NaN or"):
+        segment(scans, tmp_path / "out", weights)
+
+
+def test_study_as_an_archive_exports_it_is_segmented_like_the_plain_series(
+    tmp_path: Path, weights: Path, write_series: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="DICOM is optional: pip install pydicom")
+    voxels = random_voxels(20, 18, 12).astype(int)
+    plain = write_series(tmp_path / "plain/ct", voxels)
+    study = write_series(tmp_path / "study/p1", voxels, ending="")
+    slices = sorted(study.iterdir())
+    for number, (name, values) in enumerate(
+        {
+            "scout": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+            "dose": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.67", "Rows": None, "Columns": None, "PixelData": None},
+            "plan": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3", "Rows": None, "Columns": None, "PixelData": None},
+            "copy": {},
+        }.items()
+    ):
+        header = pydicom.dcmread(slices[number])
+        if values:
+            header.SOPInstanceUID, header.SeriesInstanceUID = pydicom.uid.generate_uid(), pydicom.uid.generate_uid()
+        for key, value in values.items():
+            delattr(header, key) if value is None else setattr(header, key, value)
+        header.save_as(study / name)
+    (tmp_path / "study/DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    segment(plain, tmp_path / "out", weights)
+    segment(tmp_path / "study", tmp_path / "out2", weights)
+    said = "".join(capsys.readouterr())
+    for kind in ("localizer", "X-Ray Radiation Dose SR Storage", "RT Structure Set Storage", "copy of a slice"):
+        assert f"1 × {kind}" in said
+    expected, found = (nib.load(tmp_path / name) for name in ("out/ct_seg.nii.gz", "out2/p1_seg.nii.gz"))
+    np.testing.assert_array_equal(found.dataobj, expected.dataobj)
+    np.testing.assert_array_equal(found.affine, expected.affine)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An error that nobody has foreseen, in one line: what is behind it, and which key it is of."""
+
+# MONAI runs a bundle in its own process and wraps every error of a component several times: the sentence that the
+# component says stands above a hundred lines. The traceback goes into a file, for whoever wants to report it.
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from ..errors import cause_of
+from ..files import write_text
+
+__all__ = ["error_line", "show_errors_in_one_line"]
+
+RESOLVER = "_resolve_one_item"  # MONAI's function that makes a part of a configuration, whose name is in `id`
+STEPS = ("run", "training", "evaluating", "initialize", "finalize")
+
+
+def show_errors_in_one_line(error_file: str | os.PathLike[str]) -> None:
+    """
+    From now on, an exception that ends this process is told in one line.
+
+    Args:
+        error_file: where the traceback goes.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            print("\nStopped from the keyboard.", file=sys.stderr)
+            return
+        place = Path(error_file).absolute()
+        try:
+            write_text(place, "".join(traceback.format_exception(error)))
+            print(f"{error_line(error)} The traceback is in {place}", file=sys.stderr)
+        except OSError:
+            sys.__excepthook__(kind, error, trace)
+            print(error_line(error), file=sys.stderr)
+
+    sys.excepthook = hook
+
+
+def error_line(error: BaseException) -> str:
+    """The cause of an exception, after the key of the configuration that it was raised for, if there is one."""
+    keys = [key for key in _keys(error) if key.partition("::")[0] not in STEPS]
+    of_key = f"--{keys[-1]}: " if keys else ""
+    return f"Cannot go on: {of_key}{cause_of(error)}."
+
+
+def _keys(error: BaseException) -> Iterator[str]:
+    """Parts of the configuration that were being made, the one that failed last."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == RESOLVER:
+            yield str(frame.f_locals.get("id", ""))

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors that nobody has foreseen, in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+
+from dtlp_components.checks.error_line import error_line
+from dtlp_components.checks.settings import Settings
+
+CONFIG = {
+    "features": 0,
+    "outer": {"_target_": "torch.nn.Linear", "given": "@inner"},
+    "inner": {"_target_": "torch.nn.GroupNorm", "num_groups": 3, "num_channels": "@features"},
+    "share": "$1 / @features",
+    "run": ["$1 / 0"],
+}
+
+
+def line(key: str, **values: object) -> str:
+    with pytest.raises(Exception) as error:  # noqa: PT011 - MONAI wraps them in kinds of its own
+        ConfigParser({**CONFIG, **values}).get_parsed_content(key)
+    return error_line(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "expected"),
+    [
+        ("outer", {"features": 4}, "Cannot go on: --inner: ValueError: num_channels"),
+        ("outer", {"features": 3}, "Cannot go on: --outer: TypeError: Linear.__init__() got an unexpected keyword"),
+        ("share", {}, "Cannot go on: --share: ZeroDivisionError: division by zero."),
+        ("run", {}, "Cannot go on: ZeroDivisionError: division by zero."),
+    ],
+)
+def test_line_has_the_key_and_what_the_component_said(key: str, values: dict[str, int], expected: str) -> None:
+    assert line(key, **values).startswith(expected)
+
+
+def test_own_error_is_told_as_it_is() -> None:
+    assert error_line(ValueError("one\ntwo")) == "Cannot go on: ValueError: one."
+
+
+PROGRAM = """
+import sys
+from dtlp_components.checks.settings import Settings
+Settings({{}}, [sys.argv[0], {words}], error_file={file!r}).check()
+raise {error}
+"""
+
+
+def end_of(tmp_path: Path, words: str, error: str, file: str) -> subprocess.CompletedProcess[str]:
+    text = PROGRAM.format(words=words, file=file, error=error)
+    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False, cwd=tmp_path)
+
+
+def test_process_ends_with_one_line_and_the_traceback_is_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run/logs/error.txt"
+    done = end_of(tmp_path, "'run'", "ValueError('a reason')", str(file))
+    assert done.returncode == 1
+    assert done.stderr == f"Cannot go on: ValueError: a reason. The traceback is in {file}\n"
+    assert file.read_text().startswith("Traceback (most recent call last):")
+    assert "a reason" in file.read_text()
+
+
+@pytest.mark.parametrize(("words", "name"), [("'other'", "error.txt"), ("'run'", "file/error.txt")])
+def test_traceback_is_shown_by_other_programs_and_where_it_cannot_be_kept(
+    tmp_path: Path, words: str, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    done = end_of(tmp_path, words, "ValueError('a reason')", str(tmp_path / name))
+    assert done.returncode == 1
+    assert "Traceback (most recent call last):" in done.stderr
+
+
+def test_keyboard_interrupt_is_one_line(tmp_path: Path) -> None:
+    done = end_of(tmp_path, "'run'", "KeyboardInterrupt", str(tmp_path / "error.txt"))
+    assert done.stderr == "\nStopped from the keyboard.\n"
+    assert done.returncode not in (0, 1)
+    assert not (tmp_path / "error.txt").exists()
+
+
+def test_this_process_keeps_its_hook() -> None:
+    before = sys.excepthook
+    Settings({}, ["pytest", "run"]).check()  # without a file
+    assert sys.excepthook is before
