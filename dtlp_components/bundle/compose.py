@@ -78,8 +78,8 @@ def compose_overlays(recipe: Recipe, recipes: str | Path = RECIPES) -> dict[str,
         "paper": (read_json_recipe(folder / "base" / "paper.json"), ("train",))
     }
     if published := recipe.sections.get("published"):
-        load = _compose_facts("train", recipe, folder)["deterministic_transforms"][0]
-        transforms = [load, *published["deterministic_transforms"]]
+        load = _compose_facts("train", recipe, folder)["deterministic_transforms"][:2]  # the second puts channels first
+        transforms = [*load, *published["deterministic_transforms"]]
         content = {"preprocessing_variant": "published", **published, "deterministic_transforms": transforms}
         overlays["published"] = (content, WORKFLOWS)
     rendered = {}

@@ -89,6 +89,9 @@ class EndlessDataLoader(DataLoader[Any]):
     ) -> None:
         if len(dataset) == 0 or batch_size < 1:
             raise ValueError(f"nothing to draw: {len(dataset)} cases, batch size {batch_size}.")
+        if num_workers > 0 and torch.multiprocessing.get_start_method() != "fork":
+            # each cached tensor would travel to each worker as an open file, of which there may be some hundred
+            torch.multiprocessing.set_sharing_strategy("file_system")
         super().__init__(
             RandomDraws(dataset, transform, seed),
             batch_size=batch_size,

@@ -102,9 +102,19 @@ def _is_header(start: bytes) -> bool:
 
 
 def _header_problems(path: str) -> Iterator[str]:
-    header: Any = nib.load(path).header
     with nib.openers.ImageOpener(path) as file:
-        raw = type(header).from_fileobj(file, check=False)  # as it is written: nibabel mends the sides of its own copy
+        raw = _raw_header(file)
+    if raw is not None:
+        quaternion = [float(raw[name]) for name in ("quatern_b", "quatern_c", "quatern_d")]
+        # nibabel cannot even load such a file
+        if raw["qform_code"] > 0 and sum(q * q for q in quaternion) > 1 + _QUATERNION_ROUNDING:
+            yield (
+                f"{path}: expected a rotation in its qform, got the quaternion {np.round(quaternion, 4).tolist()}, "
+                "which is longer than 1; write an sform and set qform_code 0, or set the qform again."
+            )
+            return
+    header: Any = nib.load(path).header
+    raw = header if raw is None else raw
     kind = header.get_data_dtype()
     if kind.fields:
         yield f"{path}: expected one number per voxel, got colors ({'RGBA'[: len(kind)]}); convert it to gray values."
@@ -115,19 +125,23 @@ def _header_problems(path: str) -> Iterator[str]:
             f"{path}: expected mm, got {_UNITS[unit]} (xyzt_units of its header); convert it, or correct the unit if "
             "its numbers are mm already."
         )
-    quaternion = [float(raw[name]) for name in ("quatern_b", "quatern_c", "quatern_d")]
-    if raw["sform_code"] <= 0 < raw["qform_code"] and sum(q * q for q in quaternion) > 1 + _QUATERNION_ROUNDING:
-        yield (
-            f"{path}: expected a rotation in its qform, got the quaternion {quaternion}, which is longer than 1; write "
-            "an sform, or set the qform again."
-        )
-    elif raw["sform_code"] > 0 and not any(raw[row].any() for row in ("srow_x", "srow_y", "srow_z")):
+    if raw["sform_code"] > 0 and not any(raw[row].any() for row in ("srow_x", "srow_y", "srow_z")):
         yield (
             f"{path}: expected an affine in its sform, got zeros alone (sform_code {int(raw['sform_code'])}); write "
             "the affine into its header, or sform_code 0 if the qform is right."
         )
     else:
         yield from _geometry_problems(path, np.asarray(raw["pixdim"][1:4], float), header.get_best_affine())
+
+
+def _raw_header(file: Any) -> Any:
+    """A header as it is written: nibabel mends the sides of its own copy; ``None`` if it is none."""
+    start = file.read(nib.Nifti2Header.sizeof_hdr)
+    kind = next((kind for kind in (nib.Nifti1Header, nib.Nifti2Header) if kind.may_contain_header(start)), None)
+    if kind is None:
+        return None
+    file.seek(0)
+    return kind.from_fileobj(file, check=False)
 
 
 def _geometry_problems(path: str, sides: np.ndarray, affine: np.ndarray) -> Iterator[str]:

@@ -8,10 +8,10 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
+from urllib.parse import unquote
 
 from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler, TensorBoardStatsHandler
-from sqlalchemy.engine import make_url
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from ..errors import cause_of
@@ -101,5 +101,6 @@ class MLflowLog(MLFlowHandler):
 def _try_sqlite(tracking_uri: str | None) -> None:
     """Open a data base in a file, for which MLflow tries again and again during two minutes."""
     if tracking_uri and tracking_uri.startswith("sqlite"):
-        with closing(sqlite3.connect(make_url(tracking_uri).database or "", timeout=1)) as connection:
+        file = unquote(tracking_uri.partition(":///")[2].partition("?")[0])
+        with closing(sqlite3.connect(file, timeout=1)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()

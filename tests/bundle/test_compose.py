@@ -129,7 +129,11 @@ def test_overlay_has_to_fit_every_workflow_that_it_goes_over(recipes: Path) -> N
     assert list(overlays) == ["paper", "published"]
     published = overlays["published"]
     assert published["preprocessing_variant"] == "published"
-    assert [t["_target_"] for t in published["deterministic_transforms"]] == ["LoadImaged", "ScaleIntensityd"]
+    assert [t["_target_"] for t in published["deterministic_transforms"]] == [
+        "LoadImaged",
+        "EnsureChannelFirstd",
+        "ScaleIntensityd",
+    ]
     for workflow in WORKFLOWS:
         merged = with_overlay(compose_workflow(workflow, heart(recipes), recipes), published)
         assert merged["deterministic_transforms"] == published["deterministic_transforms"]

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -155,3 +158,26 @@ def test_transform_that_is_not_random_is_applied_as_it_is() -> None:
 def test_nothing_to_draw_is_refused(count: int, batch_size: int) -> None:
     with pytest.raises(ValueError, match=f"{count} cases, batch size {batch_size}"):
         make_loader(count, batch_size)
+
+
+MANY = """
+import multiprocessing, resource
+import torch
+from monai.transforms import Compose
+from dtlp_components import EndlessDataLoader
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("{method}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    cached = [{{"image": torch.full((1, 4, 4, 4), float(i))}} for i in range(400)]
+    batches = iter(EndlessDataLoader(cached, Compose([]), batch_size=4, num_workers=2))
+    print(sorted(int(next(batches)["image"].mean((1, 2, 3, 4)).sum()) > 0 for _ in range(3)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_that_are_not_forked_take_any_number_of_cached_scans(tmp_path: Path, method: str) -> None:
+    (tmp_path / "many.py").write_text(MANY.format(method=method))
+    done = subprocess.run([sys.executable, tmp_path / "many.py"], capture_output=True, text=True, check=False)
+    assert done.stdout == "[True, True, True]\n", done.stderr

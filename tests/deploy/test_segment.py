@@ -16,6 +16,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import Compose, LoadImaged
 
 from dtlp_components.cli import main
 from dtlp_components.deploy.segment import segment_scans
@@ -571,3 +574,26 @@ def test_study_as_an_archive_exports_it_is_segmented_like_the_plain_series(
     expected, found = (nib.load(tmp_path / name) for name in ("out/ct_seg.nii.gz", "out2/p1_seg.nii.gz"))
     np.testing.assert_array_equal(found.dataobj, expected.dataobj)
     np.testing.assert_array_equal(found.affine, expected.affine)
+
+
+def test_transforms_after_the_loader_take_a_volume_that_another_program_has_loaded(
+    scans: Path, tmp_path: Path, weights: Path
+) -> None:
+    # MONAI Deploy's operator takes LoadImaged away and gives what it holds in memory, without a channel
+    segment(scans / "a.nii.gz", tmp_path / "out", weights)
+    parser = ConfigParser()
+    parser.read_config(f"{BUNDLE}/configs/inference.json")
+    parser.update({**RECORD, **GIVEN, "model_file": str(weights), "preprocessing_keys": ["image"]})
+    load, *others = parser.get_parsed_content("deterministic_transforms")
+    assert isinstance(load, LoadImaged)
+    image = nib.load(scans / "a.nii.gz")
+    meta = {
+        "original_channel_dim": "no_channel", "spatial_shape": np.array(image.shape), "filename_or_obj": "",
+        "original_affine": image.affine,
+    }  # fmt: skip
+    volume = MetaTensor(image.get_fdata(dtype=np.float32), affine=torch.as_tensor(image.affine), meta=meta)
+    item = Compose(others)({"image": volume})
+    logits = parser.get_parsed_content("inferer")(item["image"][None], parser.get_parsed_content("network"))[0]
+    parser["postprocessing::transforms"] = [{"_target_": "dtlp_components.ScanGridLabelsd", "keys": "pred"}]
+    labels = parser.get_parsed_content("postprocessing")({**item, "pred": logits})["pred"]
+    np.testing.assert_array_equal(labels[0], nib.load(tmp_path / "out/a_seg.nii.gz").dataobj)
