@@ -58,7 +58,7 @@ class InputChecks:
         read_volumes: whether to look for the files and read them here; without, whoever uses them has to
             (:py:func:`dtlp_components.scan_problems`).
         prediction_dir: folder that has to take files; it is made.
-        output_dir: folder of a training, which has to take its files and no other training may be using; it is made.
+        output_dir: folder of a training, which has to take its files and no other training may be using.
         input: what :py:func:`dtlp_components.find_images` was given; with it, label maps of other scans in
             `prediction_dir` are not overwritten.
 

@@ -66,27 +66,28 @@ def _long_names(place: str, images: Sequence[str], names: PredictionNames) -> It
 
 def run_folder_problems(output_dir: str, network: object = None) -> Iterator[str]:
     """
-    What keeps a training from writing into its folder, which is made.
+    What would keep a training from writing into its folder; nothing is made.
 
     Args:
         output_dir: the folder.
         network: what is trained; two checkpoints of it, the last and the one before, have to fit.
     """
     run = RunFolder(output_dir)
-    place = os.path.abspath(output_dir)
+    place = where = Path(os.path.abspath(output_dir))
     try:
         for folder in (run.checkpoints, run.model.parent, run.logs):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder) as file:
+            where = _first_there(folder.absolute())
+            # also where the permissions do not tell: a full or read-only disk
+            with tempfile.TemporaryFile(dir=where) as file:
                 file.write(b"0")
-        free = shutil.disk_usage(place).free
+        free = shutil.disk_usage(_first_there(place)).free
     except OSError as error:
         yield (
-            f"--output_dir {place}: cannot be written to ({error.filename or place}: {error.strerror}); expected a "
-            "folder for checkpoints and logs."
+            f"--output_dir {place}: cannot be written to ({where}: {error.strerror}); expected a folder for "
+            "checkpoints and logs."
         )
         return
-    if holder := claim(run.lock):
+    if run.lock.exists() and (holder := claim(run.lock)):
         yield in_use_sentence(run, holder)
     else:
         release(run.lock)
@@ -100,6 +101,11 @@ def run_folder_problems(output_dir: str, network: object = None) -> Iterator[str
                 f"--output_dir {place}: found {free / 1e9:.2g} GB of free disk, expected {2 * bytes_of_one / 1e9:.2g} "
                 "GB or more, for two checkpoints."
             )
+
+
+def _first_there(folder: Path) -> Path:
+    """The folder, or the first above it that exists."""
+    return next(place for place in (folder, *folder.parents) if os.path.lexists(place))
 
 
 def _overwriting_problems(place: Path, images: Sequence[str], names: PredictionNames) -> Iterator[str]:

@@ -51,7 +51,7 @@ def test_train_evaluate_segment_and_draw(phantom: Path, tmp_path: Path) -> None:
     assert "left" in result.stdout
     assert (tmp_path / "out" / "models" / "model.pt").is_file()
     assert (tmp_path / "out" / "mlruns.db").is_file()
-    assert list((tmp_path / "out" / "logs" / "tensorboard").glob("events*"))
+    assert list((tmp_path / "out" / "logs" / "tensorboard").glob("*/events*"))
 
     result = bundle("evaluating", "evaluate.json", *common, "--eval_section", "validation")
     assert result.returncode == 0, result.stderr

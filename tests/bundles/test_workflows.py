@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import re
 import shutil
 import sys
 import time
@@ -118,7 +119,8 @@ def test_mlflow_record_of_a_killed_run_is_continued_on_resume_alone(
     def records() -> dict[str, str]:
         client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{output}/mlruns.db")
         ids = [experiment.experiment_id for experiment in client.search_experiments()]
-        return {run.info.run_name: run.info.status for run in client.search_runs(ids)}
+        # but for the random digits at its end
+        return {re.sub("-[0-9a-f]{4}$", "", run.info.run_name): run.info.status for run in client.search_runs(ids)}
 
     first, second = (f"phantom_10_seed0_2025010{day}-000000" for day in (1, 2))
     losses_of(workflow(PHANTOM, "train", data, output, **numbers), stop_after=2)
@@ -344,7 +346,10 @@ def test_inference_takes_dicom_series_beside_nifti(data: Path, tmp_path: Path, w
     (places[1] / "slice05.dcm").unlink()
     work = workflow(PHANTOM, "inference", data, tmp_path / "out", input=str(folder))
     work.initialize()
-    with pytest.raises(InputError, match=r"p2/1\.2\.840\.7: found 4 mm from slice04\.dcm to slice06\.dcm"):
+    with pytest.raises(
+        InputError,
+        match=r"p2/1\.2\.840\.7: found 10 slices of 11 .* 1 missing, first from slice04",
+    ):
         work.run()
 
 
@@ -371,7 +376,9 @@ def test_segment_maps_the_disagreement_of_the_teachers_of_a_checkpoint(data: Pat
     values = np.asarray(first.dataobj)
     assert 0 <= values.min() < values.max() <= np.log2(3)  # four opinions, three classes
     np.testing.assert_array_equal(values, np.asarray(second.dataobj))  # the diffusion teacher's noise has a seed
-    with pytest.raises(InputError, match=r"model\.pt: expected the last\.pt of a training with these settings"):
+    with pytest.raises(
+        InputError, match=r"model\.pt: expected the checkpoints/last\.pt of a training"
+    ):
         segment(tmp_path / "third", weights)
     with pytest.raises(InputError, match=r"No checkpoint at .*nowhere\.pt"):
         segment(tmp_path / "third", "nowhere.pt")

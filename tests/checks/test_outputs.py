@@ -46,9 +46,9 @@ def test_label_map_of_another_scan_is_not_replaced(tmp_path: Path) -> None:
 # --- the folder of a training
 
 
-def test_folder_of_a_training_is_made_and_tried(tmp_path: Path) -> None:
+def test_folder_of_a_training_is_tried_and_nothing_is_made(tmp_path: Path) -> None:
     assert list(run_folder_problems(str(tmp_path / "a/run"))) == []
-    assert sorted(file.name for file in (tmp_path / "a/run").iterdir()) == ["checkpoints", "logs", "models"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", "checkpoints", "models", "logs"])
@@ -74,6 +74,8 @@ def test_disk_without_room_for_two_checkpoints_is_refused(tmp_path: Path, monkey
 
 
 def test_folder_that_another_training_uses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run/logs").mkdir(parents=True)
+    (tmp_path / "run/logs/lock").touch()
     monkeypatch.setattr("dtlp_components.checks.outputs.claim", lambda file: "process 7 on gpu1 since noon")
     (problem,) = run_folder_problems(str(tmp_path / "run"))
     assert problem.startswith(f"{tmp_path / 'run'}: is in use, process 7 on gpu1 since noon trains into it")
