@@ -69,7 +69,7 @@ def with_patients(
 
 def _guessed(scans: Sequence[Scan]) -> tuple[list[str], list[str]]:
     """Patients of scans, and what to tell of them."""
-    guesses = [_guess(scan.case) for scan in scans]
+    guesses = [_guess(scan) for scan in scans]
     sizes = Counter(guesses)
     # each by itself, unless the guess makes small groups: a large one is rather that of a study or a scanner
     if len(sizes) < 2 or max(sizes.values()) == 1 or max(sizes.values()) > _MOST_SCANS:
@@ -78,16 +78,17 @@ def _guessed(scans: Sequence[Scan]) -> tuple[list[str], list[str]]:
     cases = [scan.case for scan, guess in zip(scans, guesses, strict=True) if guess == several]
     count = sum(size > 1 for size in sizes.values())
     note = (
-        f"{count} patients have several scans, as their names suggest ({', '.join(cases[:3])} are of {several}): "
+        f"{count} patient{'s have' if count > 1 else ' has'} several scans, as their names suggest "
+        f"({', '.join(cases[:3])} are of {several}): "
         "--validation_share draws whole patients. If that is wrong, give --patient, a regular expression that finds "
         "the patient in the name."
     )
     return [scan.patient or guess for scan, guess in zip(scans, guesses, strict=True)], [note]
 
 
-def _guess(case: str) -> str:
-    match = _GUESS.match(case)
-    return match[1] if match else case
+def _guess(scan: Scan) -> str:
+    match = _GUESS.match(scan.case)
+    return match[1] if match else scan.image  # a name alone may be that of another patient's scan elsewhere
 
 
 def _matched(pattern: str, scan: Scan, needed: bool) -> str:

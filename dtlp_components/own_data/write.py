@@ -143,7 +143,8 @@ def is_current(folder: Path, files: Mapping[str, str], copies: Mapping[Path, Any
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: found a file, expected a folder or nothing.")
     there = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
-    there = {path: file for path, file in there.items() if not is_leftover(file)}
+    for path in [path for path, file in there.items() if is_leftover(file)]:
+        there.pop(path).unlink()  # of a run of this command that was killed
     if not there:
         return False
     differing = [

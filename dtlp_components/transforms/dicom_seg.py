@@ -94,8 +94,13 @@ class WriteDicomSegd(MapTransform):
             for tag in MAY_BE_EMPTY:
                 if tag not in header:
                     setattr(header, tag, "")
+            if header.get("SliceThickness") is None:  # by which viewers draw a frame
+                header.SliceThickness = round(float(np.linalg.norm(np.asarray(labels.affine)[:3, 2])), 4)
         # columns, rows, slices in RAS -> slices, rows, columns in LPS
         affine = RAS_TO_LPS @ np.asarray(labels.affine, dtype=float)
+        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
+            raise ValueError("its slices are sheared, as by a tilted gantry, which a DICOM Segmentation cannot tell")
         volume = self.highdicom.Volume(
             np.ascontiguousarray(np.asarray(labels.cpu())[0].transpose(2, 1, 0).astype(np.uint8)),
             affine[:, [2, 1, 0, 3]],

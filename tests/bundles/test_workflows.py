@@ -376,9 +376,7 @@ def test_segment_maps_the_disagreement_of_the_teachers_of_a_checkpoint(data: Pat
     values = np.asarray(first.dataobj)
     assert 0 <= values.min() < values.max() <= np.log2(3)  # four opinions, three classes
     np.testing.assert_array_equal(values, np.asarray(second.dataobj))  # the diffusion teacher's noise has a seed
-    with pytest.raises(
-        InputError, match=r"model\.pt: expected the checkpoints/last\.pt of a training"
-    ):
+    with pytest.raises(InputError, match=r"model\.pt: expected the checkpoints/last\.pt of a training"):
         segment(tmp_path / "third", weights)
     with pytest.raises(InputError, match=r"No checkpoint at .*nowhere\.pt"):
         segment(tmp_path / "third", "nowhere.pt")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dtlp_components.data.segmentations import PredictionNames, printable, read_table
+from dtlp_components.data.segmentations import PredictionNames, color_table, printable, read_table
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,13 @@ def test_table_of_an_earlier_run_is_read_as_far_as_it_can_be(tmp_path: Path) -> 
 def test_path_that_is_not_utf_8_is_printable() -> None:
     assert printable(os.fsdecode(b"m\xfcller.nii")) == r"m\xfcller.nii"
     assert printable(Path("müller.nii")) == "müller.nii"
+
+
+def test_color_table_has_a_line_of_three_d_slicer_for_each_label() -> None:
+    names = ["background", "left atrium", *(f"n{i}" for i in range(2, 12))]
+    lines = color_table(names).splitlines()
+    assert lines[0].startswith("#")
+    assert lines[1] == "0 background 0 0 0 0"
+    assert lines[2] == "1 left_atrium 31 119 180 255"
+    assert lines[12].split()[2:] == lines[2].split()[2:]  # the eleventh class has the first one's color again
+    assert [line.split()[0] for line in lines[1:]] == [str(i) for i in range(12)]

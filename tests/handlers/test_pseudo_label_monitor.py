@@ -170,3 +170,26 @@ def test_networks_are_in_eval_mode_meanwhile_and_back_in_training_after(tmp_path
     assert modes == [(False, False, False)]
     assert network.training
     assert student.training
+
+
+def looks(folder: Path, start: int, stop: int) -> list[float]:
+    """Iterations in the table after a training that goes on after ``start``."""
+    monitor, trainer = make_monitor(folder, [case()]), Engine(lambda engine, batch: None)
+    monitor.attach(trainer)
+
+    @trainer.on(Events.STARTED)
+    def resume() -> None:
+        trainer.state.iteration = trainer.state.epoch = start
+
+    trainer.run([0], max_epochs=stop)
+    with open(monitor.file) as file:
+        return [float(row["iteration"]) for row in csv.DictReader(file)]
+
+
+def test_table_has_the_rows_of_its_run_once(tmp_path: Path) -> None:
+    assert looks(tmp_path, 0, 3) == [1, 2, 3]
+    assert looks(tmp_path, 2, 4) == [1, 2, 3, 4]  # killed after 3, resumed after 2
+    assert looks(tmp_path, 0, 2) == [1, 2]  # another run
+    (kept,) = (tmp_path / "logs").glob("pseudo_labels-*.csv")
+    with open(kept) as file:
+        assert [float(row["iteration"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]

@@ -31,6 +31,7 @@ def groups(*names: str, pattern: str = "") -> list[list[str]]:
         [["C0001_ED", "C0001_ES"], ["C0002_ED"]],
         [["hippocampus_001"], ["hippocampus_002"]],  # one number is that of the patient
         [["scan1"], ["scan2"]],
+        [["t1"], ["t2"]],
         [["BraTS20_001"], ["BraTS20_002"]],  # all of one: no patient
         [[f"study1_{i}"] for i in range(13)] + [["study2_1"]],  # more scans than a patient has
     ],
@@ -89,3 +90,11 @@ def test_patient_on_both_sides_is_refused_if_named_and_noted_if_guessed(
     assert "expected a patient on one side" in message
     make(labeled="acdc", validation="val")
     assert "scores may be too good" in capsys.readouterr().out
+
+
+def test_scans_of_one_name_in_several_folders_are_not_of_one_patient() -> None:
+    scans = [Scan("t1", f"p{i}/t1.nii") for i in range(3)] + [Scan("t2_1", "p1/t2_1.nii"), Scan("t2_2", "p1/t2_2.nii")]
+    sections, named, notes = with_patients({Keys.TRAINING: scans})
+    assert not named
+    assert len({scan.patient for scan in sections[Keys.TRAINING]}) == 4
+    assert notes[0].startswith("1 patient has several scans")

@@ -123,3 +123,18 @@ def test_nifti_gets_no_segmentation(tmp_path: Path) -> None:
     labels = MetaTensor(torch.ones(1, 4, 5, 6), meta={"filename_or_obj": str(tmp_path / "scan.nii.gz")})
     WriteDicomSegd("pred", NAMES, "a bundle")({"pred": labels})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_attributes_that_may_be_empty_are_filled(tmp_path: Path, write_series: Any) -> None:
+    folder = complete(write_series(tmp_path / "ct", np.zeros((9, 7, 5))))
+    for file in folder.iterdir():
+        header = pydicom.dcmread(file)
+        for tag in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"):
+            delattr(header, tag)
+        for tag in ("AccessionNumber", "ReferringPhysicianName", "SliceThickness"):
+            delattr(header, tag)
+        header.save_as(file)
+    assert "problem" not in WriteDicomSegd("pred", NAMES, "a bundle")({"pred": segmented(folder, tmp_path / "out")})
+    found = highdicom.seg.segread(tmp_path / "out" / "ct_seg.dcm")
+    assert found.PatientID == ""
+    assert found.StudyDate == ""
