@@ -6,13 +6,15 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import fire
 
-from ..errors import InputError
+from ..errors import InputError, cause_of
 from .command import Command, read_command
 from .help import help_text, list_commands
 
@@ -49,7 +51,8 @@ def call_command(name: str, words: Sequence[str], commands: Mapping[str, Any]) -
     Raises:
         SystemExit: with code 2 if a command or a flag's value is missing or there is a word too many; with a message
             (code 1) if a command or flag is unknown or a value of the wrong type; all before anything is imported or
-            done. With code 0 after help, 130 after Ctrl-C. And whatever the command itself raises.
+            done. With code 0 after help, 130 after Ctrl-C, and whatever the command itself
+            raises; an error that nobody has foreseen is told in one line (code 1), its traceback goes into a file.
     """
     words = list(words)
     path, level = [name], commands
@@ -70,6 +73,17 @@ def call_command(name: str, words: Sequence[str], commands: Mapping[str, Any]) -
     except KeyboardInterrupt:
         print(f"\n{' '.join(path)}: stopped from the keyboard.", file=sys.stderr)
         raise SystemExit(STOPPED) from None
+    except Exception as error:
+        if sys.excepthook is not sys.__excepthook__:  # a bundle's run tells it, with the key that it is of
+            raise
+        raise SystemExit(_unforeseen(" ".join(path), error)) from error
+
+
+def _unforeseen(name: str, error: Exception) -> str:
+    """One line on an error that nobody has foreseen, and where its traceback is."""
+    with tempfile.NamedTemporaryFile("w", prefix="dtlp-error-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+    return f"{name}: cannot go on: {cause_of(error)}. The traceback is in {file.name}"
 
 
 def _run(name: str, command: Command, words: list[str]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,34 @@ def test_value_of_the_wrong_type_is_never_misread(flag, message) -> None:
     with pytest.raises(InputError, match=message):
         main(["copy", *source, flag], recorder.commands)
     assert recorder.calls == []
+
+
+def test_error_that_nobody_has_foreseen_is_one_line_and_its_traceback_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("sys.excepthook", sys.__excepthook__)
+
+    def fail() -> None:
+        """Fail."""
+        try:
+            raise KeyError("the cause")
+        except KeyError as error:
+            raise RuntimeError("wrapped") from error
+
+    with pytest.raises(SystemExit) as end:
+        call_command("dtlp", ["fail"], {"fail": fail})
+    (file,) = tmp_path.iterdir()
+    assert end.value.code == f"dtlp fail: cannot go on: KeyError: 'the cause'. The traceback is in {file}"
+    assert file.read_text().startswith("Traceback (most recent call last):")
+
+
+def test_run_of_a_bundle_tells_its_own_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.excepthook", lambda *error: None)
+
+    def fail() -> None:
+        """Fail."""
+        raise RuntimeError("told elsewhere")
+
+    with pytest.raises(RuntimeError, match="told elsewhere"):
+        call_command("dtlp", ["fail"], {"fail": fail})
