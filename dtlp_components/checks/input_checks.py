@@ -44,6 +44,7 @@ class InputChecks:
         settings: values of the keys.
         network: what is trained; the configuration makes it for this argument, so that a network that its parts refuse
             is told of before the scans are read.
+        parts: what else the configuration makes, for the same reason.
         unlabeled: items ``{"image": path}``.
         validation: items like `labeled`.
         require_labels: whether items of `labeled` and `validation` must have a label.
@@ -72,6 +73,7 @@ class InputChecks:
         labeled: Sequence[Mapping[str, str]],
         settings: Settings,
         network: object = None,
+        parts: Sequence[object] = (),
         unlabeled: Sequence[Mapping[str, str]] = (),
         validation: Sequence[Mapping[str, str]] = (),
         require_labels: bool = True,
@@ -87,7 +89,7 @@ class InputChecks:
         input: str | None = None,
     ) -> None:
         self.labeled, self.unlabeled, self.validation = labeled, unlabeled, validation
-        self.settings, self.network = settings, network
+        self.settings, self.network, self.parts = settings, network, parts
         self.require_labels, self.needs_published_box, self.read_volumes = (
             require_labels,
             needs_published_box,
