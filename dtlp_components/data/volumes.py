@@ -138,8 +138,12 @@ def describe_volume(voxels: np.ndarray, affine: np.ndarray, is_label: bool = Fal
     elif finite and whole and len(np.unique(voxels.ravel()[:: 1 + voxels.size // SAMPLE])) <= FEW_VALUES:
         distinct = np.unique(voxels).astype(float)
         values = distinct.tolist() if len(distinct) <= FEW_VALUES else None
-    checksum = hashlib.sha256(f"{voxels.shape}".encode() + data.numpy().tobytes()).hexdigest()
-    return Volume(list(voxels.shape), np.asarray(affine, float).tolist(), finite, whole, low, high, values, checksum)
+    digest = hashlib.sha256(f"{voxels.shape}".encode())
+    for plane in data.numpy().T:  # a copy of the whole would be as large as the scan; NIfTI files have z last
+        digest.update(np.ascontiguousarray(plane))
+    return Volume(
+        list(voxels.shape), np.asarray(affine, float).tolist(), finite, whole, low, high, values, digest.hexdigest()
+    )
 
 
 def shape_problems(path: str, shape: Sequence[int]) -> Iterator[str]:
