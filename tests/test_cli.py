@@ -51,9 +51,8 @@ def test_help_says_a_sentence_on_every_flag(path: tuple[str, ...], command: str,
     lines = capsys.readouterr().out.splitlines()
     for name, parameter in read_command(command).signature.parameters.items():
         if parameter.kind is not parameter.VAR_KEYWORD and name != "words":
-            heads = [
-                i for i, line in enumerate(lines) if line.startswith((f"  --{name} (", f"  {name.upper()}", "  [NAMES"))
-            ]
+            beginnings = (f"  --{name} (", f"  {name.upper()}", f"  [{name.upper()}")
+            heads = [i for i, line in enumerate(lines) if line.startswith(beginnings)]
             assert heads, name
             assert lines[heads[0] + 1].startswith("      "), name
 
