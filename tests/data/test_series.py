@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +13,11 @@ import pytest
 from dtlp_components.data.readers import load_volume
 from dtlp_components.data.series import find_series, scan_stamp, series_files, sort_folder
 from dtlp_components.data.series_problems import series_problems
+from tests.series import change
 
 pydicom = pytest.importorskip("pydicom", reason="DICOM is optional: pip install pydicom")
 
 SEGMENTATION, LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
-
-
-def change(folder: Path, edit: Callable[[int, Any], None]) -> Path:
-    """Edit each slice's header, given its number from 0."""
-    for file in folder.iterdir():
-        header = pydicom.dcmread(file)
-        edit(int(header.InstanceNumber) - 1, header)
-        header.save_as(file)
-    return folder
-
-
-def move(shift: Callable[[int], list[float]]) -> Callable[[int, Any], None]:
-    def edit(number: int, header: Any) -> None:
-        header.ImagePositionPatient = [*np.add(header.ImagePositionPatient, shift(number))]
-
-    return edit
-
-
-@pytest.fixture
-def series(tmp_path: Path, write_series: Any) -> Path:
-    """Twelve slices 2 mm apart."""
-    folder: Path = write_series(tmp_path / "store/ct", np.zeros((4, 5, 12), int))
-    return folder
 
 
 # --- a folder as it comes
