@@ -143,7 +143,7 @@ def read_slices(file: Path) -> list[Slice]:
         raise NotASliceError("localizer")
     if groups := header.get("PerFrameFunctionalGroupsSequence"):
         shared = [*(header.get("SharedFunctionalGroupsSequence") or []), pydicom.Dataset()][0]
-        frames = [_slice(file, header, sop_class, _Groups(group, shared), i) for i, group in enumerate(groups)]
+        frames = [_slice(file, header, sop_class, _Groups(group, shared, header), i) for i, group in enumerate(groups)]
         if not any(frame.position for frame in frames):
             raise NotASliceError(sop_class)
         return frames
@@ -161,14 +161,15 @@ def read_slices(file: Path) -> list[Slice]:
 
 
 class _Groups:
-    """Functional groups of a frame, its own before those of all frames, read like a header."""
+    """Functional groups of a frame, its own before those of all frames, read like a header; what they lack, it has."""
 
     _SEQUENCES = (
         "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence", "PixelValueTransformationSequence"
     )  # fmt: skip
 
-    def __init__(self, own: Any, shared: Any) -> None:
+    def __init__(self, own: Any, shared: Any, header: Any) -> None:
         self._items = [item for group in (own, shared) for name in self._SEQUENCES for item in group.get(name) or []]
+        self._items.append(header)  # converters leave some of it there
 
     def get(self, name: str) -> Any:
         return next((item[name].value for item in self._items if name in item), None)

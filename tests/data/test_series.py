@@ -200,6 +200,16 @@ def test_enhanced_multi_frame_is_its_series(tmp_path: Path, write_series: Any, a
         np.testing.assert_allclose(affine, place, atol=1e-6)
 
 
+def test_rescaling_of_all_frames_may_stand_outside_of_their_groups(tmp_path: Path, series: Path) -> None:
+    folder = enhanced(series, tmp_path / "enhanced")
+    header = pydicom.dcmread(folder / "all.dcm")
+    for group in header.PerFrameFunctionalGroupsSequence:
+        del group.PixelValueTransformationSequence
+    header.RescaleSlope, header.RescaleIntercept = 2, -7
+    header.save_as(folder / "all.dcm")
+    np.testing.assert_array_equal(load_volume(str(folder))[0], np.full((4, 5, 12), 2 * 1024 - 7))
+
+
 def test_enhanced_without_places_is_refused_by_its_name(tmp_path: Path, series: Path) -> None:
     folder = enhanced(series, tmp_path / "enhanced")
     as_object(folder / "all.dcm", folder / "all.dcm", PerFrameFunctionalGroupsSequence=None)
