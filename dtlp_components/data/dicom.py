@@ -168,7 +168,9 @@ class _Groups:
     )  # fmt: skip
 
     def __init__(self, own: Any, shared: Any, header: Any) -> None:
-        self._items = [item for group in (own, shared) for name in self._SEQUENCES for item in group.get(name) or []]
+        self._items: list[Any] = [
+            item for group in (own, shared) for name in self._SEQUENCES for item in group.get(name) or []
+        ]
         self._items.append(header)  # converters leave some of it there
 
     def get(self, name: str) -> Any:

@@ -141,7 +141,7 @@ def describe_volume(voxels: np.ndarray, affine: np.ndarray, is_label: bool = Fal
         values = distinct.tolist() if len(distinct) <= FEW_VALUES else None
     digest = hashlib.sha256(f"{voxels.shape}".encode())
     for plane in data.numpy():  # a copy of the whole would be as large as the scan
-        digest.update(np.ascontiguousarray(plane))
+        digest.update(np.ascontiguousarray(plane).data)
     return Volume(
         list(voxels.shape), np.asarray(affine, float).tolist(), finite, whole, low, high, values, digest.hexdigest()
     )
