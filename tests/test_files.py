@@ -214,3 +214,31 @@ def test_free_name_is_the_first_that_is_not_taken(tmp_path: Path) -> None:
     for expected in ("a.csv", "a-2.csv", "a-3.csv"):
         assert free_name(tmp_path / "a.csv") == tmp_path / expected
         (tmp_path / expected).touch()
+
+
+# --- JSON that is none
+
+
+def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.json")
+    with pytest.raises(InputError, match=r"list\.json: is a pipe; expected a datalist in a file"):
+        read_json(tmp_path / "list.json", "a datalist")
+
+
+def test_file_of_no_reasonable_size_is_not_read(tmp_path: Path) -> None:
+    with open(tmp_path / "list.json", "wb") as file:
+        file.truncate(300_000_000)  # takes no room on the disk
+    with pytest.raises(InputError, match="has 300 MB, more than 200 MB; expected a datalist"):
+        read_json(tmp_path / "list.json", "a datalist")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, f"[{'9' * 5000}]"], ids=["deep", "long number"])
+def test_json_that_nobody_wrote_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.json").write_text(text)
+    with pytest.raises(InputError, match=r"list\.json: .*; expected a datalist"):
+        read_json(tmp_path / "list.json", "a datalist")
+
+
+def test_path_with_a_nul_is_named() -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_json("a\0b", "a datalist")

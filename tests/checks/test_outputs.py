@@ -79,3 +79,19 @@ def test_folder_that_another_training_uses_is_refused(tmp_path: Path, monkeypatc
     monkeypatch.setattr("dtlp_components.checks.outputs.claim", lambda file: "process 7 on gpu1 since noon")
     (problem,) = run_folder_problems(str(tmp_path / "run"))
     assert problem.startswith(f"{tmp_path / 'run'}: is in use, process 7 on gpu1 since noon trains into it")
+
+
+def test_scan_whose_label_map_would_have_too_long_a_name_is_refused(tmp_path: Path) -> None:
+    root, out = tmp_path / "in", tmp_path / "out"
+    for length, problems in ((150, 0), (230, 1)):
+        image = str(root / f"{'x' * length}.nii.gz")
+        found = list(output_problems(str(out), [image], str(root)))
+        assert len(found) == problems
+    assert "its label map would be named after 230 characters of path" in found[0]
+
+
+def test_folders_in_between_count_in_the_name(tmp_path: Path) -> None:
+    image = str(tmp_path / "in" / ("p" * 120) / ("s" * 120))
+    (problem,) = output_problems(str(tmp_path / "out"), [image], str(tmp_path / "in"))
+    assert "named after 241 characters" in problem
+    assert list(output_problems(str(tmp_path / "out"), [image], str(Path(image).parent))) == []

@@ -146,3 +146,10 @@ def test_binary_file_is_not_json(tmp_path):
 def test_wrong_form_names_file_place_and_finding(tmp_path, content, message):
     with pytest.raises(InputError, match=f"datalist.json: .*{message}"):
         load_datalist(write(tmp_path, content), "training", str(tmp_path))
+
+
+@pytest.mark.parametrize("path", ["a\0b.nii", "a\ud800.nii"])
+def test_path_that_no_file_can_have_is_refused(tmp_path, path):
+    (tmp_path / "list.json").write_text(json.dumps({"training": [{"image": path}]}))
+    with pytest.raises(InputError, match="can be no file's name"):
+        load_datalist(str(tmp_path / "list.json"), "training", str(tmp_path))
