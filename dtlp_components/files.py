@@ -23,6 +23,7 @@ from .errors import InputError
 
 __all__ = [
     "claim",
+    "claimed_by",
     "free_name",
     "is_leftover",
     "json_text",
@@ -168,20 +169,33 @@ def claim(file: Path) -> str:
         return ""
     file.parent.mkdir(parents=True, exist_ok=True)
     stream = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closing it would give the lock away
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.seek(0)
-        holder = stream.read(200).strip()
+    if holder := _lock(stream):
         stream.close()
-        return holder or "another process"
-    except OSError:  # a file system without locks
-        stream.close()
-        return ""
+        return holder
     stream.truncate(0)
     stream.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
     stream.flush()
     _CLAIMED[path] = stream
+    return ""
+
+
+def claimed_by(file: Path) -> str:
+    """Who has claimed a file, if that is another process; else an empty text. Nothing is made or kept locked."""
+    if str(file.absolute()) in _CLAIMED or not file.exists():
+        return ""
+    with open(file, "r+", encoding="utf-8") as stream:  # NFS locks what may be written alone
+        return _lock(stream)
+
+
+def _lock(stream: Any) -> str:
+    """Lock an open file, or say who has."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.seek(0)
+        return stream.read(200).strip() or "another process"
+    except OSError:  # a file system without locks
+        pass
     return ""
 
 

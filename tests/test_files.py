@@ -16,6 +16,7 @@ import pytest
 from dtlp_components.errors import InputError
 from dtlp_components.files import (
     claim,
+    claimed_by,
     free_name,
     json_text,
     place_file,
@@ -242,3 +243,16 @@ def test_json_that_nobody_wrote_is_named(tmp_path: Path, text: str) -> None:
 def test_path_with_a_nul_is_named() -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_json("a\0b", "a datalist")
+
+
+def test_asking_who_has_claimed_a_file_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    assert claimed_by(file) == ""
+    assert not file.exists()
+    assert claim(file) == ""
+    assert claimed_by(file) == ""  # this process, which keeps it
+    ask = "import sys, pathlib, dtlp_components.files as f; print(f.claimed_by(pathlib.Path(sys.argv[1])))"
+    command = [sys.executable, "-c", ask, str(file)]
+    assert f"process {os.getpid()} on" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    release(file)
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..data.segmentations import COMPANIONS, LABEL_MAP_ENDING, TABLE, PredictionNames, printable, read_table
-from ..files import claim, part_name, release
+from ..files import claimed_by, part_name
 from ..run_folder import RunFolder, in_use_sentence
 
 __all__ = ["output_problems", "run_folder_problems"]
@@ -87,10 +87,8 @@ def run_folder_problems(output_dir: str, network: object = None) -> Iterator[str
             "checkpoints and logs."
         )
         return
-    if run.lock.exists() and (holder := claim(run.lock)):
+    if holder := claimed_by(run.lock):
         yield in_use_sentence(run, holder)
-    else:
-        release(run.lock)
     if isinstance(network, torch.nn.Module):
         # the network, its optimizer's state and the mean teacher
         bytes_of_one = CHECKPOINT_SHARES * sum(

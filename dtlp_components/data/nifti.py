@@ -89,7 +89,7 @@ def nifti_problems(path: str) -> Iterator[str]:
         start = stream.read(nib.Nifti2Header.sizeof_hdr)
     if found := stand_in(start):
         yield f"{path}: expected a NIfTI file, got {found}."
-    elif named_gzip and not start.startswith(_GZIP) and _is_header(start):
+    elif named_gzip and not start.startswith(_GZIP) and _header_kind(start):
         yield f"{path}: expected gzip, as its name says, got a NIfTI file that is not compressed; rename it to *.nii."
     elif not named_gzip and start.startswith(_GZIP):
         yield f"{path}: expected a file that is not compressed, as its name says, got gzip; rename it to *.nii.gz."
@@ -97,8 +97,9 @@ def nifti_problems(path: str) -> Iterator[str]:
         yield from _header_problems(path)
 
 
-def _is_header(start: bytes) -> bool:
-    return any(kind.may_contain_header(start) for kind in (nib.Nifti1Header, nib.Nifti2Header))
+def _header_kind(start: bytes) -> Any:
+    """Class of the header that a file begins with; ``None`` if it is none."""
+    return next((kind for kind in (nib.Nifti1Header, nib.Nifti2Header) if kind.may_contain_header(start)), None)
 
 
 def _header_problems(path: str) -> Iterator[str]:
@@ -136,8 +137,7 @@ def _header_problems(path: str) -> Iterator[str]:
 
 def _raw_header(file: Any) -> Any:
     """A header as it is written: nibabel mends the sides of its own copy; ``None`` if it is none."""
-    start = file.read(nib.Nifti2Header.sizeof_hdr)
-    kind = next((kind for kind in (nib.Nifti1Header, nib.Nifti2Header) if kind.may_contain_header(start)), None)
+    kind = _header_kind(file.read(nib.Nifti2Header.sizeof_hdr))
     if kind is None:
         return None
     file.seek(0)

@@ -124,7 +124,6 @@ class _SeriesReader(PydicomReader):
                 del header.SliceThickness
             if "TransferSyntaxUID" not in header.file_meta:
                 implicit, little = header.original_encoding
-                header.set_original_encoding(implicit, little)
                 header.file_meta.TransferSyntaxUID = _PLAIN[bool(implicit), bool(little)]
         # what MONAI notes when it has read a folder by itself
         self.has_series, self.filenames = True, [files]  # type: ignore[list-item]

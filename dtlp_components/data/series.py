@@ -97,8 +97,9 @@ def series_among(folders: Iterable[tuple[Path, list[str]]]) -> list[Path]:
         for kind, files in content.passed_over.items():
             passed_over.setdefault(kind, []).extend(files)
         if len(content.series) > 1:
-            listed = ", ".join(f"{_first(s).name} ({s[0].title}, {len(s)} slices)" for s in content.series)
-            LOGGER.info(f"{place}: {len(content.series)} series, each a scan known by its first file: {listed}")
+            LOGGER.info(
+                f"{place}: {len(content.series)} series, each a scan known by its first file: {_listed(content)}"
+            )
         for path, slices in zip(paths, content.series, strict=False):  # a damaged folder has a path alone
             uid = slices[0].series
             if uid and (other := by_series.setdefault(uid, place)) != place:
@@ -131,6 +132,10 @@ def _counted(passed_over: dict[str, list[Path]]) -> str:
         more = ", …" if len(files) > _NAMED else ""
         texts.append(f"{len(files)} × {kind} ({', '.join(str(file) for file in files[:_NAMED])}{more})")
     return "; ".join(texts)
+
+
+def _listed(content: SortedFolder) -> str:
+    return ", ".join(f"{_first(s).name} ({s[0].title}, {len(s)} slices)" for s in content.series)
 
 
 def _ending(file: Path) -> str:
@@ -192,7 +197,8 @@ def _may_be_read(file: Path) -> bool:
 
 def _is_text(file: Path) -> bool:
     try:
-        start = file.read_bytes()[:4096]
+        with open(file, "rb") as stream:
+            start = stream.read(4096)
     except OSError:
         return False
     return bool(start) and b"\0" not in start and start.isascii()
@@ -295,8 +301,8 @@ def _no_series(path: Path, folder: Path, content: SortedFolder) -> str:
     if path in content.damaged:
         return f"{path}: damaged or no DICOM file ({content.damaged[path]})."
     if path == folder and len(content.series) > 1:
-        listed = ", ".join(f"{_first(s).name} ({s[0].title}, {len(s)} slices)" for s in content.series)
-        return f"{folder}: found {len(content.series)} series, expected one; each is known by its first file: {listed}."
+        count = len(content.series)
+        return f"{folder}: found {count} series, expected one; each is known by its first file: {_listed(content)}."
     if path == folder and not content.passed_over and content.damaged:
         file, reason = next(iter(content.damaged.items()))
         return f"{file}: damaged or no DICOM file ({reason})."

@@ -34,7 +34,7 @@ def series_problems(path: str | os.PathLike[str]) -> list[str]:
         path: see :py:func:`series_of`.
 
     Raises:
-        InputError: if pydicom is missing, or that is not one series.
+        InputError: if pydicom is missing.
     """
     if importlib.util.find_spec("pydicom") is None:
         raise InputError(f"{path}: found DICOM; reading it needs pydicom: pip install 'dtlp-bundles[dicom]'")

@@ -179,8 +179,7 @@ class TrainingCheckpoint:
         self.logger.info(
             f"Stopped by {asked.name} after iteration {engine.state.iteration}; --resume True goes on from here."
         )
-        engine.logger.disabled = True  # Ignite would call it an error
-        raise SystemExit(128 + asked)
+        self.signals.end(engine)
 
     def save(self, engine: Engine) -> None:
         """Write what is due at the end of this epoch."""

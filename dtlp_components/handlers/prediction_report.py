@@ -54,10 +54,9 @@ class PredictionReport:
 
     def __init__(self, prediction_dir: str, label_names: Sequence[str] = ()) -> None:
         self.prediction_dir, self.label_names = Path(prediction_dir), list(label_names)
-        self.rows: dict[str, dict[str, Any]] = {}  # by scan, those of earlier runs among them
+        self.rows: dict[str, dict[str, Any]] = {}  # of this run, by scan
         self.segmented = self.empty = 0
         self.problems: list[str] = []
-        self.own: dict[str, None] = {}  # scans of this run, in their order
         self.signals = SignalWatch()
         self.logger = logging.getLogger("dtlp")
         self.bar: tqdm | None = None
@@ -74,16 +73,16 @@ class PredictionReport:
 
     def _start(self, engine: Engine) -> None:
         self.problems, self.segmented, self.empty, self.started = [], 0, 0, time.monotonic()
-        self.own = {}
-        self.rows = self._earlier_rows()
+        self.rows = {}
         if self.label_names:
             self._write_color_table()
         self.signals.listen()
 
-    def _earlier_rows(self) -> dict[str, dict[str, Any]]:
-        """Rows of the table whose label map is there; by its name: the folder may be given from elsewhere, or moved."""
+    def _rows_of_others(self) -> dict[str, dict[str, Any]]:
+        """Rows of the table that other runs wrote and whose label map is there; that one may have been moved."""
         rows = read_table(self.prediction_dir)
-        return {r["scan"]: r for r in rows if (self.prediction_dir / os.path.basename(r["label_map"])).is_file()}
+        there = [r for r in rows if (self.prediction_dir / os.path.basename(r["label_map"])).is_file()]
+        return {r["scan"]: r for r in there if r["scan"] not in self.rows}
 
     def _write_color_table(self) -> None:
         file = self.prediction_dir / COLOR_TABLE
@@ -122,8 +121,7 @@ class PredictionReport:
             f"Stopped by {asked.name} with {self.segmented} of {engine.state.epoch_length} scans segmented; "
             "--skip_existing True goes on with the others."
         )
-        engine.logger.disabled = True  # Ignite would call it an error
-        raise SystemExit(128 + asked)
+        self.signals.end(engine)
 
     def _collect(self, engine: Any) -> None:
         self._close_bar()
@@ -133,8 +131,8 @@ class PredictionReport:
         row: dict[str, Any] = {"scan": scan, "seconds": round(now - self.scan_started, 1)}
         if ScanKeys.PROBLEM in output:
             row["problem"] = printable(output[ScanKeys.PROBLEM])
-            if ScanKeys.PRED not in output and scan in self.rows:
-                row["problem"] += f" {self.rows[scan]['label_map']} is of an earlier run."
+            if ScanKeys.PRED not in output and (earlier := self._rows_of_others().get(scan)):
+                row["problem"] += f" {earlier['label_map']} is of an earlier run."
             self.problems.append(row["problem"])
             self.logger.error(f"{count}  failed: {row['problem']}")
         if ScanKeys.PRED in output:
@@ -148,7 +146,6 @@ class PredictionReport:
             )
             self._remove_outdated(output)
         self.rows[scan] = row
-        self.own[scan] = None
         self._write()
         engine.state.output = []  # the volumes are written
         self._stop_if_asked(engine)
@@ -188,21 +185,12 @@ class PredictionReport:
         try:
             with locked(self.prediction_dir):
                 # another run may have written meanwhile
-                others = {scan: row for scan, row in self._earlier_rows().items() if scan not in self.own}
-                self.rows = others | {scan: self.rows[scan] for scan in self.own}
-                write_text(file, self._table())
+                write_text(file, _table([*self._rows_of_others().values(), *self.rows.values()]))
         except OSError as error:  # the scans that are left are to be segmented all the same
             problem = f"{file}: cannot be written ({error.strerror})."
             if problem not in self.problems:
                 self.problems.append(problem)
                 self.logger.error(problem)
-
-    def _table(self) -> str:
-        # columns in the order of the scan that has most
-        columns = dict.fromkeys(["scan", "label_map", "seconds"])
-        for row in sorted(self.rows.values(), key=len, reverse=True):
-            columns.update(dict.fromkeys(name for name in row if name != "problem"))
-        return csv_text([*self.rows.values()], [*columns, "problem"])
 
     def _finish(self, engine: Engine) -> None:
         place = os.path.abspath(self.prediction_dir)
@@ -227,6 +215,14 @@ class PredictionReport:
         self._close_bar()
         self.signals.stop_listening()
         raise error
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    # columns in the order of the scan that has most
+    columns = dict.fromkeys(["scan", "label_map", "seconds"])
+    for row in sorted(rows, key=len, reverse=True):
+        columns.update(dict.fromkeys(name for name in row if name != "problem"))
+    return csv_text(rows, [*columns, "problem"])
 
 
 def count_voxels(labels: torch.Tensor) -> list[int]:

@@ -105,10 +105,11 @@ class PseudoLabelMonitor:
 
     def _begin(self, engine: Engine) -> None:
         """Keep rows of this run up to where it goes on; an earlier run's file gets a name of its own."""
-        if self._has_begun or not self.file.is_file():
-            self._has_begun = True
+        if self._has_begun:
             return
         self._has_begun = True
+        if not self.file.is_file():
+            return
         begin = engine.state.iteration
         if begin == 0:
             stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.file.stat().st_mtime))

@@ -6,7 +6,9 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+from ignite.engine import Engine
 
 __all__ = ["SignalWatch"]
 
@@ -40,6 +42,16 @@ class SignalWatch:
         for number, earlier in self._earlier.items():
             signal.signal(number, earlier)
         self._earlier = {}
+
+    def end(self, engine: Engine) -> NoReturn:
+        """
+        End a run for the signal that came; whoever calls has finished what was under way, and said so.
+
+        Raises:
+            SystemExit: with 128 and the number of the signal, as a shell says it.
+        """
+        engine.logger.disabled = True  # Ignite would call it an error
+        raise SystemExit(128 + (self.received or 0))
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)

@@ -83,13 +83,12 @@ def _first_damaged(path: str) -> str | None:
 
 def _why(path: str, start: bytes, expected: str) -> str:
     size = os.path.getsize(path)
-    if found := stand_in(start):
-        pass
-    elif start.startswith(b"PK") and not _is_zip(path):
+    found = stand_in(start)
+    if not found and start.startswith(b"PK") and not _is_zip(path):
         found = f"a file of {size} bytes that is cut off; copy or download it again"
-    elif start.startswith(b"PK") or start.startswith(b"\x80"):
+    elif not found and start.startswith((b"PK", b"\x80")):
         found = "a file that holds more than tensors and numbers, such as a whole network, which is never executed here"
-    else:
+    elif not found:
         found = f"a file of {size} bytes that torch did not write"
     return f"{path}: expected {expected}, got {found}."
 

@@ -76,7 +76,7 @@ def test_disk_without_room_for_two_checkpoints_is_refused(tmp_path: Path, monkey
 def test_folder_that_another_training_uses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run/logs").mkdir(parents=True)
     (tmp_path / "run/logs/lock").touch()
-    monkeypatch.setattr("dtlp_components.checks.outputs.claim", lambda file: "process 7 on gpu1 since noon")
+    monkeypatch.setattr("dtlp_components.checks.outputs.claimed_by", lambda file: "process 7 on gpu1 since noon")
     (problem,) = run_folder_problems(str(tmp_path / "run"))
     assert problem.startswith(f"{tmp_path / 'run'}: is in use, process 7 on gpu1 since noon trains into it")
 

@@ -105,3 +105,15 @@ def test_nifti_file_is_read_as_ever(tmp_path: Path, name: str) -> None:
 def test_trailing_axes_of_length_1_are_none(tmp_path: Path, axes: tuple[int, ...]) -> None:
     nib.save(nib.Nifti1Image(voxels_of(4, 5, 6, *axes).astype(np.int16), np.eye(4)), tmp_path / "a.nii.gz")
     assert read(tmp_path / "a.nii.gz").shape == (1, 4, 5, 6)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_series_without_the_mark_has_the_same_voxels(tmp_path: Path, write_series: Any, implicit: bool) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="DICOM is optional: pip install pydicom")
+    voxels = voxels_of(4, 5, 6)
+    folder = write_series(tmp_path / "ct", voxels)
+    for file in folder.iterdir():
+        plain = pydicom.Dataset(pydicom.dcmread(file))
+        plain.save_as(file, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    assert series_problems(folder) == []
+    np.testing.assert_array_equal(load_volume(str(folder))[0], voxels)

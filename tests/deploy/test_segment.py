@@ -528,7 +528,7 @@ def test_model_that_finds_nothing_in_most_scans_says_so(
 ) -> None:
     segment(scans, tmp_path / "out", weights)
     assert "hold nothing but background" not in "".join(capsys.readouterr())
-    state = torch.load(weights)
+    state = torch.load(weights, weights_only=True)
     state["decoder.head.bias"][0] += 1e6
     torch.save(state, weights)
     segment(scans, tmp_path / "out", weights)
@@ -536,7 +536,7 @@ def test_model_that_finds_nothing_in_most_scans_says_so(
 
 
 def test_logits_that_are_not_finite_are_named(scans: Path, tmp_path: Path, weights: Path) -> None:
-    state = torch.load(weights)
+    state = torch.load(weights, weights_only=True)
     state["decoder.head.weight"] = state["decoder.head.weight"].sign() * 3e38  # finite, what it makes is not
     torch.save(state, weights)
     with pytest.raises(InputError, match=r"a\.nii\.gz: cannot be predicted \(ValueError: found logits that are NaN or"):
