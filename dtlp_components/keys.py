@@ -8,6 +8,7 @@ from enum import Enum
 __all__ = [
     "DatalistKeys",
     "LossTerms",
+    "MethodTerms",
     "PseudoLabelSources",
     "ScanEvents",
     "ScanKeys",
@@ -54,6 +55,19 @@ class LossTerms(StrEnum):
     DISTILLATION = "kd"  # Eq. 17
     CORRELATION = "corr"  # Eq. 21
     STUDENT_LABELED = "student_labeled"  # not in the paper: true labels for the student
+
+
+class MethodTerms(StrEnum):
+    """Terms of the losses of the methods to compare with, as they appear in ``state.output`` and in the logs."""
+
+    STUDENT_LABELED = "student_labeled"  # as DTLP's
+    SECOND_LABELED = "second_labeled"  # of a second student
+    CONSISTENCY = "consistency"  # with the mean teacher's map
+    STRONG = "strong"  # a distorted view, against the class on the plain one
+    FEATURES = "features"  # dropped features, against the same
+    CROSS = "cross"  # each student against the other's classes
+    MIXED_LABELED = "mixed_labeled"  # labeled voxels of mixed volumes
+    MIXED_UNLABELED = "mixed_unlabeled"  # the others
 
 
 class TrainingStreams(StrEnum):

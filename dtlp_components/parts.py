@@ -15,9 +15,11 @@ from .data.scans import ScanDataset, find_images, scans_to_segment
 from .data.segmentations import PredictionNames
 from .data.studies import unlabeled_studies
 from .data.volumes import scan_problems
+from .engines.method_trainer import MethodTrainer
 from .engines.ramp_up import SigmoidRampUp
 from .engines.scan_evaluator import ScanEvaluator
-from .engines.trainer import DTLPTrainer, loss_terms
+from .engines.student_trainer import loss_terms
+from .engines.trainer import DTLPTrainer
 from .errors import InputError, NonFiniteError
 from .handlers.checkpoints import TrainingCheckpoint, run_name
 from .handlers.prediction_report import PredictionReport
@@ -30,13 +32,19 @@ from .inferers.flips import FlipAverage
 from .inferers.scan_segmenter import ScanSegmenter
 from .losses.consistency import DistillationLoss, MaskedReconstructionLoss
 from .losses.difficulty import DifficultyAwareLoss
+from .methods.consistency import MeanTeacherConsistency, UncertaintyAwareConsistency
+from .methods.copy_paste import BidirectionalCopyPaste
+from .methods.cross_pseudo import CrossPseudoSupervision
+from .methods.strong_views import FixMatch, UniMatch
 from .networks.diffusion import LabelDiffusion
 from .networks.dtlp_net import DTLPNet
 from .networks.mean_teacher import MeanTeacher
+from .networks.two_students import TwoStudents
 from .networks.vnet import VNet
 from .networks.weights import load_weights
 from .pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
 from .pseudo_labels.propagation import propagate_logits
+from .pseudo_labels.single_teacher import SingleTeacher
 from .run_folder import mlflow_address
 from .transforms.dicom_seg import WriteDicomSegd
 from .transforms.intensity import CTOrMRIntensityd
@@ -44,12 +52,15 @@ from .transforms.label_maps import KeepLargestComponentd, WholeFileWriter
 from .transforms.mixing import BlockMask, CrossSetCutMix
 from .transforms.scan_grid import ScanGridLabelsd
 from .transforms.spatial import AntiAliasd, CropToBoxd, ResampleToSpacingd
+from .transforms.strong_view import StrongView
 
 __all__ = [
     "AntiAliasd",
+    "BidirectionalCopyPaste",
     "BlockMask",
     "CTOrMRIntensityd",
     "CropToBoxd",
+    "CrossPseudoSupervision",
     "CrossSetCutMix",
     "DTLPNet",
     "DTLPTrainer",
@@ -57,6 +68,7 @@ __all__ = [
     "DistillationLoss",
     "DualTeacher",
     "EndlessDataLoader",
+    "FixMatch",
     "FlipAverage",
     "InputChecks",
     "InputError",
@@ -65,6 +77,8 @@ __all__ = [
     "MLflowLog",
     "MaskedReconstructionLoss",
     "MeanTeacher",
+    "MeanTeacherConsistency",
+    "MethodTrainer",
     "NonFiniteError",
     "PredictionNames",
     "PredictionReport",
@@ -81,10 +95,15 @@ __all__ = [
     "ScoreTable",
     "Settings",
     "SigmoidRampUp",
+    "SingleTeacher",
+    "StrongView",
     "TensorBoardLog",
     "TrainedSettings",
     "TrainingCheckpoint",
     "TrainingProgress",
+    "TwoStudents",
+    "UncertaintyAwareConsistency",
+    "UniMatch",
     "VNet",
     "WarmStart",
     "WholeFileWriter",

@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "files", "keys", "run_folder", "tables", "__version__"}),  # ground
     frozenset({"metrics", "networks", "data"}),  # parts, from here
     frozenset({"losses", "pseudo_labels", "transforms"}),
-    frozenset({"inferers"}),
+    frozenset({"inferers", "methods"}),
     frozenset({"handlers", "engines", "checks"}),  # to here
     frozenset({"bundle"}),
     frozenset({"parts"}),  # the public names

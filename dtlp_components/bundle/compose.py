@@ -16,7 +16,7 @@ from ..checks.literals import is_literal
 from ..errors import InputError
 from .recipes import RECIPES, Recipe, read_json_recipe
 
-__all__ = ["WORKFLOWS", "apply_overrides", "compose_overlays", "compose_workflow", "with_overlay"]
+__all__ = ["WORKFLOWS", "apply_overrides", "compose_overlays", "compose_workflow", "method_names", "with_overlay"]
 
 WORKFLOWS = ("train", "evaluate", "inference")
 
@@ -25,6 +25,8 @@ WORKFLOWS = ("train", "evaluate", "inference")
 TEXTS = ("text", "path", "device")
 
 DISPLAYABLE = "@displayable_configs::"
+
+TRAINER = "trainer"  # what the overlays of methods share
 
 LENGTHS = {"train": "training", "evaluate": "evaluating", "inference": "run"}
 
@@ -70,8 +72,8 @@ def compose_overlays(recipe: Recipe, recipes: str | Path = RECIPES) -> dict[str,
     """
     The variants of a bundle by the name of their file: what is merged over a workflow's configuration.
 
-    ``paper`` goes over ``train.json`` and ``published``, of recipes that have it, over every workflow. Ids have to
-    exist in each of them.
+    ``paper`` and the methods to compare with go over ``train.json`` and ``published``, of recipes that have it, over
+    every workflow. Ids have to exist in each of them.
     """
     folder = Path(recipes)
     overlays: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -82,6 +84,7 @@ def compose_overlays(recipe: Recipe, recipes: str | Path = RECIPES) -> dict[str,
         transforms = [*load, *published["deterministic_transforms"]]
         content = {"preprocessing_variant": "published", **published, "deterministic_transforms": transforms}
         overlays["published"] = (content, WORKFLOWS)
+    overlays |= {f"methods/{name}": (_method(name, folder / "methods"), ("train",)) for name in method_names(folder)}
     rendered = {}
     for name, (content, workflows) in overlays.items():
         for workflow in workflows:
@@ -92,6 +95,21 @@ def compose_overlays(recipe: Recipe, recipes: str | Path = RECIPES) -> dict[str,
         comment = [recipe.comment, f"Overlay of {', '.join(f'{w}.json' for w in workflows)}: {command}"]
         rendered[name] = {"_comment": comment, **content}
     return rendered
+
+
+def method_names(recipes: str | Path = RECIPES) -> list[str]:
+    """Methods that are trained instead of DTLP, by the names of their overlays."""
+    return sorted(file.stem for file in (Path(recipes) / "methods").glob("*.json") if file.stem != TRAINER)
+
+
+def _method(name: str, folder: Path) -> dict[str, Any]:
+    """Overlay of a method; those that are not settings of DTLP's trainer bring the other one."""
+    own = read_json_recipe(folder / f"{name}.json")
+    if (method := own.pop("train::trainer::method", None)) is None:
+        return {"method": name, **own}
+    trainer = read_json_recipe(folder / f"{TRAINER}.json")
+    trainer["train::trainer"]["method"] = method
+    return {"method": name, **trainer, **own}
 
 
 def with_overlay(config: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

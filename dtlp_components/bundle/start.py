@@ -23,7 +23,8 @@ def train_bundle(bundle: str, *words: str) -> None:
     Train a bundle, with MONAI's command, which is printed.
 
     Every key of the bundle's train.json is a flag: --max_iterations 500 --patch_size "[64,64,48]". `dtlp keys BUNDLE`,
-    and the README of the bundle, list them. --variant paper (or published) adds the bundle's file of that name.
+    and the README of the bundle, list them. --variant paper (or published) adds the bundle's file of that name,
+    --method uamt (or another one of configs/methods) trains by that method instead of DTLP's.
 
     Args:
         bundle: folder of the bundle, or its name as `dtlp list` shows it.
@@ -32,8 +33,11 @@ def train_bundle(bundle: str, *words: str) -> None:
     Raises:
         InputError: if there is no such bundle or variant.
     """
-    variant, rest = _take_variant(words)
-    _start("training", "train.json", find_bundle(bundle), variant, rest)
+    variant, rest = _take(words, "variant")
+    method, rest = _take(rest, "method")
+    folder = find_bundle(bundle)
+    overlays = [*_overlay(folder, variant), *_overlay(folder, "" if method == "dtlp" else method, "method")]
+    _start("training", "train.json", folder, overlays, rest)
 
 
 def evaluate_bundle(bundle: str, *words: str) -> None:
@@ -50,9 +54,9 @@ def evaluate_bundle(bundle: str, *words: str) -> None:
     Raises:
         InputError: if there is no such bundle or variant.
     """
-    variant, rest = _take_variant(words)
+    variant, rest = _take(words, "variant")
     folder = find_bundle(bundle)
-    _start("evaluating", "evaluate.json", folder, variant or _trained_variant(folder, rest), rest)
+    _start("evaluating", "evaluate.json", folder, _overlay(folder, variant or _trained_variant(folder, rest)), rest)
 
 
 def render_bundles(*names: str, output: str = "bundles", check: bool = False) -> None:
@@ -80,38 +84,41 @@ def render_bundles(*names: str, output: str = "bundles", check: bool = False) ->
     print(f"{output}: current")
 
 
-def _take_variant(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The variant that words ask for, empty if none, and the other words."""
+def _take(words: Sequence[str], key: str) -> tuple[str, list[str]]:
+    """The value that words give a key, empty if none, and the other words."""
     for i, word in enumerate(words):
-        if word == "--variant":
+        if word == f"--{key}":
             return "".join(words[i + 1 : i + 2]), [*words[:i], *words[i + 2 :]]
-        if word.startswith("--variant="):
+        if word.startswith(f"--{key}="):
             return word.partition("=")[2], [*words[:i], *words[i + 1 :]]
     return "", list(words)
 
 
-def _start(run_id: str, config: str, folder: Path, variant: str, words: Sequence[str]) -> None:
-    """Become the command of MONAI that runs a file of the bundle, under a variant's file if there is one."""
+def _overlay(folder: Path, name: str, kind: str = "variant") -> list[Path]:
+    """The file of a bundle's variant or method; none for an empty name."""
+    if not name:
+        return []
+    configs = folder / "configs" / ("methods" if kind == "method" else "")
+    there = sorted(file.stem for file in configs.glob("*.json") if kind == "method" or file.stem not in WORKFLOWS)
+    if name not in there:
+        raise InputError(
+            f"--{kind} {name}: found no {configs / f'{name}.json'}, expected one of: "
+            f"{', '.join(there) or f'none, this bundle has no {kind}s'}."
+        )
+    return [configs / f"{name}.json"]
+
+
+def _start(run_id: str, config: str, folder: Path, overlays: Sequence[Path], words: Sequence[str]) -> None:
+    """Become the command of MONAI that runs a file of the bundle, with other files laid over it if there are any."""
     file = folder / "configs" / config
     if not file.is_file():
         raise InputError(f"{folder.absolute()}: found no configs/{config}, expected the folder of a bundle.")
     if _value(words, "config_file"):
-        raise InputError(f"--config_file: expected none, since the bundle says {file}; --variant NAME adds a file.")
-    named = str(file)
-    if variant:
-        there = _variants(folder)
-        if variant not in there:
-            raise InputError(
-                f"--variant {variant}: found no configs/{variant}.json in {folder}, expected one of: "
-                f"{', '.join(there) or 'none, this bundle has no variants'}."
-            )
-        named = f"['{file}','{file.with_name(f'{variant}.json')}']"
+        raise InputError(
+            f"--config_file: expected none, since the bundle says {file}; --variant NAME and --method NAME add files."
+        )
+    named = "[" + ",".join(repr(str(path)) for path in (file, *overlays)) + "]" if overlays else str(file)
     become_monai(["run", run_id, "--config_file", named, *words])
-
-
-def _variants(folder: Path) -> list[str]:
-    """Names of the files that are laid over a workflow's."""
-    return sorted({file.stem for file in (folder / "configs").glob("*.json")} - WORKFLOWS)
 
 
 def _trained_variant(folder: Path, words: Sequence[str]) -> str:
@@ -119,7 +126,7 @@ def _trained_variant(folder: Path, words: Sequence[str]) -> str:
     weights, output_dir = _value(words, "model_file"), _value(words, "output_dir")
     run = RunFolder.of_weights(weights) if weights else RunFolder(output_dir or folder)
     trained = str(record_of(run).get(VARIANT, ""))
-    return trained if trained in _variants(folder) else ""
+    return trained if (folder / "configs" / f"{trained}.json").is_file() and trained not in WORKFLOWS else ""
 
 
 def _value(words: Sequence[str], key: str) -> str:

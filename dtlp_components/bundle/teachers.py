@@ -19,6 +19,9 @@ from ..networks.weights import fit_problem, load_tensors
 
 __all__ = ["Teachers", "load_teachers", "load_training_networks"]
 
+# methods that train the decoders of DTLP-Net
+WITH_DECODERS = ("dtlp", "and")
+
 EXPECTED = "the checkpoints/last.pt of a training with these settings"
 
 
@@ -91,9 +94,15 @@ def load_teachers(
         raise InputError(
             f"{Path(train_config).absolute()}: not there; the teachers are built from the bundle's train.json."
         )
+    recorded = _recorded_settings(checkpoint)
+    method = recorded.get("method", "dtlp")
+    if method not in WITH_DECODERS:
+        raise InputError(
+            f"{Path(checkpoint).absolute()}: found a training by method {method!r}, whose only teacher is the moving "
+            f"average; expected one of {', '.join(WITH_DECODERS)}, whose decoders can disagree with it."
+        )
     parser = ConfigParser()
     parser.read_config(train_config)
-    recorded = _recorded_settings(checkpoint)
     parser.update(
         {name: value for name, value in {**settings, **recorded}.items() if name in model_keys(teachers=True)}
     )

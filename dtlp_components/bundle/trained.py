@@ -55,13 +55,17 @@ class TrainedBundle:
         }
 
     def config(self, workflow: str = "inference") -> dict[str, Any]:
-        """Configuration of a workflow with the settings of the training in it, and the overlay it was trained with."""
+        """Configuration of a workflow with the settings of the training in it, and the overlays it was trained with."""
         files = [self.folder / "configs" / f"{workflow}.json"]
         if self.settings.get("preprocessing_variant") == "published":
             files.append(self.folder / "configs" / "published.json")
-            if not files[1].is_file():
+        method = self.settings.get("method", "dtlp")
+        if workflow == "train" and method != "dtlp":
+            files.append(self.folder / "configs" / "methods" / f"{method}.json")
+        for file in files[1:]:
+            if not file.is_file():
                 raise InputError(
-                    f"{files[1]}: no such file, but {self.weights} were trained with it; is this the bundle that was "
+                    f"{file}: no such file, but {self.weights} were trained with it; is this the bundle that was "
                     "trained?"
                 )
         config: dict[str, Any] = ConfigParser.load_config_files([str(file) for file in files])

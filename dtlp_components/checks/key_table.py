@@ -166,6 +166,9 @@ def _plain(number: float) -> str:
 def key_table() -> dict[str, Key]:
     """Every key by its name, in the order in which a configuration is read."""
     groups = json.loads(TABLE.read_text(encoding="utf-8"))
+    names = [name for keys in groups.values() for name in keys]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{TABLE}: a key stands in two groups: {sorted({n for n in names if names.count(n) > 1})}.")
     return {
         name: Key(name, group, **{**entry, "choices": tuple(entry.get("choices", ()))})
         for group, keys in groups.items()

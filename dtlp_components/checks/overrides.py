@@ -27,7 +27,11 @@ __all__ = ["is_run_command", "no_such_key", "override_problems"]
 TEXTS = ("path", "text")
 
 # keys that an overlay file sets, since they go with others: the key, its values, the file
-IN_OVERLAYS = {"preset": ("paper", "paper.json"), "preprocessing_variant": ("published", "published.json")}
+IN_OVERLAYS = {
+    "preset": {"paper": "paper.json"},
+    "preprocessing_variant": {"published": "published.json"},
+    "method": {name: f"methods/{name}.json" for name in key_table()["method"].choices if name != "dtlp"},
+}
 
 
 def override_problems(arguments: Sequence[str]) -> list[str]:
@@ -58,6 +62,10 @@ def override_problems(arguments: Sequence[str]) -> list[str]:
                 continue
             elif not _has_id(config, key):
                 problems.append(no_such_key(f"--{key} ({origin})", key, candidates, config_file))
+            elif _is_unread(config, ReferenceResolver.split_id(key)[0]):
+                problems.append(
+                    f"--{key}: has no effect on method {config['method']!r}, which does not read it. Leave it out."
+                )
             elif value is None and config.get(key) is not None:
                 problems.append(f"--{key}: MONAI leaves out a None that is given; write it as --{key} '$None'")
             elif not _is_computed(key, value, config):
@@ -93,12 +101,13 @@ def _quoted(word: str) -> str:
 
 
 def _overlay_sentence(key: str, value: Any, config_file: Any) -> str:
-    expected, overlay = IN_OVERLAYS[key]
-    if value != expected:
-        return f"--{key}: expected {expected!r}, which the overlay {overlay} sets, got {value!r}."
+    overlays = IN_OVERLAYS[key]
+    if value not in overlays:
+        expected = ", ".join(f"{name!r} (overlay {overlay})" for name, overlay in overlays.items())
+        return f"--{key}: expected {expected}, got {value!r}."
     files = [config_file] if isinstance(config_file, str) else list(config_file)
-    listed = [*files, str(Path(files[0]).with_name(overlay))]
-    return f'--{key} {value}: this is an overlay file now. Leave the key out and write --config_file "{listed}"'
+    listed = [*files, str(Path(files[0]).parent / overlays[value])]
+    return f'--{key} {value}: this is an overlay file. Leave the key out and write --config_file "{listed}"'
 
 
 def no_such_key(subject: str, key: str, known: Sequence[str], config_file: Any) -> str:
@@ -156,6 +165,24 @@ def _has_id(config: Any, id: str) -> bool:
         else:
             return True  # a reference or a value: MONAI itself refuses to go into it
     return True
+
+
+def _is_unread(config: Mapping[str, Any], key: str) -> bool:
+    """Whether a key of the method is one that nothing refers to, but the list of all settings."""
+    table = key_table()
+    if key == "method" or key not in table or table[key].group != "method" or not config.get("method"):
+        return False
+    readers = re.compile(rf"@{key}(?!\w)")
+    return not any(readers.search(text) for id, text in _texts(config) if not id.startswith("checks::settings::values"))
+
+
+def _texts(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a configuration with its id."""
+    for _, id, value in ReferenceResolver.iter_subconfigs(prefix, config):
+        if isinstance(value, str):
+            yield id, value
+        elif isinstance(value, (dict, list)):
+            yield from _texts(value, id)
 
 
 def _ids(config: Any, prefix: str = "") -> Iterator[str]:

@@ -12,7 +12,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ClassWeightedLoss", "LabelNoise", "Student", "Teacher", "TeacherLabels", "TrainingNetwork"]
+from ..keys import TrainingStreams
+
+__all__ = [
+    "ClassWeightedLoss",
+    "LabelNoise",
+    "Method",
+    "Student",
+    "Teacher",
+    "TeacherLabels",
+    "TrainedModule",
+    "TrainingNetwork",
+]
 
 
 class Student(Protocol):
@@ -47,7 +58,26 @@ class LabelNoise(Protocol):
         """The map at these time steps."""
 
 
-class TrainingNetwork(Protocol):
+class TrainedModule(Protocol):
+    """A module with everything that is trained."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """The student's logits ``(B, C, D, H, W)`` of images ``(B, in_channels, D, H, W)``."""
+
+    def use_channels_last(self) -> None:
+        """Keep weights in ``channels_last_3d``."""
+
+    def use_gradient_checkpointing(self) -> None:
+        """Compute activations once more on the way back instead of keeping them."""
+
+    def train(self) -> Any:
+        """As :py:meth:`torch.nn.Module.train`."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """As :py:meth:`torch.nn.Module.parameters`."""
+
+
+class TrainingNetwork(TrainedModule, Protocol):
     """A module with the student, the two decoders that teach it, and what the correlation map needs."""
 
     @property
@@ -62,9 +92,6 @@ class TrainingNetwork(Protocol):
     def difficulty_decoder(self) -> Callable[[list[Tensor]], Tensor]:
         """From features of :py:meth:`image_features` to logits ``(B, C, D, H, W)``."""
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """The student's logits ``(B, C, D, H, W)`` of images ``(B, in_channels, D, H, W)``."""
-
     def image_features(self, image: Tensor) -> list[Tensor]:
         """What both decoders of clean images take, finest first."""
 
@@ -76,18 +103,6 @@ class TrainingNetwork(Protocol):
 
     def aggregate_decoders(self, share: float) -> None:
         """Pull the student's decoder by ``share`` towards the teachers'."""
-
-    def use_channels_last(self) -> None:
-        """Keep weights in ``channels_last_3d``."""
-
-    def use_gradient_checkpointing(self) -> None:
-        """Compute activations once more on the way back instead of keeping them."""
-
-    def train(self) -> Any:
-        """As :py:meth:`torch.nn.Module.train`."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """As :py:meth:`torch.nn.Module.parameters`."""
 
 
 class Teacher(Protocol):
@@ -118,6 +133,28 @@ class TeacherLabels(Protocol):
     @property
     def label(self) -> Tensor:
         """Class indices ``(B, 1, D, H, W)``."""
+
+
+class Method(Protocol):
+    """A semi-supervised method, as the losses of an iteration in their order."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Of every term, for the log."""
+
+    def __call__(
+        self, image_l: Tensor, label_l: Tensor, image_u: Tensor | None, ramp: float
+    ) -> Iterator[tuple[TrainingStreams, Mapping[str, tuple[float, Tensor]]]]:
+        """
+        Yield, stream by stream, ``{term: (weight, loss)}``, whose graph is freed before the next is asked for; a stream
+        without losses is one that learns nothing, such as a teacher's.
+
+        Args:
+            image_l: labeled images ``(B_l, in_channels, D, H, W)``.
+            label_l: their class indices ``(B_l, 1, D, H, W)``.
+            image_u: unlabeled images ``(B_u, in_channels, D, H, W)``, or ``None``.
+            ramp: factor of what unlabeled images teach; at 0, nothing is to be done with them.
+        """
 
 
 class ClassWeightedLoss(Protocol):

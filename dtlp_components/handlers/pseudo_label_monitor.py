@@ -6,7 +6,9 @@ from __future__ import annotations
 import csv
 import itertools
 import logging
+import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -42,13 +44,14 @@ def predict_sources(
         inferer: sliding-window inferer.
 
     Returns:
-        One map ``(1, C, D, H, W)`` per :py:class:`PseudoLabelSources`, by name.
+        One map ``(1, C, D, H, W)`` per :py:class:`PseudoLabelSources` that the labeler has, by name.
     """
-    names = list(Sources)
+    names: list[str] = []
 
     def all_sources(window: Tensor) -> Tensor:
         maps = pseudo_labeler(window).probabilities
         maps = {**maps, Sources.STUDENT: torch.softmax(student(window).float(), dim=1)}
+        names[:] = [name for name in Sources if name in maps]
         return torch.cat([maps[name] for name in names], dim=1)
 
     stacked = inferer(image, all_sources)
@@ -126,8 +129,8 @@ class PseudoLabelMonitor:
             del engine.state.metrics[name]
 
     def __call__(self, engine: Engine) -> None:
-        dice: dict[str, list[float]] = {name: [] for name in Sources}
-        entropy: dict[str, list[float]] = {name: [] for name in Sources}
+        dice: dict[str, list[float]] = defaultdict(list)
+        entropy: dict[str, list[float]] = defaultdict(list)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), eval_mode(self.network, self.student):
             torch.manual_seed(self.seed)
@@ -137,8 +140,8 @@ class PseudoLabelMonitor:
                 maps = predict_sources(image, self.student, self.pseudo_labeler, self.inferer)
                 for name, probabilities in maps.items():
                     scores, present = batch_dice(probabilities.argmax(dim=1), label, self.num_classes)
-                    if present[1:].any():
-                        dice[name].append(float(scores[1:][present[1:]].mean()))
+                    there = present[1:].any()
+                    dice[name].append(float(scores[1:][present[1:]].mean()) if there else float("nan"))
                     entropy[name].append(float(entropy_bits(probabilities).mean()))
         self._report(engine, {k: _mean(v) for k, v in dice.items()}, {k: _mean(v) for k, v in entropy.items()})
 
@@ -156,4 +159,5 @@ class PseudoLabelMonitor:
 
 
 def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else float("nan")

@@ -26,9 +26,11 @@ class LabelDiffusion:
         ddim_steps: network passes that one sample costs.
         beta_start: first variance of the linear schedule.
         beta_end: last variance of the linear schedule.
+        clean_sample: ``softmax``, or ``clamp``, which takes logits cut off at -1 and 1 for the clean sample, as A&D's
+            code does: where two of them exceed 1 there is a tie.
 
     Raises:
-        ValueError: if ``ddim_steps`` is not within ``1 … num_train_timesteps``.
+        ValueError: if ``ddim_steps`` is not within ``1 … num_train_timesteps``, or ``clean_sample`` is another word.
     """
 
     def __init__(
@@ -38,7 +40,11 @@ class LabelDiffusion:
         ddim_steps: int = 10,
         beta_start: float = 1e-4,
         beta_end: float = 0.02,
+        clean_sample: str = "softmax",
     ) -> None:
+        if clean_sample not in ("softmax", "clamp"):
+            raise ValueError(f"clean_sample must be 'softmax' or 'clamp', got {clean_sample!r}.")
+        self.clean_sample = clean_sample
         if not 1 <= ddim_steps <= num_train_timesteps:
             raise ValueError(f"ddim_steps must be within 1 and {num_train_timesteps}, got {ddim_steps}.")
         self.num_classes, self.num_train_timesteps, self.ddim_steps = num_classes, num_train_timesteps, ddim_steps
@@ -60,9 +66,10 @@ class LabelDiffusion:
         """Class indices ``(B, 1, D, H, W)`` -> ``y_0 = 2 * onehot - 1`` ``(B, C, D, H, W)`` float32."""
         return 2 * one_hot(label, num_classes=self.num_classes) - 1
 
-    @staticmethod
-    def clean_from_logits(logits: Tensor) -> Tensor:
-        """Logits ``(B, C, D, H, W)`` -> ``2 * softmax - 1``, same shape, float32."""
+    def clean_from_logits(self, logits: Tensor) -> Tensor:
+        """Logits ``(B, C, D, H, W)`` -> ``2 * softmax - 1``, or clamped ones, same shape, float32."""
+        if self.clean_sample == "clamp":
+            return logits.float().clamp(-1, 1)
         return 2 * torch.softmax(logits.float(), dim=1) - 1
 
     def random_timesteps(self, batch_size: int, device: torch.device) -> Tensor:
@@ -84,11 +91,12 @@ class LabelDiffusion:
             device: where to sample.
 
         Returns:
-            Logits of the last call, ``(B, C, D, H, W)``.
+            Logits of the last call, ``(B, C, D, H, W)``; with ``clamp`` the clamped ones, which A&D's labels come from.
         """
         y_t = torch.randn(tuple(shape), device=device)
         logits = y_t
         for step in self.scheduler.timesteps.tolist():
             logits = denoise(y_t, torch.full((1,), step, device=device))
-            y_t, _ = self.scheduler.step(self.clean_from_logits(logits), step, y_t)
-        return logits
+            clean = self.clean_from_logits(logits)
+            y_t, _ = self.scheduler.step(clean, step, y_t)
+        return clean if self.clean_sample == "clamp" else logits

@@ -22,8 +22,8 @@ class PseudoLabels:
     What the teachers say of a batch of unlabeled images; nothing here carries gradient.
 
     Attributes:
-        probabilities: one map ``(B, C, D, H, W)`` per :py:class:`PseudoLabelSources` but the student's own, float32,
-            sums to 1 over ``C``; none is noised by Gumbel, so they serve as soft targets.
+        probabilities: one map ``(B, C, D, H, W)`` for each of the :py:class:`PseudoLabelSources` that was asked,
+            float32, sums to 1 over ``C``; none is noised by Gumbel, so they serve as soft targets.
         mean_teacher_logits: ``z_thetaT`` ``(B, C, D, H, W)`` float32, target of the masked reconstruction.
         label: hard pseudo-label ``(B, 1, D, H, W)`` int64.
     """
@@ -83,6 +83,12 @@ class DualTeacher:
         gumbel_temperature: temperature of the noise.
         blur_sigma: standard deviation in voxels of the 3x3x3 Gaussian that smooths the diffusion map; 0 switches it
             off.
+        teachers: whose label it is: that of ``both``, of the ``first`` or of the ``mean`` teacher (Table XI).
+        decoders: whether the maps of the two decoders are needed for something else than the label; if not, and the
+            label is the mean teacher's, they are not computed.
+
+    Raises:
+        ValueError: if ``teachers`` has another value.
     """
 
     def __init__(
@@ -93,7 +99,12 @@ class DualTeacher:
         gumbel: bool = False,
         gumbel_temperature: float = 1.0,
         blur_sigma: float = 1.0,
+        teachers: str = "both",
+        decoders: bool = True,
     ) -> None:
+        if teachers not in ("both", "first", "mean"):
+            raise ValueError(f"teachers must be 'both', 'first' or 'mean', got {teachers!r}.")
+        self.teachers, self.decoders = teachers, decoders
         self.diffusion, self.difficulty, self.mean_teacher = diffusion, difficulty, mean_teacher
         self.gumbel, self.gumbel_temperature = gumbel, gumbel_temperature
         self.kernel = None
@@ -107,6 +118,10 @@ class DualTeacher:
         Images ``(B, in_channels, D, H, W)`` -> :py:class:`PseudoLabels`; the caller puts the networks in eval mode.
         """
         mean_teacher_logits = self.mean_teacher(image).float()
+        if self.teachers == "mean" and not self.decoders:
+            mean_teacher = torch.softmax(mean_teacher_logits, dim=1)
+            label = mean_teacher.argmax(dim=1, keepdim=True)
+            return PseudoLabels({Sources.MEAN_TEACHER: mean_teacher}, mean_teacher_logits, label)
         diffusion = torch.softmax(self.diffusion(image).float(), dim=1)
         difficulty = torch.softmax(self.difficulty(image).float(), dim=1)
         mean_teacher = torch.softmax(mean_teacher_logits, dim=1)
@@ -125,7 +140,7 @@ class DualTeacher:
                 Sources.ENSEMBLE: ensemble,
             },
             mean_teacher_logits=mean_teacher_logits,
-            label=ensemble.argmax(dim=1, keepdim=True),
+            label={"both": ensemble, "first": noised, "mean": mean_teacher}[self.teachers].argmax(dim=1, keepdim=True),
         )
 
     def smooth(self, probabilities: Tensor) -> Tensor:

@@ -8,7 +8,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["BlockMask", "CrossSetCutMix"]
+__all__ = ["BlockMask", "CrossSetCutMix", "random_box"]
+
+
+def random_box(shape: Sequence[int], side_share: float) -> tuple[slice, ...]:
+    """A box with the proportions of a patch of ``shape``, ``side_share`` as long, anywhere within it."""
+    box = []
+    for side in shape:
+        length = max(1, round(side * side_share))
+        start = int(torch.randint(side - length + 1, ()))
+        box.append(slice(start, start + length))
+    return tuple(box)
 
 
 class CrossSetCutMix:
@@ -65,13 +75,7 @@ class CrossSetCutMix:
     def random_box(self, shape: Sequence[int]) -> tuple[slice, ...]:
         """A box with the patch's proportions, a random share of its volume, anywhere within it."""
         low, high = self.volume_share
-        side_share = (low + (high - low) * float(torch.rand(()))) ** (1 / len(shape))
-        box = []
-        for side in shape:
-            length = max(1, round(side * side_share))
-            start = int(torch.randint(side - length + 1, ()))
-            box.append(slice(start, start + length))
-        return tuple(box)
+        return random_box(shape, (low + (high - low) * float(torch.rand(()))) ** (1 / len(shape)))
 
 
 class BlockMask:

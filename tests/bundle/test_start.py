@@ -102,3 +102,25 @@ def test_render_writes_then_compares(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "la_5/LICENSE").write_text("other")
     with pytest.raises(InputError, match="1 files differ"):
         render_bundles("la_5", output=str(tmp_path), check=True)
+
+
+def test_method_adds_its_overlay_after_the_variant(commands: list[list[str]]) -> None:
+    Path("mine/configs/methods").mkdir()
+    Path("mine/configs/methods/uamt.json").write_text("{}")
+    train_bundle("mine", "--method", "uamt", "--seed", "1", "--variant", "published")
+    train_bundle("mine", "--method=dtlp")
+    files = f"['{TRAIN}','{PUBLISHED}','mine/configs/methods/uamt.json']"
+    assert commands == [
+        ["run", "training", "--config_file", files, "--seed", "1"],
+        ["run", "training", "--config_file", TRAIN],
+    ]
+
+
+def test_unknown_method_is_refused_with_those_there_are(commands: list[list[str]]) -> None:
+    with pytest.raises(InputError, match=r"--method vat: found no .*methods/vat.json, expected one of: none, this"):
+        train_bundle("mine", "--method", "vat")
+    Path("mine/configs/methods").mkdir()
+    Path("mine/configs/methods/uamt.json").write_text("{}")
+    with pytest.raises(InputError, match=r"--method vat: .*expected one of: uamt\."):
+        train_bundle("mine", "--method", "vat")
+    assert not commands

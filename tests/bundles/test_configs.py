@@ -12,15 +12,16 @@ from monai.bundle import ConfigParser
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import BundleProperty, BundlePropertyConfig
 
-from dtlp_components.bundle.compose import with_overlay
+from dtlp_components.bundle.compose import method_names, with_overlay
 from dtlp_components.bundle.lint import check_config, check_metadata
 from dtlp_components.bundle.recipes import RECIPES
 from dtlp_components.bundle.render import check_bundles, render
-from dtlp_components.checks.key_table import key_table
+from dtlp_components.checks.key_table import check_values, key_table
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = list(json.loads((RECIPES / "index.json").read_text(encoding="utf-8")))
 CONFIGS = sorted(BUNDLES.glob("*/configs/*.json"))
+METHODS = sorted(BUNDLES.glob("*/configs/methods/*.json"))
 WORKFLOWS = [path for path in CONFIGS if path.stem in ("train", "evaluate", "inference")]
 OVERLAYS = [path for path in CONFIGS if path.stem in ("paper", "published")]
 FOLDERS = sorted({path.parents[1] for path in CONFIGS})
@@ -86,9 +87,25 @@ def test_every_root_key_is_in_the_table_and_every_entry_is_a_root_key() -> None:
 
 def test_configurations_are_short() -> None:
     # those of the Model Zoo have 307 to 424 lines and 17 to 44 root keys
-    for name, lines in {"train": 560, "evaluate": 190, "inference": 260}.items():
+    for name, lines in {"train": 570, "evaluate": 190, "inference": 260}.items():
         assert len((BUNDLES / f"la_5/configs/{name}.json").read_text(encoding="utf-8").splitlines()) <= lines, name
-    assert len(load(BUNDLES / "la_5/configs/train.json")) <= 90
+    assert len(load(BUNDLES / "la_5/configs/train.json")) <= 94
+
+
+# the same in every bundle, but for the comment
+@pytest.mark.parametrize("overlay", [path for path in METHODS if path.parents[2].name == "phantom_10"], ids=name_of)
+def test_overlay_of_a_method_fits_the_training(overlay: Path) -> None:
+    config = with_overlay(load(overlay.parents[1] / "train.json"), load(overlay))
+    assert check_config(config) == []
+    assert config["method"] == overlay.stem
+    assert check_values(load(overlay)) == []
+
+
+def test_every_method_of_the_table_has_its_overlay_in_every_bundle() -> None:
+    choices = set(key_table()["method"].choices)
+    assert choices == {"dtlp", *method_names()}
+    for folder in FOLDERS:
+        assert {path.stem for path in (folder / "configs/methods").glob("*.json")} == choices - {"dtlp"}
 
 
 @pytest.mark.parametrize("config", WORKFLOWS, ids=name_of)

@@ -125,7 +125,7 @@ def test_every_entry_says_what_it_is() -> None:
 def test_keys_that_shape_the_networks() -> None:
     student = ["in_channels", "num_classes", "preprocessing_variant", "spacing_mm", "patch_size", "features", "norm"]
     assert model_keys() == student
-    assert set(model_keys(teachers=True)) == {*student, "correlation_stage", "image_shortcut"}
+    assert set(model_keys(teachers=True)) == {*student, "method", "correlation_stage", "image_shortcut"}
 
 
 def test_table_needs_neither_torch_nor_monai() -> None:

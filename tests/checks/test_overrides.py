@@ -140,13 +140,30 @@ def test_value_that_monai_computes_passes(config_file: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value", "overlay"),
-    [("preset", "paper", "paper.json"), ("preprocessing_variant", "published", "published.json")],
+    [
+        ("preset", "paper", "paper.json"),
+        ("preprocessing_variant", "published", "published.json"),
+        ("method", "uamt", "methods/uamt.json"),
+    ],
 )
 def test_key_of_an_overlay_is_answered_with_its_file(config_file: str, key: str, value: str, overlay: str) -> None:
     (message,) = override_problems(["m", "run", "training", "--config_file", config_file, f"--{key}", value])
-    files = [config_file, str(Path(config_file).with_name(overlay))]
-    assert (
-        message == f'--{key} {value}: this is an overlay file now. Leave the key out and write --config_file "{files}"'
-    )
+    files = [config_file, str(Path(config_file).parent / overlay)]
+    assert message == f'--{key} {value}: this is an overlay file. Leave the key out and write --config_file "{files}"'
     (message,) = override_problems(["m", "run", "training", "--config_file", config_file, f"--{key}", "papper"])
-    assert message == f"--{key}: expected {value!r}, which the overlay {overlay} sets, got 'papper'."
+    assert f"{value!r} (overlay {overlay})" in message
+    assert message.startswith(f"--{key}: expected ")
+    assert message.endswith(", got 'papper'.")
+
+
+def test_key_that_the_trained_method_does_not_read_is_refused() -> None:
+    bundle = Path("bundles/phantom_10/configs")
+    files = str([str(bundle / "train.json"), str(bundle / "methods/uamt.json")])
+    for words in (["--ddim_steps", "2"], ["--weights::kd", "0.5"], ["--teachers", "mean"]):
+        (message,) = override_problems(["m", "run", "training", "--config_file", files, *words])
+        assert message == f"{words[0]}: has no effect on method 'uamt', which does not read it. Leave it out."
+    for words in (["--ramp_up", "0.5"], ["--ema_decay", "0.9"], ["--train::trainer::method::passes", "2"]):
+        assert override_problems(["m", "run", "training", "--config_file", files, *words]) == []
+    for name in ("and", "supervised"):
+        files = str([str(bundle / "train.json"), str(bundle / f"methods/{name}.json")])
+        assert override_problems(["m", "run", "training", "--config_file", files, "--ddim_steps", "2"]) == []

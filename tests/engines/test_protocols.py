@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dtlp_components import DifficultyAwareLoss, DTLPNet, DualTeacher, LabelDiffusion, MeanTeacher, PseudoLabels, VNet
 from dtlp_components.engines import protocols
+from dtlp_components.methods.consistency import MeanTeacherConsistency
 from tests.tiny import CLASSES, NETWORK
 
 NUM_CLASSES = CLASSES["num_classes"]
@@ -41,12 +42,18 @@ def teacher_labels() -> protocols.TeacherLabels:
     return labels
 
 
+def method() -> protocols.Method:
+    return MeanTeacherConsistency(student(), student(), lambda logits, label: logits.mean())
+
+
 def members(protocol: type) -> list[str]:
     return [name for name in vars(protocol) if not name.startswith("_") or name == "__call__"]
 
 
 PARTS = [
     (protocols.TrainingNetwork, training_network),
+    (protocols.TrainedModule, student),
+    (protocols.Method, method),
     (protocols.Student, lambda: training_network().student),
     (protocols.LabelNoise, lambda: training_network().diffusion),
     (protocols.Teacher, teacher),

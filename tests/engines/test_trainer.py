@@ -19,7 +19,8 @@ from monai.transforms import Compose, RandGaussianNoised
 from torch import Tensor, nn
 
 from dtlp_components.data.loaders import EndlessDataLoader
-from dtlp_components.engines.trainer import WEIGHTED_TERMS, DTLPTrainer, loss_terms
+from dtlp_components.engines.student_trainer import loss_terms
+from dtlp_components.engines.trainer import WEIGHTED_TERMS, DTLPTrainer
 from dtlp_components.errors import NonFiniteError
 from dtlp_components.handlers.checkpoints import TrainingCheckpoint
 from dtlp_components.keys import LossTerms as Terms
@@ -168,12 +169,56 @@ def test_masked_images_are_not_predicted_where_both_their_weights_are_zero() -> 
     assert not {Terms.MASKED, Terms.RECONSTRUCTION} & set(output)
 
 
-def test_term_of_weight_zero_that_is_computed_anyway_does_not_count() -> None:
+def test_terms_of_weight_zero_are_left_out_of_flows_that_others_share() -> None:
     weights = {Terms.DENOISING: 0.0, Terms.DIFFICULTY: 0.0}
-    (output,) = train(make_trainer(weights))
-    counted = sum(value for name, value in output.items() if name in set(Terms) - set(weights))
-    assert set(weights) <= set(output)
-    assert output["loss"] == pytest.approx(counted, rel=1e-5)
+    (output,) = train(make_trainer(weights, student_difficulty_weights=False))
+    assert set(output) & set(Terms) == set(Terms) - set(weights)
+    assert output["loss"] == pytest.approx(sum(output[name] for name in set(Terms) - set(weights)), rel=1e-5)
+
+
+def test_flows_whose_weights_are_all_zero_are_not_run() -> None:
+    def streams_of(*terms: Terms) -> list[TrainingStreams]:
+        weights = {**dict.fromkeys(Terms, 0.0), **dict.fromkeys(terms, 1.0)}
+        trainer, streams = make_trainer(weights, student_difficulty_weights=False), []
+        trainer.pseudo_labeler = watched = Counted(trainer.pseudo_labeler)
+        trainer.add_event_handler(TrainingEvents.STREAM_COMPLETED, lambda engine: streams.append(engine.state.stream))
+        train(trainer)
+        assert watched.calls == (TrainingStreams.TEACHERS in streams)
+        return [stream for stream in streams if stream not in (TrainingStreams.BATCH, TrainingStreams.STEP)]
+
+    assert streams_of(Terms.STUDENT_LABELED) == [TrainingStreams.DIFFICULTY]
+    assert streams_of(Terms.DENOISING) == [TrainingStreams.DIFFUSION]
+    assert streams_of(Terms.CUTMIX) == [TrainingStreams.TEACHERS, TrainingStreams.MIXED]
+
+
+class Counted:
+    """A function that counts its calls."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *args: Any) -> Any:
+        self.calls += 1
+        return self.function(*args)
+
+
+@pytest.mark.parametrize(("source", "term"), [("diffusion", Terms.DENOISING), ("difficulty", Terms.DIFFICULTY)])
+def test_class_weights_need_the_flow_that_they_come_from(source: str, term: Terms) -> None:
+    with pytest.raises(ValueError, match=rf"weights::{term} must be above 0, since difficulty_source '{source}'"):
+        make_trainer({term: 0.0}, difficulty_source=source)
+
+
+def test_teachers_in_train_mode_move_the_statistics_of_batch_norm() -> None:
+    weights = {**dict.fromkeys(Terms, 0.0), Terms.DENOISING: 1.0, Terms.UNLABELED: 1.0}
+    moved = {}
+    for mode in ("eval", "train"):
+        trainer = make_trainer(weights, norm="batch", student_difficulty_weights=False, teacher_mode=mode)
+        decoder = trainer.network.difficulty_decoder  # which no term trains, and the teachers' pass alone runs
+        before = state_of(decoder)
+        train(trainer)
+        moved[mode] = changed(decoder, before)
+    assert not moved["eval"]
+    assert any(name.endswith("running_mean") for name in moved["train"])
 
 
 def test_without_unlabeled_data_the_student_alone_trains_on_true_labels_and_the_log_says_so_once(

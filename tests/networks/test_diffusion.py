@@ -67,10 +67,24 @@ def test_clean_samples_sum_to_two_minus_the_number_of_classes() -> None:
 
 def test_clean_sample_of_logits_lies_between_minus_one_and_one_and_ignores_a_shift() -> None:
     logits, shift = 100 * torch.randn(SHAPE), 50 * torch.randn(2, 1, 4, 5, 6)
-    clean = LabelDiffusion.clean_from_logits(logits)
+    diffusion = LabelDiffusion(SHAPE[1])
+    clean = diffusion.clean_from_logits(logits)
     assert clean.min() >= -1
     assert clean.max() <= 1
-    torch.testing.assert_close(LabelDiffusion.clean_from_logits(logits + shift), clean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(diffusion.clean_from_logits(logits + shift), clean, rtol=1e-3, atol=1e-4)
+
+
+def test_clamped_sampler_ties_classes_where_the_other_one_does_not() -> None:
+    # two classes beyond 1: A&D's sampler cannot tell them apart, although one is e^3 times as likely
+    logits = torch.tensor([5.0, 2.0, -4.0]).view(1, 3, 1, 1, 1)
+    labels = {}
+    for kind in ("softmax", "clamp"):
+        diffusion = LabelDiffusion(3, ddim_steps=2, clean_sample=kind)
+        sample = diffusion.sample(lambda y_t, t: logits, (1, 3, 1, 1, 1), torch.device("cpu"))
+        labels[kind] = sample.flatten().tolist()
+    assert labels == {"softmax": [5.0, 2.0, -4.0], "clamp": [1.0, 1.0, -1.0]}
+    with pytest.raises(ValueError, match="clean_sample must be 'softmax' or 'clamp', got 'tanh'"):
+        LabelDiffusion(3, clean_sample="tanh")
 
 
 def test_noise_is_added_by_equation_1_with_a_level_per_volume() -> None:

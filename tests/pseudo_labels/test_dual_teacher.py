@@ -207,3 +207,36 @@ def test_nothing_carries_gradient() -> None:
     assert not pseudo.label.requires_grad
     # made under no_grad, not inference_mode, whose tensors could not serve as targets in a backward pass
     assert not pseudo.probabilities[Sources.DIFFUSION].is_inference()
+
+
+def test_label_is_that_of_the_teachers_who_are_asked() -> None:
+    diffusion, difficulty, mean = (4 * torch.randn(SHAPE) for _ in range(3))
+    labels = {
+        teachers: make_teacher(diffusion, difficulty, mean, teachers=teachers)(IMAGE).label
+        for teachers in ("both", "first", "mean")
+    }
+    maps = make_teacher(diffusion, difficulty, mean)(IMAGE).probabilities
+    assert torch.equal(labels["mean"], mean.argmax(dim=1, keepdim=True))
+    assert torch.equal(labels["first"], maps[Sources.FIRST_TEACHER].argmax(dim=1, keepdim=True))
+    assert torch.equal(labels["both"], maps[Sources.ENSEMBLE].argmax(dim=1, keepdim=True))
+    assert not torch.equal(labels["first"], labels["mean"])
+    with pytest.raises(ValueError, match="teachers must be 'both', 'first' or 'mean', got 'second'"):
+        random_teacher(teachers="second")
+
+
+def test_label_of_the_first_teacher_is_drawn_with_its_noise() -> None:
+    teacher = random_teacher(teachers="first", gumbel=True)
+    assert not torch.equal(teacher(IMAGE).label, teacher(IMAGE).label)
+
+
+def test_decoders_that_nobody_needs_are_not_asked() -> None:
+    def never(image: Tensor) -> Tensor:
+        raise AssertionError("asked")
+
+    mean = torch.randn(SHAPE)
+    pseudo = DualTeacher(never, never, lambda _: mean, teachers="mean", decoders=False)(IMAGE)
+    assert list(pseudo.probabilities) == [Sources.MEAN_TEACHER]
+    assert torch.equal(pseudo.label, mean.argmax(dim=1, keepdim=True))
+    assert torch.equal(pseudo.mean_teacher_logits, mean)
+    with pytest.raises(AssertionError, match="asked"):
+        DualTeacher(never, never, lambda _: mean, teachers="mean")(IMAGE)  # distillation needs their maps

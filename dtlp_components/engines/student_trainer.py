@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every training of a student shares: two batches in, losses backward one stream after the other, one step."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedTrainer
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor, nn
+
+from ..errors import NonFiniteError
+from ..keys import TrainingEvents
+from ..keys import TrainingStreams as Streams
+from .protocols import Teacher, TrainedModule
+
+__all__ = ["StudentTrainer", "loss_terms"]
+
+
+def loss_terms(output: Mapping[str, Any]) -> dict[str, float]:
+    """The scalars of ``state.output``: total loss, every term before its weight, and what else the trainer reports."""
+    return {name: float(value) for name, value in output.items() if name not in (Keys.IMAGE, Keys.LABEL)}
+
+
+class StudentTrainer(SupervisedTrainer):
+    """
+    Base of the trainers: what is around an iteration, which derived classes write as ``_iteration``.
+
+    Every stream of an iteration runs forward and backward on its own and frees its graph before the next, so peak
+    memory is that of one stream.
+
+    Args:
+        device: where to train.
+        max_epochs: epochs of ``epoch_length`` iterations.
+        train_data_loader: endless batches of ``image`` (B_l, in_channels, D, H, W) and ``label`` (B_l, 1, D, H, W).
+        network: everything that is trained.
+        optimizer: of the network's parameters.
+        loss_function: DiceCE of logits (B, C, D, H, W) and class indices (B, 1, D, H, W).
+        unlabeled_data_loader: endless batches of ``image`` (B_u, in_channels, D, H, W), or ``None``.
+        mean_teacher: moving average of the student, with a method ``update(student, iteration)``.
+        ramp_up: called with the iteration (from 0), gives the factor of all unlabeled terms; where it is 0, nothing is
+            done with unlabeled images.
+        max_grad_norm: gradients are scaled down to this norm.
+        amp: autocast to bfloat16 (CPU, and CUDA devices that have it) or float16.
+        channels_last: keep weights and volumes in ``channels_last_3d``, which is faster.
+        gradient_checkpointing: compute the inside of every stage once more on the way back instead of keeping it.
+        kwargs: see :py:class:`monai.engines.SupervisedTrainer`; ``accumulation_steps`` and ``compile`` are refused.
+
+    Raises:
+        ValueError: if an unsupported argument is given.
+    """
+
+    network: TrainedModule  # type: ignore[assignment]  # a Protocol cannot say that it is a Module
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        max_epochs: int,
+        train_data_loader: Iterable[Any],
+        network: Any,
+        optimizer: torch.optim.Optimizer,
+        loss_function: Callable[[Tensor, Tensor], Tensor],
+        *,
+        unlabeled_data_loader: Iterable[Any] | None,
+        mean_teacher: Teacher,
+        ramp_up: Callable[[int], float],
+        max_grad_norm: float = 12.0,
+        amp: bool = False,
+        channels_last: bool = True,
+        gradient_checkpointing: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.get("accumulation_steps", 1) != 1 or kwargs.get("compile", False):
+            raise ValueError(f"{type(self).__name__} supports neither accumulation_steps nor compile.")
+        super().__init__(
+            device=device,
+            max_epochs=max_epochs,
+            train_data_loader=train_data_loader,
+            network=network,
+            optimizer=optimizer,
+            loss_function=loss_function,
+            decollate=False,
+            **kwargs,
+        )
+        device = torch.device(device)
+        self.unlabeled_data_loader = unlabeled_data_loader
+        self.mean_teacher = mean_teacher
+        self.ramp_up = ramp_up
+        self.max_grad_norm = max_grad_norm
+        self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
+        if channels_last:
+            self.network.use_channels_last()
+            self.mean_teacher.module.use_channels_last()
+        if gradient_checkpointing:
+            self.network.use_gradient_checkpointing()
+
+        half = torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
+        self.autocast_kwargs: dict[str, Any] = {"device_type": device.type, "dtype": half, "enabled": amp}
+        # MONAI's own scaler is made anew at each run and could not be resumed
+        self.grad_scaler = torch.amp.GradScaler(device.type, enabled=amp and half == torch.float16)
+        self._unlabeled_batches: Iterator[Any] | None = None
+        self.register_events(*TrainingEvents)
+        self.add_event_handler(Events.STARTED, self._start)
+
+    def active_terms(self) -> str:
+        """Loss terms with their weights, for the log."""
+        raise NotImplementedError
+
+    def _start(self, engine: Engine) -> None:
+        logger = logging.getLogger("dtlp")
+        counts = [_count_cases(loader) for loader in (self.data_loader, self.unlabeled_data_loader)]
+        if None not in counts:
+            logger.info(f"Training on {counts[0]} labeled and {counts[1]} unlabeled scans.")
+        if self.unlabeled_data_loader is None:
+            logger.warning(
+                "No unlabeled scans: the student trains on true labels alone (labeled-only baseline); "
+                "teachers, pseudo-labels and all other loss terms are off."
+            )
+        else:
+            self._unlabeled_batches = iter(self.unlabeled_data_loader)
+            logger.info(f"Loss terms and weights: {self.active_terms()}.")
+
+    def _take_batches(self, engine: Engine, batchdata: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Labeled image and label, unlabeled image if there is any; gradients and ``state.output`` start anew."""
+        image_l = self._to_device(batchdata[Keys.IMAGE])
+        label_l = self._to_device(batchdata[Keys.LABEL]).long()
+        image_u = None
+        if self._unlabeled_batches is not None:
+            image_u = self._to_device(next(self._unlabeled_batches)[Keys.IMAGE])
+        output: dict[str, Any] = {Keys.IMAGE: image_l, Keys.LABEL: label_l, Keys.LOSS: 0.0}
+        engine.state.output = output  # type: ignore[assignment]
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        return image_l, label_l, image_u
+
+    def _complete(self, stream: Streams) -> None:
+        """Tell who watches that a stream is done."""
+        self.state.stream = stream
+        self.fire_event(TrainingEvents.STREAM_COMPLETED)
+
+    def _backward(self, stream: Streams, losses: Mapping[str, tuple[float, Tensor]]) -> None:
+        """Add one stream's weighted terms, ``{name: (weight, loss)}``, run backward and free its graph."""
+        output: Any = self.state.output
+        total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
+        self.grad_scaler.scale(total).backward()
+        output[Keys.LOSS] = output[Keys.LOSS] + total.detach()
+        for name, (_, loss) in losses.items():
+            output[name] = output.get(name, 0.0) + loss.detach()
+        self._complete(stream)
+
+    def _step(self, engine: Engine, student: Any) -> None:
+        """Check, clip, step, and let the mean teacher follow."""
+        output: Any = engine.state.output
+        output.update(loss_terms(output))
+        self.grad_scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
+        output["grad_norm"] = float(norm)
+        output["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
+        broken = [name for name, value in output.items() if isinstance(value, float) and not math.isfinite(value)]
+        if self.grad_scaler.is_enabled():
+            # a float16 gradient may overflow now and then: the scaler skips that step and lowers its scale
+            broken = [name for name in broken if name != "grad_norm"]
+        if broken:
+            values = ", ".join(f"{name} = {output[name]}" for name in broken)
+            raise NonFiniteError(
+                f"Training stopped at iteration {engine.state.iteration}: not finite: {values}. The last checkpoint is "
+                "untouched. Try a smaller learning_rate or max_grad_norm, amp False, or look for broken scans."
+            )
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+        self._after_step()
+        self.mean_teacher.update(student, engine.state.iteration)
+
+    def _after_step(self) -> None:
+        """What changes weights after the optimizer and before the mean teacher follows."""
+
+    def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        return self.loss_function(logits.float(), label)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(**self.autocast_kwargs)
+
+    def _to_device(self, batch: Tensor) -> Tensor:
+        # a plain tensor: MetaTensor costs time in every operation and its meta data end here
+        return self._format(torch.as_tensor(batch).as_subclass(torch.Tensor).to(self.state.device, non_blocking=True))
+
+    def _format(self, volume: Tensor) -> Tensor:
+        return volume.contiguous(memory_format=self.memory_format)
+
+
+def _count_cases(loader: Any) -> int | None:
+    """Cases that a loader draws from, 0 without a loader; None if it does not tell."""
+    if loader is None:
+        return 0
+    return len(loader.dataset) if hasattr(loader, "dataset") else None

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is around an iteration; most of it is tested through DTLP's trainer, in test_trainer.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dtlp_components.engines.student_trainer import StudentTrainer, loss_terms
+from dtlp_components.networks.mean_teacher import MeanTeacher
+from dtlp_components.networks.vnet import VNet
+
+
+def test_loss_terms_are_the_scalars_alone() -> None:
+    output = {"image": torch.zeros(2), "label": torch.zeros(2), "loss": torch.tensor(1.5), "ramp_up": 0.25}
+    assert loss_terms(output) == {"loss": 1.5, "ramp_up": 0.25}
+
+
+@pytest.mark.parametrize("argument", [{"accumulation_steps": 2}, {"compile": True}])
+def test_what_it_cannot_do_is_refused_by_the_name_of_the_trainer(argument: dict[str, object]) -> None:
+    net = VNet(features=4)
+    with pytest.raises(ValueError, match="StudentTrainer supports neither accumulation_steps nor compile"):
+        StudentTrainer(
+            "cpu", 1, [], net, torch.optim.SGD(net.parameters()), lambda logits, label: logits.sum(),
+            unlabeled_data_loader=None, mean_teacher=MeanTeacher(net), ramp_up=lambda iteration: 1.0, **argument,
+        )  # fmt: skip
