@@ -31,6 +31,7 @@ COMMANDS: dict[str, Any] = {
     },
     "phantom": "datasets.phantom:write_phantom",
     "picture": "report.picture:write_picture",
+    "experiment": "experiments.command:run_experiment",
     "compare": "report.compare:compare_runs",
     "export": "deploy.export:export_bundle",
     "pack": "deploy.pack:pack_bundle",

@@ -26,7 +26,9 @@ from .handlers.prediction_report import PredictionReport
 from .handlers.progress import TrainingProgress
 from .handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
 from .handlers.run_logs import MLflowLog, TensorBoardLog
+from .handlers.run_record import RunRecord
 from .handlers.score_table import ScoreTable
+from .handlers.training_curves import TrainingCurves
 from .handlers.warm_start import WarmStart
 from .inferers.flips import FlipAverage
 from .inferers.scan_segmenter import ScanSegmenter
@@ -86,6 +88,7 @@ __all__ = [
     "PseudoLabels",
     "RandomDraws",
     "ResampleToSpacingd",
+    "RunRecord",
     "ScanCache",
     "ScanDataset",
     "ScanEvaluator",
@@ -100,6 +103,7 @@ __all__ = [
     "TensorBoardLog",
     "TrainedSettings",
     "TrainingCheckpoint",
+    "TrainingCurves",
     "TrainingProgress",
     "TwoStudents",
     "UncertaintyAwareConsistency",

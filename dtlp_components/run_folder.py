@@ -70,6 +70,36 @@ class RunFolder:
         return self.logs / "model_settings.json"
 
     @property
+    def record(self) -> Path:
+        """What was trained, how, by what and on what; written at the start, completed at the end."""
+        return self.logs / "run.json"
+
+    @property
+    def exported(self) -> Path:
+        """Of which iteration the weights in ``model.pt`` are."""
+        return self.logs / "exported.json"
+
+    @property
+    def losses(self) -> Path:
+        """Loss terms and learning rate, by iteration."""
+        return self.logs / "losses.csv"
+
+    @property
+    def progress(self) -> Path:
+        """Curves of the training, as a picture."""
+        return self.logs / "progress.png"
+
+    @property
+    def experiment(self) -> Path:
+        """What an experiment has done of this run."""
+        return self.logs / "experiment.json"
+
+    @property
+    def experiment_log(self) -> Path:
+        """What the run of an experiment printed."""
+        return self.logs / "experiment.log"
+
+    @property
     def run_name(self) -> Path:
         """The training's name in MLflow."""
         return self.logs / "run_name.txt"
@@ -109,17 +139,17 @@ class RunFolder:
         """Folder of scores."""
         return self.root / "evaluation"
 
-    def cases_csv(self, section: str) -> Path:
-        """Scores by case of a section of the datalist."""
-        return self.evaluation / f"{section}_cases.csv"
+    def cases_csv(self, section: str, convention: str = "native") -> Path:
+        """Scores by case of a section of the datalist, by a convention of scoring."""
+        return self.evaluation / f"{section}_{convention}_cases.csv"
 
-    def summary_csv(self, section: str) -> Path:
+    def summary_csv(self, section: str, convention: str = "native") -> Path:
         """Means by class and domain."""
-        return self.evaluation / f"{section}_summary.csv"
+        return self.evaluation / f"{section}_{convention}_summary.csv"
 
-    def summary_json(self, section: str) -> Path:
-        """The same, with the convention."""
-        return self.evaluation / f"{section}_summary.json"
+    def summary_json(self, section: str, convention: str = "native") -> Path:
+        """The same, with the convention in words and where the weights come from."""
+        return self.evaluation / f"{section}_{convention}_summary.json"
 
     @property
     def predictions(self) -> Path:

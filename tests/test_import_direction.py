@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"handlers", "engines", "checks"}),  # to here
     frozenset({"bundle"}),
     frozenset({"parts"}),  # the public names
-    frozenset({"datasets", "own_data", "deploy", "report", "bench"}),  # tools
+    frozenset({"datasets", "own_data", "deploy", "report", "bench", "experiments"}),  # tools
     frozenset({"command_line"}),
     frozenset({"demo", "cli"}),  # the door
     frozenset({"__init__", "__main__"}),
@@ -33,6 +33,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # what a room may know of another on its floor, and why
 NEIGHBORS = {
     ("bench", "own_data"),  # the estimate that its measurement is compared with
+    ("experiments", "report"),  # an experiment ends with the table of its scores
     ("files", "errors"),  # a file that cannot be read is an error of the user's
 }
 # only errors on the ground floor: a network can be taken elsewhere with nothing but torch and MONAI

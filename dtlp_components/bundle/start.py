@@ -12,7 +12,7 @@ from ..run_folder import RunFolder
 from .find import find_bundle
 from .run_monai import become_monai
 
-__all__ = ["evaluate_bundle", "render_bundles", "train_bundle"]
+__all__ = ["evaluate_bundle", "render_bundles", "train_bundle", "workflow_files"]
 
 VARIANT = "preprocessing_variant"
 WORKFLOWS = {"train", "evaluate", "inference", "metadata"}  # files that are no variants
@@ -35,9 +35,7 @@ def train_bundle(bundle: str, *words: str) -> None:
     """
     variant, rest = _take(words, "variant")
     method, rest = _take(rest, "method")
-    folder = find_bundle(bundle)
-    overlays = [*_overlay(folder, variant), *_overlay(folder, "" if method == "dtlp" else method, "method")]
-    _start("training", "train.json", folder, overlays, rest)
+    _start("training", workflow_files(find_bundle(bundle), "train", variant, method), rest)
 
 
 def evaluate_bundle(bundle: str, *words: str) -> None:
@@ -56,7 +54,27 @@ def evaluate_bundle(bundle: str, *words: str) -> None:
     """
     variant, rest = _take(words, "variant")
     folder = find_bundle(bundle)
-    _start("evaluating", "evaluate.json", folder, _overlay(folder, variant or _trained_variant(folder, rest)), rest)
+    files = workflow_files(folder, "evaluate", variant or _trained_variant(folder, rest))
+    _start("evaluating", files, rest)
+
+
+def workflow_files(folder: Path, workflow: str, variant: str = "", method: str = "") -> list[Path]:
+    """
+    A bundle's file of a workflow, and those that are laid over it.
+
+    Args:
+        folder: of the bundle.
+        workflow: ``train`` or ``evaluate``.
+        variant: name of a file in ``configs/``; empty for none.
+        method: name of a file in ``configs/methods/``; empty or ``dtlp`` for none.
+
+    Raises:
+        InputError: if one of them is not there; says which are.
+    """
+    file = folder / "configs" / f"{workflow}.json"
+    if not file.is_file():
+        raise InputError(f"{folder.absolute()}: found no configs/{file.name}, expected the folder of a bundle.")
+    return [file, *_overlay(folder, variant), *_overlay(folder, "" if method == "dtlp" else method, "method")]
 
 
 def render_bundles(*names: str, output: str = "bundles", check: bool = False) -> None:
@@ -108,16 +126,14 @@ def _overlay(folder: Path, name: str, kind: str = "variant") -> list[Path]:
     return [configs / f"{name}.json"]
 
 
-def _start(run_id: str, config: str, folder: Path, overlays: Sequence[Path], words: Sequence[str]) -> None:
-    """Become the command of MONAI that runs a file of the bundle, with other files laid over it if there are any."""
-    file = folder / "configs" / config
-    if not file.is_file():
-        raise InputError(f"{folder.absolute()}: found no configs/{config}, expected the folder of a bundle.")
+def _start(run_id: str, files: Sequence[Path], words: Sequence[str]) -> None:
+    """Become the command of MONAI that runs a file of the bundle, with others laid over it if there are any."""
     if _value(words, "config_file"):
         raise InputError(
-            f"--config_file: expected none, since the bundle says {file}; --variant NAME and --method NAME add files."
+            f"--config_file: expected none, since the bundle says {files[0]}; --variant NAME and --method NAME add "
+            "files."
         )
-    named = "[" + ",".join(repr(str(path)) for path in (file, *overlays)) + "]" if overlays else str(file)
+    named = str(files[0]) if len(files) == 1 else "[" + ",".join(repr(str(path)) for path in files) + "]"
     become_monai(["run", run_id, "--config_file", named, *words])
 
 

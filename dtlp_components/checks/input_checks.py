@@ -112,7 +112,13 @@ class InputChecks:
             return
         for sentence in section_warnings(self.datalist, [self.section]):
             LOGGER.warning(sentence)
-        if self.settings.values.get("batch_size_unlabeled", 0) > 0 and not self.unlabeled:
+        trains_on_unlabeled = self.settings.values.get("batch_size_unlabeled", 0) > 0
+        if trains_on_unlabeled and self.unlabeled and not self.validation:
+            LOGGER.warning(
+                f"{self.datalist}: section `{DatalistKeys.VALIDATION}` has no items, so that neither the student nor "
+                "its teachers can be watched while it trains."
+            )
+        if trains_on_unlabeled and not self.unlabeled:
             LOGGER.warning(
                 f"{self.datalist}: section `{DatalistKeys.UNLABELED}` has no items, so that training is on the labeled "
                 "scans alone."

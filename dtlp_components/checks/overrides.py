@@ -22,7 +22,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from .key_table import COMPUTED, check_values, key_table
 from .literals import is_expression, is_literal, literal
 
-__all__ = ["is_run_command", "no_such_key", "override_problems"]
+__all__ = ["given_overrides", "is_run_command", "no_such_key", "override_problems"]
 
 TEXTS = ("path", "text")
 
@@ -71,6 +71,19 @@ def override_problems(arguments: Sequence[str]) -> list[str]:
             elif not _is_computed(key, value, config):
                 problems += check_values({key: value}) or _text_problems(key, value)
     return problems
+
+
+def given_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """Keys that a ``monai.bundle run`` command line, or its ``args_file``, sets, with their values."""
+    given = _parse_run_command(arguments)
+    from_file = {}
+    if isinstance(args_file := given.get("args_file"), str):
+        parameters = {
+            name for f in (run, create_workflow, ConfigWorkflow.__init__) for name in inspect.signature(f).parameters
+        }
+        content = ConfigParser.load_config_file(args_file)
+        from_file = {key: value for key, value in content.items() if key not in parameters}
+    return {**from_file, **given.get("override", {})}
 
 
 def _is_computed(key: str, value: Any, config: Mapping[str, Any]) -> bool:

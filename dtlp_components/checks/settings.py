@@ -12,7 +12,7 @@ import torch
 from ..errors import first_line, raise_if_any
 from .error_line import show_errors_in_one_line
 from .key_table import check_values, model_keys
-from .overrides import is_run_command, override_problems
+from .overrides import given_overrides, is_run_command, override_problems
 
 __all__ = ["TWO_VOXELS", "Settings", "has_two_voxels", "patch_size_problems"]
 
@@ -49,6 +49,10 @@ class Settings:
     def model(self) -> dict[str, Any]:
         """Those that weights, of the student and of the teachers, can only be used with: what a training records."""
         return {name: self.values[name] for name in model_keys(teachers=True) if name in self.values}
+
+    def overrides(self) -> dict[str, Any]:
+        """Keys that the command line sets, with their values."""
+        return given_overrides(self.arguments)
 
     def problems(self) -> list[str]:
         """One sentence per value that cannot be meant."""

@@ -77,12 +77,14 @@ def _weights_section(trained: TrainedBundle) -> str:
         if file.stat().st_mtime >= trained.weights.stat().st_mtime  # else they are of other weights
     ]
     if scores:
-        units = scores[0]["units"]
+        lines += ["Measured with them, mean ± standard deviation over cases:", ""]
+    for convention in dict.fromkeys(score["convention"] for score in scores):
+        alike = [score for score in scores if score["convention"] == convention]
+        units = alike[0]["units"]
         rows = [["section", "cases", *(f"{name} [{unit}]" for name, unit in units.items())]]
-        rows += [[score["section"], str(score["cases"]), *(_score(score, name) for name in units)] for score in scores]
-        lines += ["Measured with them, mean ± standard deviation over cases:", "", markdown(rows), ""]
-        lines += [f"Convention {scores[0]['convention']}", ""]
-    else:
+        rows += [[score["section"], str(score["cases"]), *(_score(score, name) for name in units)] for score in alike]
+        lines += [markdown(rows), "", f"Convention {convention}", ""]
+    if not scores:
         lines += ["Their scores were not measured.", ""]
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ from ..files import part_of, whole_file
 from ..networks.weights import load_tensors
 from ..run_folder import RunFolder
 
-__all__ = ["RandomStates", "keep_earlier", "load_checkpoint", "scan_changes", "write_checkpoint"]
+__all__ = ["RandomStates", "keep_earlier", "load_checkpoint", "moved_scans", "scan_changes", "write_checkpoint"]
 
 
 class RandomStates:
@@ -97,6 +97,24 @@ def scan_changes(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence
         parts = [f"{len(s)} {word} ({s[0]})" for word, s in (("gone", gone), ("new", added)) if s]
         if parts:
             phrases.append(f"{section} scans were {len(names)}, are {len(now[section])}: {', '.join(parts)}")
+    return phrases
+
+
+def moved_scans(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> list[str]:
+    """
+    One phrase per way in which scans went from what is trained on to what is validated on, or back: the weights have
+    seen them, or their score has chosen weights.
+
+    Args:
+        before: names of scans by section, as a checkpoint has them.
+        now: the same, of this training.
+    """
+    phrases = []
+    for source in before:
+        for target in now:
+            moved = sorted(set(before[source]) & set(now[target]) - set(before.get(target, ())))
+            if "validation" in (source, target) and source != target and moved:
+                phrases.append(f"{len(moved)} scans moved from {source} to {target} ({moved[0]})")
     return phrases
 
 

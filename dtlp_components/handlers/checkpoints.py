@@ -18,7 +18,7 @@ from torch import nn
 from ..errors import InputError
 from ..files import claim, release, write_json, write_text
 from ..run_folder import RunFolder, in_use_sentence
-from .checkpoint_files import RandomStates, keep_earlier, load_checkpoint, scan_changes, write_checkpoint
+from .checkpoint_files import RandomStates, keep_earlier, load_checkpoint, moved_scans, scan_changes, write_checkpoint
 from .signals import SignalWatch
 
 __all__ = ["RandomStates", "TrainingCheckpoint", "run_name"]
@@ -46,8 +46,8 @@ def run_name(name: str, output_dir: str, resume: bool) -> str:
 # keys that say how a training is run and watched, not what it learns
 MAY_CHANGE = frozenset(
     {
-        "cache_rate", "checkpoint_interval", "gradient_checkpointing", "log_interval", "mlflow", "monitor_cases",
-        "num_workers", "resume", "window_batch_size", "window_overlap",
+        "allow_changes", "cache_rate", "checkpoint_interval", "gradient_checkpointing", "log_interval", "mlflow",
+        "monitor_cases", "num_workers", "resume", "window_batch_size", "window_overlap",
     }
 )  # fmt: skip
 
@@ -61,6 +61,7 @@ class TrainingCheckpoint:
     - ``best.pt``: the exported model's plain state dict at the best validation so far.
     - ``models/model.pt``: the same kind of file; ``selection`` says whether of the last or the best iteration.
     - ``logs/model_settings.json``: the numbers that evaluation and inference need to be told alike.
+    - ``logs/exported.json``: the iteration that the weights in ``model.pt`` are of.
     - ``logs/run_name.txt``: what :py:func:`run_name` returns on resume.
 
     Ignite's ``Checkpoint`` and MONAI's ``CheckpointSaver`` keep neither random states nor the position in the data, nor
@@ -78,9 +79,11 @@ class TrainingCheckpoint:
         interval: epochs from one checkpoint to the next; the last epoch always writes one.
         resume: go on from ``last.pt`` if there is one; else an earlier run's files are kept under another name.
         selection: ``last`` or ``best``.
+        allow_changes: go on with other ``values`` and ``scans`` than before, which the log names.
         settings: numbers that must not change on resume, by name.
         values: of the keys of the configuration; they must not change either, but for those in ``MAY_CHANGE``.
-        scans: items with the path of an ``image`` by section; each must stay where it is, named by file and folder.
+        scans: items with the path of an ``image`` by section; each must stay where it is, named by file and folder. One
+            that moved between training and validation is refused whatever ``allow_changes`` says.
         model_settings: the same, and those that the weights can only be used with, which are recorded.
         run_name: of this training; not recorded if ``None``.
         in_use: somebody segments with ``models/model.pt`` meanwhile (MONAI Label): an earlier one stays in its place,
@@ -99,6 +102,7 @@ class TrainingCheckpoint:
         validator: Any | None = None,
         interval: int = 1,
         resume: bool = False,
+        allow_changes: bool = False,
         selection: str = "last",
         settings: Mapping[str, Any] | None = None,
         model_settings: Mapping[str, Any] | None = None,
@@ -116,7 +120,9 @@ class TrainingCheckpoint:
         self.validator, self.interval, self.resume, self.selection = validator, interval, resume, selection
         self.model_settings = dict(model_settings or {})
         kept = {name: value for name, value in (values or {}).items() if name not in MAY_CHANGE}
-        self.settings = {**kept, **(settings or {}), **self.model_settings}
+        self.fixed = {**(settings or {}), **self.model_settings}
+        self.settings = {**kept, **self.fixed}
+        self.allow_changes = allow_changes
         # not whole paths: a run may go on where the data lie elsewhere
         self.scans = {
             section: sorted("/".join(Path(item["image"]).parts[-2:]) for item in items)
@@ -185,12 +191,12 @@ class TrainingCheckpoint:
         """Write what is due at the end of this epoch."""
         state = engine.state
         is_last = state.epoch == state.max_epochs
-        self._save_best(state.epoch)
+        self._save_best(state.epoch, state.iteration)
         if state.epoch % self.interval and not is_last:
             return
         never_validated = is_last and self._best_epoch_written < 1
         if self.selection == "last" or self.validator is None or never_validated:
-            write_checkpoint(self._exported_state(), self.run.model)
+            self._export(state.iteration)
         self._write_last(engine)
         if is_last:
             self.logger.info(f"Student's weights: {os.path.abspath(self.run.model)}")
@@ -208,7 +214,7 @@ class TrainingCheckpoint:
         }
         write_checkpoint(content, self.run.last, self.run.previous)
 
-    def _save_best(self, epoch: int) -> None:
+    def _save_best(self, epoch: int, iteration: int) -> None:
         if self.validator is None:
             return
         best_epoch = int(self.validator.state.best_metric_epoch)
@@ -217,26 +223,41 @@ class TrainingCheckpoint:
             self._best_epoch_written = best_epoch
             write_checkpoint(self._exported_state(), self.run.best)
             if self.selection == "best":
-                write_checkpoint(self._exported_state(), self.run.model)
+                self._export(iteration)
+
+    def _export(self, iteration: int) -> None:
+        write_checkpoint(self._exported_state(), self.run.model)
+        write_json(self.run.exported, {"iteration": iteration})
 
     def _exported_state(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().cpu().contiguous() for name, value in self.exported_model.state_dict().items()}
+
+    def _compare(self, settings: Mapping[str, Any], scans: Mapping[str, Sequence[str]]) -> None:
+        """Refuse to go on with what is not the same training, or, where that is allowed, say what differs."""
+        changed = {
+            name: f"{name} was {old}, is {self.settings[name]}"
+            for name, old in settings.items()
+            if name in self.settings and self.settings[name] != old
+        }
+        never = [sentence for name, sentence in changed.items() if name in self.fixed]
+        never += moved_scans(scans, self.scans)
+        other = [sentence for name, sentence in changed.items() if name not in self.fixed]
+        other += scan_changes(scans, self.scans)
+        if never or (other and not self.allow_changes):
+            way_out = "" if never else ", or, to go on all the same, --allow_changes True"
+            raise InputError(
+                f"Cannot resume {self.run.last}: {'; '.join(never + other)}. Give the old values, or another "
+                f"output_dir{way_out}."
+            )
+        if other:
+            self.logger.warning(f"Resuming with changes: {'; '.join(other)}.")
 
     def _load(self, engine: Engine) -> None:
         if not self.run.last.is_file():  # the process was killed between two renames
             os.replace(self.run.previous, self.run.last)
         content = load_checkpoint(self.run)
         progress = content["progress"]
-        changed = [
-            f"{name} was {old}, is {self.settings[name]}"
-            for name, old in progress["settings"].items()
-            if name in self.settings and self.settings[name] != old
-        ]
-        changed += scan_changes(progress.get("scans", {}), self.scans)
-        if changed:
-            raise InputError(
-                f"Cannot resume {self.run.last}: {'; '.join(changed)}. Give the old values, or another output_dir."
-            )
+        self._compare(progress["settings"], progress.get("scans", {}))
         for name, item in self.objects.items():
             item.load_state_dict(content[name])
         engine.state.iteration, engine.state.epoch = progress["iteration"], progress["epoch"]

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import logging
 import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,12 +16,11 @@ from monai.networks.utils import eval_mode
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
-from ..files import free_name, write_text
 from ..keys import PseudoLabelSources as Sources
 from ..metrics.overlap import batch_dice
 from ..metrics.uncertainty import entropy_bits
 from ..run_folder import RunFolder
-from ..tables import csv_text
+from .run_table import RunTable
 
 __all__ = ["PseudoLabelMonitor", "predict_sources"]
 
@@ -98,32 +95,15 @@ class PseudoLabelMonitor:
         self.dataset, self.network, self.student = dataset, network, student
         self.pseudo_labeler, self.inferer, self.device = pseudo_labeler, inferer, device
         self.num_classes, self.interval, self.max_cases, self.seed = num_classes, interval, max_cases, seed
-        self.file = RunFolder(output_dir).pseudo_labels
-        self._has_begun = False
+        self.table = RunTable(RunFolder(output_dir).pseudo_labels)
         self.logger = logging.getLogger("dtlp")
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self._clear)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
 
-    def _begin(self, engine: Engine) -> None:
-        """Keep rows of this run up to where it goes on; an earlier run's file gets a name of its own."""
-        if self._has_begun:
-            return
-        self._has_begun = True
-        if not self.file.is_file():
-            return
-        begin = engine.state.iteration
-        if begin == 0:
-            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.file.stat().st_mtime))
-            self.file.replace(free_name(self.file.with_name(f"{self.file.stem}-{stamp}{self.file.suffix}")))
-            return
-        with open(self.file, encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if float(row.get("iteration") or 0) <= begin]
-        write_text(self.file, csv_text(rows) if rows else "")
-
     def _clear(self, engine: Engine) -> None:
-        self._begin(engine)
+        self.table.begin(engine.state.iteration)
         # a value stands in the logs only for the epoch in which it was measured
         for name in [name for name in engine.state.metrics if name.startswith(("dice/", "entropy/"))]:
             del engine.state.metrics[name]
@@ -150,10 +130,7 @@ class PseudoLabelMonitor:
         row.update({f"dice/{name}": value for name, value in dice.items()})
         row.update({f"entropy/{name}": value for name, value in entropy.items()})
         engine.state.metrics.update({k: v for k, v in row.items() if k != "iteration"})
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not self.file.exists() or self.file.stat().st_size == 0
-        with open(self.file, "a", encoding="utf-8", newline="") as file:
-            file.write(csv_text([row], header=is_new))
+        self.table.add([row])
         table = "  ".join(f"{name} {value:.3f} ({entropy[name]:.3f})" for name, value in dice.items())
         self.logger.info(f"Iteration {engine.state.iteration}: Dice (entropy in bits) of each source: {table}")
 

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler, TensorBoardStatsHandler
+from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from ..errors import cause_of
@@ -28,16 +32,28 @@ class TensorBoardLog(TensorBoardStatsHandler):
 
     Args:
         log_dir: folder of this run alone.
+        picture: PNG that is shown whenever it was drawn anew.
         kwargs: of MONAI's handler.
     """
 
-    def __init__(self, log_dir: str, **kwargs: Any) -> None:
+    def __init__(self, log_dir: str, picture: str | None = None, **kwargs: Any) -> None:
         super().__init__(log_dir=log_dir, **kwargs)
-        self._has_begun = False
+        self.picture = None if picture is None else Path(picture)
+        self._has_begun, self._drawn = False, 0.0
 
     def attach(self, engine: Engine) -> None:
         super().attach(engine)
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+        if self.picture is not None:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._show)
+
+    def _show(self, engine: Engine) -> None:
+        if self.picture is None or not self.picture.is_file() or self.picture.stat().st_mtime == self._drawn:
+            return
+        self._drawn = self.picture.stat().st_mtime
+        with Image.open(self.picture) as image:
+            pixels = np.array(image.convert("RGB"))
+        self._writer.add_image(self.picture.stem, pixels, engine.state.iteration, dataformats="HWC")
 
     def _begin(self, engine: Engine) -> None:
         if self._has_begun:
@@ -72,6 +88,24 @@ class MLflowLog(MLFlowHandler):
 
     def start(self, engine: Engine) -> None:
         self._try(lambda: super(MLflowLog, self).start(engine))
+        self._try(self._tell)
+
+    def _tell(self) -> None:
+        """Say where to look: MLflow 3 opens at a page on which a training does not show."""
+        if self.experiment_param is None:  # the trainer's record alone has parameters
+            return
+        page = f"#/experiments/{self.experiment.experiment_id}/runs?workflowType=machine_learning"
+        if str(self.place).startswith("http"):
+            LOGGER.info(f"MLflow: {str(self.place).rstrip('/')}/{page}")
+        else:
+            LOGGER.info(
+                f"MLflow: mlflow ui --backend-store-uri {shlex.quote(str(self.place))}, then http://127.0.0.1:5000/{page}"
+            )
+
+    def _log_params(self, params: dict[str, Any]) -> None:
+        # a resumed run has them already, and MLflow refuses another value
+        there = self.client.get_run(self.cur_run.info.run_id).data.params
+        super()._log_params({name: value for name, value in params.items() if name not in there})
 
     def iteration_completed(self, engine: Engine) -> None:
         self._try(lambda: super(MLflowLog, self).iteration_completed(engine))

@@ -15,9 +15,9 @@ from monai.data import MetaTensor
 from monai.utils import CommonKeys, ImageMetaKey
 
 from ..errors import InputError
-from ..files import json_text, write_text
+from ..files import json_text, read_object, write_text
 from ..keys import DatalistKeys
-from ..metrics.conventions import CONVENTIONS, METRICS
+from ..metrics.conventions import CONVENTIONS, METRICS, NATIVE, TOLERANCE
 from ..metrics.segmentation_scores import CaseScores, segmentation_scores
 from ..run_folder import RunFolder
 from ..tables import align, csv_text
@@ -47,9 +47,10 @@ class ScoreTable:
     per metric; it has no domains, and a class that was missed, NaN in MONAI's metrics, drops out of its means.
 
     At the end of the epoch ``engine.state.metrics`` gets ``dice`` and ``jaccard`` (percent), ``hd95`` and ``asd`` (mm
-    or voxels, by the convention): the mean over classes of each class's mean over cases. At the end of the run a table
-    is printed, and in ``{output_dir}/evaluation`` three files are written or replaced: ``{section}_cases.csv`` with one
-    row per case, ``{section}_summary.json`` and ``{section}_summary.csv`` with means, standard deviations and counts
+    or voxels, by the convention) and ``nsd`` (percent): the mean over classes of each class's mean over cases. At the
+    end of the run a table is printed, and in ``{output_dir}/evaluation`` three files are written or replaced, named by
+    section and convention:
+    ``…_cases.csv`` with one row per case, ``…_summary.json`` and ``…_summary.csv`` with means, standard deviations and counts
     per class and domain, and the convention. ``n`` counts the cases in a mean. A cell without a value is empty in CSV
     and null in JSON.
 
@@ -58,6 +59,8 @@ class ScoreTable:
         label_names: name of each class, the background first; or a dict ``{"0": "background", "1": name, ...}``.
         section: section of the datalist that is scored; names the files.
         convention: how cases are scored: ``native`` (mm), ``genericssl`` or ``uamt`` (voxels, as published).
+        tolerance: of the surface Dice, mm.
+        model_file: whose scores they are; the summary says so, with its iteration and the training's name.
 
     Raises:
         ValueError: if `label_names` does not name the classes 0, 1, ... once each.
@@ -70,6 +73,8 @@ class ScoreTable:
         label_names: Sequence[str] | Mapping[str, str],
         section: str,
         convention: str = "native",
+        tolerance: float = TOLERANCE,
+        model_file: str | None = None,
     ) -> None:
         if isinstance(label_names, Mapping):
             by_index = {int(k): str(v) for k, v in label_names.items()}
@@ -83,6 +88,7 @@ class ScoreTable:
         if convention not in CONVENTIONS:
             raise InputError(f"convention: expected one of {', '.join(CONVENTIONS)}, got `{convention}`.")
         self.convention = CONVENTIONS[convention]
+        self.tolerance, self.model_file = tolerance, model_file
         self.run = RunFolder(output_dir)
         self.classes = names[1:]
         self.section = section
@@ -107,7 +113,9 @@ class ScoreTable:
                 raise TypeError(f"the label needs its affine, expected a MetaTensor, got {type(label).__name__}.")
             path = str(item[CommonKeys.IMAGE].meta[ImageMetaKey.FILENAME_OR_OBJ])
             spacing = label.pixdim.tolist()
-            scores = segmentation_scores(pred[0], label[0], len(self.classes) + 1, spacing, self.convention)
+            scores = segmentation_scores(
+                pred[0], label[0], len(self.classes) + 1, spacing, self.convention, self.tolerance
+            )
             self.cases.append(_Case(path, given.get(DatalistKeys.DOMAIN, ""), scores))
 
     def _set_metrics(self, engine: Engine) -> None:
@@ -125,21 +133,26 @@ class ScoreTable:
         domains = sorted({case.domain for case in self.cases} - {""})
         summary = {
             "section": self.section,
-            "convention": str(self.convention),
+            "convention": self._rule(),
+            **({} if self.model_file is None else origin_of(self.model_file)),
             "units": self.convention.units,
             **self._summarize(self.cases),
             "domains": {d: self._summarize([case for case in self.cases if case.domain == d]) for d in domains},
         }
         files = {
-            self.run.cases_csv(self.section): _to_csv(self._case_rows()),
-            self.run.summary_json(self.section): json_text(_without_nan(summary), indent=4),
-            self.run.summary_csv(self.section): _to_csv(self._summary_rows(summary)),
+            self.run.cases_csv(self.section, self.convention.name): _to_csv(self._case_rows()),
+            self.run.summary_json(self.section, self.convention.name): json_text(_without_nan(summary), indent=4),
+            self.run.summary_csv(self.section, self.convention.name): _to_csv(self._summary_rows(summary)),
         }
         for file, text in files.items():
             write_text(file, text)
         print(self._table(summary), flush=True)
         names = ", ".join(file.name for file in files)
         print(f"Written to {os.path.abspath(self.run.evaluation)}: {names}", flush=True)
+
+    def _rule(self) -> str:
+        """The convention in words, with what was chosen beside it."""
+        return f"{self.convention} NSD at {self.tolerance:g} mm." if self.convention is NATIVE else str(self.convention)
 
     def _summarize(self, cases: Sequence[_Case]) -> dict[str, Any]:
         """Means, standard deviations and counts; NaN where there is nothing to average."""
@@ -185,7 +198,7 @@ class ScoreTable:
             for metric in METRICS:
                 row.update({f"{metric}_mean": part["mean"][metric], f"{metric}_std": part["std"][metric]})
             rows.append({**row, "n": part["cases"], "missed": part["missed"], "absent": part["absent"]})
-        return [{**row, "convention": str(self.convention)} for row in rows]
+        return [{**row, "convention": self._rule()} for row in rows]
 
     def _table(self, summary: Mapping[str, Any]) -> str:
         header = [*(f"{metric} [{unit}]" for metric, unit in self.convention.units.items()), "n", "missed", "absent"]
@@ -199,7 +212,15 @@ class ScoreTable:
             means = [r for r in rows if r["domain"] != "all" and r["class"] == "mean"]
             by_domain = [["domain", *header], *([r["domain"], *_cells(r)] for r in means)]
             lines += ["", align(by_domain, right=True)]
-        return "\n".join([*lines, str(self.convention)])
+        return "\n".join([*lines, self._rule()])
+
+
+def origin_of(model_file: str) -> dict[str, Any]:
+    """Which weights were scored: the file, and of which iteration and training it is, where the run says so."""
+    run = RunFolder.of_weights(model_file)
+    iteration = read_object(run.exported).get("iteration") if run.exported.is_file() else None
+    name = run.run_name.read_text(encoding="utf-8") if run.run_name.is_file() else None
+    return {"model_file": os.path.abspath(model_file), "iteration": iteration, "run": name}
 
 
 def _case_names(paths: Sequence[str]) -> list[str]:

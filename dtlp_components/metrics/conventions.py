@@ -23,11 +23,12 @@ __all__ = [
     "uamt_scores",
 ]
 
-METRICS = ("dice", "jaccard", "hd95", "asd")
-Scores = tuple[float, float, float, float]  # in the order of METRICS
+METRICS = ("dice", "jaccard", "hd95", "asd", "nsd")
+Scores = tuple[float, float, float, float, float]  # in the order of METRICS
 
 MISSED_DISTANCE = 128.0  # voxels, a constant of GenericSSL's code
 VOXEL = (1.0, 1.0, 1.0)
+TOLERANCE = 1.0  # mm
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ class MetricConvention:
         rule: what is done, in words.
         distance_unit: unit of HD95 and ASD.
         score: two masks ``(D, H, W)`` (bool, on the CPU), prediction and label, either of which may be empty, and the
-            spacing (mm) -> the values of ``METRICS``, NaN for none.
+            spacing and the tolerance of NSD (mm) -> the values of ``METRICS``, NaN for none.
     """
 
     name: str
     rule: str
     distance_unit: str
-    score: Callable[[torch.Tensor, torch.Tensor, Sequence[float]], Scores]
+    score: Callable[[torch.Tensor, torch.Tensor, Sequence[float], float], Scores]
 
     def __str__(self) -> str:
         """Name and rule, as printed and written."""
@@ -55,22 +56,26 @@ class MetricConvention:
     @property
     def units(self) -> dict[str, str]:
         """Unit of each of ``METRICS``."""
-        return dict(zip(METRICS, ("%", "%", self.distance_unit, self.distance_unit), strict=True))
+        return dict(zip(METRICS, ("%", "%", self.distance_unit, self.distance_unit, "%"), strict=True))
 
 
-def native_scores(pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> Scores:
+def native_scores(
+    pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float], tolerance: float = TOLERANCE
+) -> Scores:
     """
-    Dice and Jaccard (percent), HD95 and ASD (mm) of one class.
+    Dice and Jaccard (percent), HD95 and ASD (mm) and surface Dice (percent) of one class.
 
     HD95 is the larger of the two directions' 95th percentiles; ASD is symmetric and weighs all surface voxels of both
-    maps alike. A class in neither map has no score (NaN). In exactly one of them it has Dice and Jaccard 0, and for
-    both distances the diagonal of the volume: MONAI's own metrics give NaN there, and a mean over what is not NaN gets
-    better the more a model misses.
+    maps alike. NSD, the normalized surface Dice, is the share of both surfaces' voxels that lie within `tolerance` of
+    the other surface (Nikolov et al. 2018). A class in neither map has no score (NaN). In exactly one of them it has
+    Dice, Jaccard and NSD 0, and for both distances the diagonal of the volume: MONAI's own metrics give NaN there, and
+    a mean over what is not NaN gets better the more a model misses.
 
     Args:
         pred: mask, ``(D, H, W)``, bool.
         label: mask of the reference, same shape.
         spacing: distance of neighboring voxels along each axis, mm.
+        tolerance: of NSD, mm.
 
     Raises:
         ValueError: if `spacing` has not one value per axis.
@@ -78,15 +83,18 @@ def native_scores(pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[flo
     diagonal = _diagonal(label.shape, spacing)
     found = bool(pred.any()), bool(label.any())
     if not any(found):
-        return math.nan, math.nan, math.nan, math.nan
+        return math.nan, math.nan, math.nan, math.nan, math.nan
     if not all(found):
-        return 0, 0, diagonal, diagonal
+        return 0, 0, diagonal, diagonal, 0
     dice, jaccard, distances = _overlap_and_distances(pred, label, spacing)
     hd95 = max(np.percentile(d.numpy(), 95) for d in distances)
-    return dice, jaccard, float(hd95), torch.cat(distances).double().mean().item()
+    both = torch.cat(distances).double()
+    return dice, jaccard, float(hd95), both.mean().item(), 100 * (both <= tolerance).double().mean().item()
 
 
-def genericssl_scores(pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> Scores:
+def genericssl_scores(
+    pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float], tolerance: float = TOLERANCE
+) -> Scores:
     """
     Scores of one class as A&D's code has them: Dice and Jaccard (percent), HD95 and ASD (voxels).
 
@@ -98,16 +106,19 @@ def genericssl_scores(pred: torch.Tensor, label: torch.Tensor, spacing: Sequence
         pred: mask, ``(D, H, W)``, bool.
         label: mask of the reference, same shape.
         spacing: ignored.
+        tolerance: ignored; the published code has no NSD.
     """
     found = bool(pred.any()), bool(label.any())
     if not any(found):
-        return 1, 1, 0, 0
+        return 1, 1, 0, 0, math.nan
     if not all(found):
-        return 0, 0, MISSED_DISTANCE, MISSED_DISTANCE
+        return 0, 0, MISSED_DISTANCE, MISSED_DISTANCE, math.nan
     return _medpy_scores(pred, label)
 
 
-def uamt_scores(pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> Scores:
+def uamt_scores(
+    pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float], tolerance: float = TOLERANCE
+) -> Scores:
     """
     Scores of one class as the left atrium is scored since UA-MT: Dice and Jaccard (percent), HD95 and ASD (voxels).
 
@@ -121,12 +132,13 @@ def uamt_scores(pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float
         pred: mask, ``(D, H, W)``, bool.
         label: mask of the reference, same shape.
         spacing: ignored.
+        tolerance: ignored; the published code has no NSD.
     """
     if not pred.any():
-        return 0, 0, 0, 0
+        return 0, 0, 0, 0, math.nan
     if not label.any():
         diagonal = _diagonal(label.shape, VOXEL)
-        return 0, 0, diagonal, diagonal
+        return 0, 0, diagonal, diagonal, math.nan
     return _medpy_scores(pred, label)
 
 
@@ -137,7 +149,7 @@ def _medpy_scores(pred: torch.Tensor, label: torch.Tensor) -> Scores:
     """
     dice, jaccard, distances = _overlap_and_distances(pred, label, VOXEL)
     hd95 = np.percentile(torch.cat(distances).double().numpy(), 95)
-    return dice, jaccard, float(hd95), distances[0].double().mean().item()
+    return dice, jaccard, float(hd95), distances[0].double().mean().item(), math.nan
 
 
 def _overlap_and_distances(
@@ -172,7 +184,7 @@ NATIVE = MetricConvention(
     name="native",
     rule=(
         "mm, scan grid. A class absent from prediction and label is left out; absent from one of them it is missed: "
-        "Dice and Jaccard 0, HD95 and ASD the diagonal of the volume. ASD is symmetric. " + _MEAN
+        "Dice, Jaccard and NSD 0, HD95 and ASD the diagonal of the volume. ASD is symmetric. " + _MEAN
     ),
     distance_unit="mm",
     score=native_scores,

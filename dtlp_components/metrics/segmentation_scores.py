@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dice, Jaccard, HD95 and average surface distance of one scan, under a stated convention."""
+"""Dice, Jaccard, HD95, average surface distance and surface Dice of one scan, under a stated convention."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.utils import convert_to_tensor
 
-from .conventions import METRICS, NATIVE, MetricConvention
+from .conventions import METRICS, NATIVE, TOLERANCE, MetricConvention
 
 __all__ = ["CaseScores", "segmentation_scores"]
 
@@ -25,6 +25,7 @@ class CaseScores:
         jaccard: percent.
         hd95: 95th percentile of the surface distance, in the convention's unit.
         asd: average surface distance, in the convention's unit.
+        nsd: normalized surface Dice, percent.
         absent: the class is in neither map.
         missed: the class is in exactly one of the two maps.
     """
@@ -33,6 +34,7 @@ class CaseScores:
     jaccard: np.ndarray
     hd95: np.ndarray
     asd: np.ndarray
+    nsd: np.ndarray
     absent: np.ndarray
     missed: np.ndarray
 
@@ -43,6 +45,7 @@ def segmentation_scores(
     num_classes: int,
     spacing: Sequence[float],
     convention: MetricConvention = NATIVE,
+    tolerance: float = TOLERANCE,
 ) -> CaseScores:
     """
     Score a label map against its reference, class by class.
@@ -57,6 +60,7 @@ def segmentation_scores(
         num_classes: number of classes, the background (0) included.
         spacing: distance of neighboring voxels along each axis, mm; only a convention in mm uses it.
         convention: one of :py:data:`dtlp_components.metrics.conventions.CONVENTIONS`.
+        tolerance: of the surface Dice, mm.
 
     Raises:
         ValueError: if the maps are not of one 3-D shape, or hold other values than ``0 .. num_classes - 1``; or,
@@ -79,8 +83,7 @@ def segmentation_scores(
     for c in range(1, num_classes):
         in_pred, in_label = pred == c, label == c
         found = bool(in_pred.any()), bool(in_label.any())
-        scores[:, c - 1] = convention.score(in_pred, in_label, spacing)
+        scores[:, c - 1] = convention.score(in_pred, in_label, spacing, tolerance)
         absent[c - 1] = not any(found)
         missed[c - 1] = any(found) and not all(found)
-    dice, jaccard, hd95, asd = scores
-    return CaseScores(dice, jaccard, hd95, asd, absent, missed)
+    return CaseScores(*scores, absent=absent, missed=missed)

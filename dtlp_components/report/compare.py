@@ -32,7 +32,14 @@ class _Variant:
     convention: str
 
 
-def compare_runs(baseline: str, *others: str, section: str = "testing", metric: str = "dice", output: str = "") -> None:
+def compare_runs(
+    baseline: str,
+    *others: str,
+    section: str = "testing",
+    metric: str = "dice",
+    convention: str = "native",
+    output: str = "",
+) -> None:
     """
     Compare trainings by the scores that `evaluate` wrote, case by case.
 
@@ -45,7 +52,8 @@ def compare_runs(baseline: str, *others: str, section: str = "testing", metric: 
         baseline: what the others are compared with.
         others: any number of them.
         section: of the datalist, that was scored.
-        metric: dice, jaccard, hd95 or asd: the mean over the classes of a case.
+        metric: dice, jaccard, hd95, asd or nsd: the mean over the classes of a case.
+        convention: by which the section was scored: native, genericssl or uamt.
         output: CSV file for the table.
 
     Raises:
@@ -53,7 +61,7 @@ def compare_runs(baseline: str, *others: str, section: str = "testing", metric: 
     """
     if metric not in METRICS:
         raise InputError(f"--metric: expected one of {', '.join(METRICS)}, got {metric!r}.")
-    variants = [_read(given, section, metric) for given in (baseline, *others)]
+    variants = [_read(given, section, metric, convention) for given in (baseline, *others)]
     first = variants[0]
     for other in variants[1:]:
         if other.convention != first.convention:
@@ -75,14 +83,14 @@ def compare_runs(baseline: str, *others: str, section: str = "testing", metric: 
         write_text(output, csv_text(rows))
 
 
-def _read(given: str, section: str, metric: str) -> _Variant:
+def _read(given: str, section: str, metric: str, convention: str) -> _Variant:
     name, _, places = given.rpartition("=")
     runs = [RunFolder(place) for place in places.split(",") if place]
     if not runs:
         raise InputError(f"{given!r}: expected FOLDER or NAME=FOLDER,FOLDER, ...")
     tables, conventions = [], []
     for run in runs:
-        file = run.cases_csv(section)
+        file = run.cases_csv(section, convention)
         if not file.is_file():
             raise InputError(
                 f"{file}: not there; expected the scores of a training. Evaluate it first: python -m dtlp_components "
@@ -90,7 +98,9 @@ def _read(given: str, section: str, metric: str) -> _Variant:
             )
         with open(file, encoding="utf-8", newline="") as stream:
             tables.append({row["case"]: float(row[metric] or "nan") for row in csv.DictReader(stream)})
-        conventions.append(str(read_object(run.summary_json(section), "a summary of scores").get("convention")))
+        conventions.append(
+            str(read_object(run.summary_json(section, convention), "a summary of scores").get("convention"))
+        )
     cases = sorted(tables[0])
     variant = _Variant(
         name or Path(places.split(",")[0]).name, cases, np.array([[t.get(c, np.nan) for c in cases] for t in tables]),

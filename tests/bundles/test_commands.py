@@ -56,7 +56,7 @@ def test_train_evaluate_segment_and_draw(phantom: Path, tmp_path: Path) -> None:
     result = bundle("evaluating", "evaluate.json", *common, "--eval_section", "validation")
     assert result.returncode == 0, result.stderr
     assert "gallbladder" in result.stdout
-    assert (tmp_path / "out" / "evaluation" / "validation_cases.csv").is_file()
+    assert (tmp_path / "out" / "evaluation" / "validation_native_cases.csv").is_file()
 
     scan = min((phantom / "imagesTs").glob("*.nii.gz"))
     result = bundle("run", "inference.json", *common[:2], "--output_dir", output, *SMALL, "--input", str(scan))

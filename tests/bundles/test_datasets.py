@@ -217,7 +217,7 @@ def run(work: ConfigWorkflow) -> None:
 
 
 def scores(output: Path) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads((output / "evaluation/testing_summary.json").read_text())
+    summary: dict[str, Any] = json.loads((output / "evaluation/testing_native_summary.json").read_text())
     return summary
 
 

@@ -27,5 +27,5 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "evaluation").mkdir()
     scores = {"section": "testing", "convention": "native: mm", "units": {"dice": "%", "asd": "mm"}, "cases": 8}
     scores |= {"mean": {"dice": 61.256, "asd": None}, "std": {"dice": 2.5, "asd": None}}
-    (folder / "evaluation/testing_summary.json").write_text(json.dumps(scores))
+    (folder / "evaluation/testing_native_summary.json").write_text(json.dumps(scores))
     return folder

@@ -29,7 +29,7 @@ def test_readme_of_a_packed_bundle_speaks_of_its_own_folder(run: Path) -> None:
 
 
 def test_scores_older_than_the_weights_are_not_theirs(run: Path) -> None:
-    summary = run / "evaluation/testing_summary.json"
+    summary = run / "evaluation/testing_native_summary.json"
     before = summary.stat()
     os.utime(summary, (0, 0))
     try:

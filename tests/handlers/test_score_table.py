@@ -82,9 +82,9 @@ def evaluate(
     evaluator = make_evaluator(make_items(folder, cases, domains), table, batch_size)
     evaluator.run()
     out = folder / "out" / "evaluation"
-    with open(out / "testing_cases.csv", newline="") as file:
+    with open(out / "testing_native_cases.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    return evaluator.state.metrics, rows, json.loads((out / "testing_summary.json").read_text())
+    return evaluator.state.metrics, rows, json.loads((out / "testing_native_summary.json").read_text())
 
 
 def test_each_case_has_a_row_with_its_name_and_its_scores(tmp_path):
@@ -136,7 +136,7 @@ def test_domains_have_means_of_their_own(tmp_path, capsys):
     # left 0 and 100, right 100 and 0
     assert summary["domains"]["B"]["mean"]["dice"] == 50
     assert summary["domains"]["B"]["cases"] == 2
-    with open(tmp_path / "out" / "evaluation" / "testing_summary.csv", newline="") as file:
+    with open(tmp_path / "out" / "evaluation" / "testing_native_summary.csv", newline="") as file:
         lines = [(row["domain"], row["class"], row["n"]) for row in csv.DictReader(file)]
     assert lines[2:6] == [("all", "mean", "3"), ("A", "left", "1"), ("A", "right", "1"), ("A", "mean", "1")]
     assert "\ndomain " in capsys.readouterr().out
@@ -158,7 +158,7 @@ def test_table_names_classes_units_convention_and_files(tmp_path, capsys):
     assert "asd [mm]" in printed
     assert "native: mm, scan grid" in printed
     assert f"{tmp_path}/out/evaluation" in printed
-    assert "testing_cases.csv" in printed
+    assert "testing_native_cases.csv" in printed
     assert "domain" not in printed
 
 
@@ -176,7 +176,7 @@ def test_print_and_both_summaries_name_convention_and_unit(tmp_path, capsys, con
     assert sentence.startswith(rule)
     assert summary["convention"] == sentence
     assert summary["units"] == {"dice": "%", "jaccard": "%", "hd95": unit, "asd": unit}
-    with open(tmp_path / "out" / "evaluation" / "testing_summary.csv", newline="") as file:
+    with open(tmp_path / "out" / "evaluation" / "testing_native_summary.csv", newline="") as file:
         assert {row["convention"] for row in csv.DictReader(file)} == {sentence}
 
 
@@ -238,13 +238,13 @@ def test_second_run_replaces_the_first(tmp_path):
     table = ScoreTable(str(tmp_path / "out"), NAMES, "testing")
     evaluator = make_evaluator(make_items(tmp_path, {"a": PERFECT, "b": RIGHT_MISSED}), table)
     evaluator.run()
-    first = (tmp_path / "out" / "evaluation" / "testing_cases.csv").read_text()
+    first = (tmp_path / "out" / "evaluation" / "testing_native_cases.csv").read_text()
     evaluator.run()
-    assert (tmp_path / "out" / "evaluation" / "testing_cases.csv").read_text() == first
+    assert (tmp_path / "out" / "evaluation" / "testing_native_cases.csv").read_text() == first
     assert sorted(path.name for path in (tmp_path / "out" / "evaluation").iterdir()) == [
-        "testing_cases.csv",
-        "testing_summary.csv",
-        "testing_summary.json",
+        "testing_native_cases.csv",
+        "testing_native_summary.csv",
+        "testing_native_summary.json",
     ]
 
 

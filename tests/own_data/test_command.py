@@ -320,7 +320,7 @@ def test_new_bundle_trains_evaluates_and_segments(near: Path) -> None:
     run(bundle, "train", output, mlflow=False, ddim_steps=1, val_interval=1, monitor_cases=0)
     assert all(torch.isfinite(v).all() for v in torch.load(output / "models/model.pt", weights_only=True).values())
     run(bundle, "evaluate", output)
-    with open(output / "evaluation/validation_cases.csv") as file:
+    with open(output / "evaluation/validation_native_cases.csv") as file:
         assert len(list(csv.DictReader(file))) == 1
     run(bundle, "inference", output)
     # the configuration names the folder of the unlabeled scans

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m dtlp_components experiment``: train variants of a bundle with several seeds, score and compare them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import InputError
+from ..files import claim, release, write_json, write_text
+from ..metrics.conventions import CONVENTIONS
+from ..report.compare import compare_runs
+from .plan import Experiment, PlannedRun, find_experiment, read_experiment
+from .runner import Runner, is_done, settings_problem
+from .slurm import array_script
+
+__all__ = ["run_experiment"]
+
+RECORD = "experiment.json"
+
+
+def run_experiment(
+    experiment: str,
+    *,
+    output: str = "",
+    dataset_dir: str = "",
+    datalist: str = "",
+    fraction: float = 1.0,
+    jobs: int = 1,
+    only: int = -1,
+    slurm: str = "",
+) -> None:
+    """
+    Train every variant of an experiment with every seed, score them, and print how they compare.
+
+    An experiment is a JSON file: a bundle, variants (a method, an overlay, values of keys), seeds, sections to score.
+    Those of the paper's tables come with the package and are named without a path. What is done is not done again, so
+    the same command goes on after it was stopped; a run that fails is named at the end and does not stop the others.
+
+    Args:
+        experiment: the file, or the name of one that comes with the package.
+        output: folder for the runs; experiments/NAME if empty.
+        dataset_dir: folder of the scans, if not the bundle's own.
+        datalist: the lists of scans, if not the bundle's own.
+        fraction: train this part of the iterations, such as 0.1, to see what is worth the rest; every table says so.
+        jobs: how many runs at a time; each has a GPU of its own if there are any.
+        only: number of the one run to do, from 0, as an array job does; no table then.
+        slurm: write the script of an array job to this file, a task for each run, and train nothing.
+
+    Raises:
+        InputError: if the file is not an experiment, a folder has runs of other settings, or a run failed.
+    """
+    file = find_experiment(experiment)
+    plan = read_experiment(file, float(fraction))
+    if plan.convention not in CONVENTIONS:
+        raise InputError(f"{file}: convention: expected one of {', '.join(CONVENTIONS)}, got {plan.convention!r}.")
+    if jobs < 1:
+        raise InputError(f"--jobs: expected an integer from 1, got {jobs}.")
+    name = file.stem if plan.fraction == 1 else f"{file.stem}_fraction_{plan.fraction:g}"
+    folder = Path(output) if output else Path("experiments") / name
+    places = {key: value for key, value in (("dataset_dir", dataset_dir), ("datalist", datalist)) if value}
+    runs = plan.runs(folder, places)
+    if problems := [problem for run in runs if (problem := settings_problem(run))]:
+        raise InputError("\n".join(problems))
+    if only >= len(runs):
+        raise InputError(f"--only: expected the number of a run, 0 to {len(runs) - 1}, got {only}.")
+    if slurm:
+        _write_slurm(slurm, name, len(runs), folder, experiment, places, plan.fraction)
+        return
+    _write_record(plan, folder, runs)
+
+    runner = Runner(jobs, _gpus())
+    if only >= 0:
+        runner.run(runs[only : only + 1])
+    else:
+        lock = folder / "lock"
+        if holder := claim(lock):
+            raise InputError(f"{folder}: another experiment runs there ({holder}). Wait for its end, or give --output.")
+        try:
+            runner.run(runs)
+        finally:
+            release(lock)
+        _print_tables(plan, runs)
+    if runner.failed:
+        raise InputError(f"{len(runner.failed)} runs failed:\n" + "\n".join(runner.failed))
+
+
+def _print_tables(plan: Experiment, runs: list[PlannedRun]) -> None:
+    print(f"\n{plan.title}")
+    if plan.fraction < 1:
+        print(f"Trained for {100 * plan.fraction:g} % of the iterations: no result, but a hint at what to train fully.")
+    by_variant = {
+        variant.name: [run for run in runs if run.variant.name == variant.name and is_done(run)]
+        for variant in plan.variants
+    }
+    for variant, found in by_variant.items():
+        if len(found) < len(plan.seeds):
+            print(f"{variant}: {len(found)} of {len(plan.seeds)} seeds.")
+    there = [f"{name}={','.join(str(run.run.root) for run in found)}" for name, found in by_variant.items() if found]
+    for section in plan.sections if there else []:
+        compare_runs(*there, section=section, convention=plan.convention)
+
+
+def _write_record(plan: Experiment, folder: Path, runs: list[PlannedRun]) -> None:
+    """What the report needs to know of the runs that lie beside it."""
+    variants: dict[str, list[str]] = {}
+    for run in runs:
+        variants.setdefault(run.variant.name, []).append(str(run.run.root.relative_to(folder)))
+    record = {
+        "title": plan.title,
+        "bundle": str(plan.bundle),
+        "fraction": plan.fraction,
+        "sections": plan.sections,
+        "convention": plan.convention,
+        "variants": {variant.name: variants[variant.name] for variant in plan.variants},
+    }
+    write_json(folder / RECORD, record)
+
+
+def _write_slurm(
+    script: str, name: str, count: int, folder: Path, experiment: str, places: dict[str, str], fraction: float
+) -> None:
+    words = [experiment, "--output", str(folder)]
+    for key, value in places.items():
+        words += [f"--{key}", os.path.abspath(value)]
+    if fraction < 1:
+        words += ["--fraction", f"{fraction:g}"]
+    logs = os.path.abspath(folder)
+    os.makedirs(logs, exist_ok=True)
+    write_text(Path(script), array_script(name, count, os.getcwd(), logs, words))
+    print(f"{script}: {count} tasks. Submit it: sbatch {script}")
+    print("When all are done, the same command without --slurm prints the tables.")
+
+
+def _gpus() -> list[int]:
+    import torch
+
+    return list(range(torch.cuda.device_count()))
