@@ -26,7 +26,7 @@ from .handlers.prediction_report import PredictionReport
 from .handlers.progress import TrainingProgress
 from .handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
 from .handlers.run_logs import MLflowLog, TensorBoardLog
-from .handlers.run_record import RunRecord
+from .handlers.run_record import RunRecord, RunRecordKeeper
 from .handlers.score_table import ScoreTable
 from .handlers.training_curves import TrainingCurves
 from .handlers.warm_start import WarmStart
@@ -89,6 +89,7 @@ __all__ = [
     "RandomDraws",
     "ResampleToSpacingd",
     "RunRecord",
+    "RunRecordKeeper",
     "ScanCache",
     "ScanDataset",
     "ScanEvaluator",

@@ -18,7 +18,7 @@ RUN = RunFolder("")
 PLACES = {getattr(RUN, name) for name, value in vars(RunFolder).items() if isinstance(value, property)}
 FILES = {
     *PLACES,
-    *(place("<section>") for place in (RUN.cases_csv, RUN.summary_csv, RUN.summary_json)),
+    *(place("<section>", "<convention>") for place in (RUN.cases_csv, RUN.summary_csv, RUN.summary_json)),
     *(RUN.kept(file, "<date>") for file in (RUN.last, RUN.previous, RUN.best, RUN.model)),
     *(RUN.predictions / f"<scan>{ending}" for ending in (LABEL_MAP_ENDING, *COMPANIONS.values())),
     RUN.predictions / TABLE,

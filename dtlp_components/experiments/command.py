@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
+
 from ..errors import InputError
 from ..files import claim, release, write_json, write_text
 from ..metrics.conventions import CONVENTIONS
@@ -69,7 +71,7 @@ def run_experiment(
         return
     _write_record(plan, folder, runs)
 
-    runner = Runner(jobs, _gpus())
+    runner = Runner(jobs, list(range(torch.cuda.device_count())))
     if only >= 0:
         runner.run(runs[only : only + 1])
     else:
@@ -130,9 +132,3 @@ def _write_slurm(
     write_text(Path(script), array_script(name, count, os.getcwd(), logs, words))
     print(f"{script}: {count} tasks. Submit it: sbatch {script}")
     print("When all are done, the same command without --slurm prints the tables.")
-
-
-def _gpus() -> list[int]:
-    import torch
-
-    return list(range(torch.cuda.device_count()))

@@ -226,7 +226,7 @@ def _variant(name: str, entry: Any, content: Mapping[str, Any], file: Path) -> V
 
 def _check(content: Mapping[str, Any], known: Mapping[str, type], where: str) -> None:
     """Refuse keys that nobody reads, and values of another kind."""
-    kinds = {str: "a string", dict: "an object", list: "a list"}
+    kinds: dict[type, str] = {str: "a string", dict: "an object", list: "a list"}
     for key, value in content.items():
         if key not in known:
             raise InputError(f"{where}: expected keys among {', '.join(known)}, got {key!r}.")

@@ -44,8 +44,8 @@ def settings_problem(planned: PlannedRun) -> str | None:
     if not changed:
         return None
     return (
-        f"{planned.run.root}: was trained with other settings ({'; '.join(changed)}); expected those of the experiment. "
-        "Give another --output, or remove that folder."
+        f"{planned.run.root}: was trained with other settings ({'; '.join(changed)}); expected those of the "
+        "experiment. Give another --output, or remove that folder."
     )
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,15 @@ from ..files import part_of, whole_file
 from ..networks.weights import load_tensors
 from ..run_folder import RunFolder
 
-__all__ = ["RandomStates", "keep_earlier", "load_checkpoint", "moved_scans", "scan_changes", "write_checkpoint"]
+__all__ = [
+    "RandomStates",
+    "keep_earlier",
+    "load_checkpoint",
+    "moved_scans",
+    "resume_problems",
+    "scan_changes",
+    "write_checkpoint",
+]
 
 
 class RandomStates:
@@ -116,6 +124,26 @@ def moved_scans(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[
             if "validation" in (source, target) and source != target and moved:
                 phrases.append(f"{len(moved)} scans moved from {source} to {target} ({moved[0]})")
     return phrases
+
+
+def resume_problems(before: Mapping[str, Any], now: Mapping[str, Any], fixed: Set[str]) -> tuple[list[str], list[str]]:
+    """
+    What differs between a training and the one that is to go on from it: what never may, and what may if asked for.
+
+    Args:
+        before: ``settings`` and ``scans`` of a checkpoint.
+        now: the same, of this training.
+        fixed: settings that never may.
+    """
+    changed = {
+        name: f"{name} was {old}, is {now['settings'][name]}"
+        for name, old in before["settings"].items()
+        if name in now["settings"] and now["settings"][name] != old
+    }
+    scans = before.get("scans", {})
+    never = [sentence for name, sentence in changed.items() if name in fixed] + moved_scans(scans, now["scans"])
+    other = [sentence for name, sentence in changed.items() if name not in fixed] + scan_changes(scans, now["scans"])
+    return never, other
 
 
 def load_checkpoint(run: RunFolder) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import nn
 from ..errors import InputError
 from ..files import claim, release, write_json, write_text
 from ..run_folder import RunFolder, in_use_sentence
-from .checkpoint_files import RandomStates, keep_earlier, load_checkpoint, moved_scans, scan_changes, write_checkpoint
+from .checkpoint_files import RandomStates, keep_earlier, load_checkpoint, resume_problems, write_checkpoint
 from .signals import SignalWatch
 
 __all__ = ["RandomStates", "TrainingCheckpoint", "run_name"]
@@ -120,8 +120,8 @@ class TrainingCheckpoint:
         self.validator, self.interval, self.resume, self.selection = validator, interval, resume, selection
         self.model_settings = dict(model_settings or {})
         kept = {name: value for name, value in (values or {}).items() if name not in MAY_CHANGE}
-        self.fixed = {**(settings or {}), **self.model_settings}
-        self.settings = {**kept, **self.fixed}
+        self.settings = {**kept, **(settings or {}), **self.model_settings}
+        self.fixed = {*(settings or {}), *self.model_settings}
         self.allow_changes = allow_changes
         # not whole paths: a run may go on where the data lie elsewhere
         self.scans = {
@@ -232,17 +232,12 @@ class TrainingCheckpoint:
     def _exported_state(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().cpu().contiguous() for name, value in self.exported_model.state_dict().items()}
 
-    def _compare(self, settings: Mapping[str, Any], scans: Mapping[str, Sequence[str]]) -> None:
-        """Refuse to go on with what is not the same training, or, where that is allowed, say what differs."""
-        changed = {
-            name: f"{name} was {old}, is {self.settings[name]}"
-            for name, old in settings.items()
-            if name in self.settings and self.settings[name] != old
-        }
-        never = [sentence for name, sentence in changed.items() if name in self.fixed]
-        never += moved_scans(scans, self.scans)
-        other = [sentence for name, sentence in changed.items() if name not in self.fixed]
-        other += scan_changes(scans, self.scans)
+    def _load(self, engine: Engine) -> None:
+        if not self.run.last.is_file():  # the process was killed between two renames
+            os.replace(self.run.previous, self.run.last)
+        content = load_checkpoint(self.run)
+        progress = content["progress"]
+        never, other = resume_problems(progress, {"settings": self.settings, "scans": self.scans}, self.fixed)
         if never or (other and not self.allow_changes):
             way_out = "" if never else ", or, to go on all the same, --allow_changes True"
             raise InputError(
@@ -251,13 +246,6 @@ class TrainingCheckpoint:
             )
         if other:
             self.logger.warning(f"Resuming with changes: {'; '.join(other)}.")
-
-    def _load(self, engine: Engine) -> None:
-        if not self.run.last.is_file():  # the process was killed between two renames
-            os.replace(self.run.previous, self.run.last)
-        content = load_checkpoint(self.run)
-        progress = content["progress"]
-        self._compare(progress["settings"], progress.get("scans", {}))
         for name, item in self.objects.items():
             item.load_state_dict(content[name])
         engine.state.iteration, engine.state.epoch = progress["iteration"], progress["epoch"]

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
 from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler, TensorBoardStatsHandler
-from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from ..errors import cause_of
@@ -51,8 +49,9 @@ class TensorBoardLog(TensorBoardStatsHandler):
         if self.picture is None or not self.picture.is_file() or self.picture.stat().st_mtime == self._drawn:
             return
         self._drawn = self.picture.stat().st_mtime
-        with Image.open(self.picture) as image:
-            pixels = np.array(image.convert("RGB"))
+        from matplotlib.image import imread
+
+        pixels = imread(self.picture)[:, :, :3]  # without transparency
         self._writer.add_image(self.picture.stem, pixels, engine.state.iteration, dataformats="HWC")
 
     def _begin(self, engine: Engine) -> None:
@@ -92,7 +91,7 @@ class MLflowLog(MLFlowHandler):
 
     def _tell(self) -> None:
         """Say where to look: MLflow 3 opens at a page on which a training does not show."""
-        if self.experiment_param is None:  # the trainer's record alone has parameters
+        if self.experiment is None or self.experiment_param is None:  # the trainer's record alone has parameters
             return
         page = f"#/experiments/{self.experiment.experiment_id}/runs?workflowType=machine_learning"
         if str(self.place).startswith("http"):
@@ -104,7 +103,7 @@ class MLflowLog(MLFlowHandler):
 
     def _log_params(self, params: dict[str, Any]) -> None:
         # a resumed run has them already, and MLflow refuses another value
-        there = self.client.get_run(self.cur_run.info.run_id).data.params
+        there = {} if self.cur_run is None else self.client.get_run(self.cur_run.info.run_id).data.params
         super()._log_params({name: value for name, value in params.items() if name not in there})
 
     def iteration_completed(self, engine: Engine) -> None:

@@ -24,14 +24,14 @@ from .. import __version__
 from ..files import read_object, sha256, write_json
 from ..run_folder import RunFolder
 
-__all__ = ["RunRecord"]
+__all__ = ["RunRecord", "RunRecordKeeper"]
 
 PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "nibabel", "scikit-image")
 
 
 class RunRecord:
     """
-    Write ``logs/run.json`` when a training starts, and complete it when it ends.
+    ``logs/run.json``, written when a training starts and completed when it ends, by :py:class:`RunRecordKeeper`.
 
     A resumed training adds an entry to ``resumed`` and keeps the rest. Ignite and MONAI log parameters to a tracker
     alone, which a run may not have, or may lose.
@@ -92,12 +92,6 @@ class RunRecord:
         # what MLflow takes: names of letters, digits and a few signs, values of up to 500 characters
         return {name.replace("::", "."): str(value)[:500] for name, value in flat.items()}
 
-    def attach(self, engine: Engine) -> None:
-        """Attach after whoever resumes the training."""
-        engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.update)
-        engine.add_event_handler(Events.COMPLETED, self.finish)
-
     def start(self, engine: Engine) -> None:
         """Write the record, or add to the one of the run that goes on."""
         self.started, self.started_at = time.monotonic(), engine.state.iteration
@@ -135,6 +129,26 @@ class RunRecord:
         """Say when it ended."""
         self.content["finished"] = _now()
         write_json(self.file, self.content)
+
+
+class RunRecordKeeper:
+    """
+    Write a :py:class:`RunRecord` when a training starts, goes on and ends. Attach after whoever resumes the training.
+
+    It is apart from the record, which others name in the configuration, since a list of handlers has to be written out
+    for MONAI Label.
+
+    Args:
+        record: of the training.
+    """
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.record.start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.record.update)
+        engine.add_event_handler(Events.COMPLETED, self.record.finish)
 
 
 def _now() -> str:

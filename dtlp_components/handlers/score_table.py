@@ -22,7 +22,7 @@ from ..metrics.segmentation_scores import CaseScores, segmentation_scores
 from ..run_folder import RunFolder
 from ..tables import align, csv_text
 
-__all__ = ["ScoreTable"]
+__all__ = ["ScoreTable", "origin_of"]
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class ScoreTable:
     or voxels, by the convention) and ``nsd`` (percent): the mean over classes of each class's mean over cases. At the
     end of the run a table is printed, and in ``{output_dir}/evaluation`` three files are written or replaced, named by
     section and convention:
-    ``…_cases.csv`` with one row per case, ``…_summary.json`` and ``…_summary.csv`` with means, standard deviations and counts
-    per class and domain, and the convention. ``n`` counts the cases in a mean. A cell without a value is empty in CSV
-    and null in JSON.
+    ``…_cases.csv`` with one row per case, ``…_summary.json`` and ``…_summary.csv`` with means, standard deviations and
+    counts per class and domain, and the convention. ``n`` counts the cases in a mean. A cell without a value is empty
+    in CSV and null in JSON.
 
     Args:
         output_dir: folder that gets the folder ``evaluation``.

@@ -86,4 +86,5 @@ def segmentation_scores(
         scores[:, c - 1] = convention.score(in_pred, in_label, spacing, tolerance)
         absent[c - 1] = not any(found)
         missed[c - 1] = any(found) and not all(found)
-    return CaseScores(*scores, absent=absent, missed=missed)
+    dice, jaccard, hd95, asd, nsd = scores
+    return CaseScores(dice, jaccard, hd95, asd, nsd, absent, missed)

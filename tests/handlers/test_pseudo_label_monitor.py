@@ -182,7 +182,7 @@ def looks(folder: Path, start: int, stop: int) -> list[float]:
         trainer.state.iteration = trainer.state.epoch = start
 
     trainer.run([0], max_epochs=stop)
-    with open(monitor.file) as file:
+    with open(monitor.table.file) as file:
         return [float(row["iteration"]) for row in csv.DictReader(file)]
 
 

@@ -18,7 +18,8 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import AsDiscreted, Compose, EnsureChannelFirstd, LoadImaged
 
 from dtlp_components.errors import InputError
-from dtlp_components.handlers.score_table import ScoreTable
+from dtlp_components.handlers.score_table import ScoreTable, origin_of
+from dtlp_components.run_folder import RunFolder
 
 SHAPE = (4, 5, 6)
 SPACING = (0.5, 2.0, 3.0)  # mm
@@ -82,15 +83,15 @@ def evaluate(
     evaluator = make_evaluator(make_items(folder, cases, domains), table, batch_size)
     evaluator.run()
     out = folder / "out" / "evaluation"
-    with open(out / "testing_native_cases.csv", newline="") as file:
+    with open(out / f"testing_{convention}_cases.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    return evaluator.state.metrics, rows, json.loads((out / "testing_native_summary.json").read_text())
+    return evaluator.state.metrics, rows, json.loads((out / f"testing_{convention}_summary.json").read_text())
 
 
 def test_each_case_has_a_row_with_its_name_and_its_scores(tmp_path):
     _, rows, _ = evaluate(tmp_path, {"b": LEFT_OFF_BY_2_MM, "a": PERFECT})
     assert [row["case"] for row in rows] == ["a", "b"]
-    assert list(rows[0])[:7] == ["case", "domain", "dice", "jaccard", "hd95", "asd", "left_dice"]
+    assert list(rows[0])[:7] == ["case", "domain", "dice", "jaccard", "hd95", "asd", "nsd"]
     assert list(rows[0])[-2:] == ["missed", "absent"]
     assert float(rows[0]["dice"]) == float(rows[0]["right_jaccard"]) == 100
     assert (float(rows[1]["left_dice"]), float(rows[1]["right_dice"]), float(rows[1]["dice"])) == (0, 100, 50)
@@ -111,7 +112,7 @@ def test_absent_class_has_empty_cells_and_no_weight(tmp_path):
     assert (rows[0]["missed"], rows[0]["absent"]) == ("0", "1")
     assert rows[0]["right_dice"] == rows[0]["right_asd"] == ""
     assert summary["classes"]["right"] == {
-        **{metric: {"mean": None, "std": None} for metric in ("dice", "jaccard", "hd95", "asd")},
+        **{metric: {"mean": None, "std": None} for metric in ("dice", "jaccard", "hd95", "asd", "nsd")},
         "n": 0,
         "missed": 0,
         "absent": 1,
@@ -153,8 +154,8 @@ def test_table_names_classes_units_convention_and_files(tmp_path, capsys):
     evaluate(tmp_path, {"a": PERFECT, "b": LEFT_OFF_BY_2_MM})
     printed = capsys.readouterr().out
     left = next(line for line in printed.splitlines() if line.startswith("left"))
-    # Dice and Jaccard 100 and 0, both distances 0 and 2 mm
-    assert " ".join(left.split()) == "left 50.00 ± 50.00 50.00 ± 50.00 1.00 ± 1.00 1.00 ± 1.00 2 0 0"
+    # Dice and Jaccard 100 and 0, both distances 0 and 2 mm, all of the surface within 1 mm and none of it
+    assert " ".join(left.split()) == "left 50.00 ± 50.00 50.00 ± 50.00 1.00 ± 1.00 1.00 ± 1.00 50.00 ± 50.00 2 0 0"
     assert "asd [mm]" in printed
     assert "native: mm, scan grid" in printed
     assert f"{tmp_path}/out/evaluation" in printed
@@ -175,8 +176,8 @@ def test_print_and_both_summaries_name_convention_and_unit(tmp_path, capsys, con
     *_, sentence, _ = capsys.readouterr().out.splitlines()  # the last line says where the files are
     assert sentence.startswith(rule)
     assert summary["convention"] == sentence
-    assert summary["units"] == {"dice": "%", "jaccard": "%", "hd95": unit, "asd": unit}
-    with open(tmp_path / "out" / "evaluation" / "testing_native_summary.csv", newline="") as file:
+    assert summary["units"] == {"dice": "%", "jaccard": "%", "hd95": unit, "asd": unit, "nsd": "%"}
+    with open(tmp_path / "out" / "evaluation" / f"testing_{convention}_summary.csv", newline="") as file:
         assert {row["convention"] for row in csv.DictReader(file)} == {sentence}
 
 
@@ -267,3 +268,31 @@ def test_run_without_a_case_is_an_error(tmp_path):
     with pytest.raises(InputError, match="section `testing`: no case was scored"):
         evaluator.fire_event(Events.EPOCH_COMPLETED)
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_tolerance_of_the_surface_is_stated_and_counts(tmp_path):
+    # the left class is one voxel of 2 mm off
+    for tolerance, nsd in ((1.9, 50), (2.0, 100)):
+        table = ScoreTable(str(tmp_path / "out"), NAMES, "testing", tolerance=tolerance)
+        evaluator = make_evaluator(make_items(tmp_path, {"a": LEFT_OFF_BY_2_MM}, False), table)
+        evaluator.run()
+        assert evaluator.state.metrics["nsd"] == pytest.approx(nsd)
+        summary = json.loads((tmp_path / "out/evaluation/testing_native_summary.json").read_text())
+        assert summary["convention"].endswith(f"NSD at {tolerance:g} mm.")
+
+
+def test_conventions_do_not_overwrite_each_other(tmp_path):
+    for convention in ("native", "uamt"):
+        evaluate(tmp_path, {"a": PERFECT}, convention=convention)
+    files = {file.name for file in (tmp_path / "out/evaluation").glob("*.csv")}
+    assert files == {f"testing_{c}_{kind}.csv" for c in ("native", "uamt") for kind in ("cases", "summary")}
+
+
+def test_summary_says_whose_scores_they_are(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    for file, text in ((run.model, "x"), (run.exported, '{"iteration": 40}'), (run.run_name, "mine_seed0")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    assert origin_of(str(run.model)) == {"model_file": str(run.model), "iteration": 40, "run": "mine_seed0"}
+    alone = origin_of(str(tmp_path / "downloaded/models/model.pt"))
+    assert (alone["iteration"], alone["run"]) == (None, None)

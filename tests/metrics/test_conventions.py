@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.metrics import compute_surface_dice
 from scipy.ndimage import binary_dilation
 
-from dtlp_components.metrics.conventions import CONVENTIONS
+from dtlp_components.metrics.conventions import CONVENTIONS, native_scores
 from dtlp_components.metrics.segmentation_scores import CaseScores, segmentation_scores
 
 SHAPE = (9, 10, 11)
@@ -139,3 +140,31 @@ def test_classes_are_scored_each_for_itself(convention):
     pred[5, 5, 5] = label[5, 5, 6] = 2
     assert values(score(pred, label, convention)) == values(score(TWO, ONE, convention))
     assert score(pred, label, convention).asd[1] == (3 if convention == "native" else 1)
+
+
+def test_surface_dice_is_monais():
+    generator = torch.Generator().manual_seed(0)
+    pred, label = (binary_dilation(torch.rand(SHAPE, generator=generator).numpy() > 0.98) for _ in range(2))
+    pred, label = torch.from_numpy(pred), torch.from_numpy(label)
+    seen = set()
+    for tolerance in (0.1, 0.6, 2.0, 4.0):
+        ours = native_scores(pred, label, SPACING, tolerance)[-1]
+        monais = compute_surface_dice(
+            pred[None, None], label[None, None], [tolerance], spacing=SPACING, include_background=True
+        )
+        assert ours == pytest.approx(100 * monais.item())
+        seen.add(round(ours, 3))
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize(("pred", "label", "nsd"), [(ONE, ONE, 100), (TWO, ONE, 100 * 2 / 3), (ONE, NEITHER, 0)])
+def test_surface_dice_by_hand(pred, label, nsd):
+    # the second voxel of TWO is 3 mm from the first: two of three surface voxels have the other surface within 1 mm
+    assert score(pred, label, "native").nsd[0] == pytest.approx(nsd)
+
+
+def test_class_in_neither_map_has_no_surface_dice_and_published_code_has_none_at_all():
+    assert math.isnan(score(NEITHER, NEITHER, "native").nsd[0])
+    for convention in ("genericssl", "uamt"):
+        for pred, label in ((ONE, ONE), (ONE, NEITHER), (NEITHER, ONE), (NEITHER, NEITHER)):
+            assert math.isnan(score(pred, label, convention).nsd[0])

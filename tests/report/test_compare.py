@@ -88,7 +88,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     others = evaluated(tmp_path / "others", BASE, first=1)
     assert "got others: 1 missing (c0), 1 more (c6)" in refusal(base, others)
     assert "expected the cases and the convention of" in refusal(base, f"x={base},{others}")
-    assert "expected one of dice, jaccard, hd95, asd, got 'f1'" in refusal(base, metric="f1")
+    assert "expected one of dice, jaccard, hd95, asd, nsd, got 'f1'" in refusal(base, metric="f1")
     assert "expected FOLDER or NAME=FOLDER" in refusal(base, "x=")
     nothing = evaluated(tmp_path / "nothing", [None] * 6)
     assert "no case has a value of dice in all runs" in refusal(base, nothing)
