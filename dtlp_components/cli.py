@@ -33,6 +33,7 @@ COMMANDS: dict[str, Any] = {
     "picture": "report.picture:write_picture",
     "experiment": "experiments.command:run_experiment",
     "compare": "report.compare:compare_runs",
+    "report": "report.command:write_report",
     "export": "deploy.export:export_bundle",
     "pack": "deploy.pack:pack_bundle",
     "bench": "bench.command:run_bench",

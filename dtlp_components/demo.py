@@ -12,6 +12,7 @@ from .bundle.find import find_bundle
 from .bundle.run_monai import run_monai
 from .datasets.phantom import write_phantom
 from .keys import DatalistKeys
+from .report.command import write_report
 from .report.picture import write_picture
 from .run_folder import RunFolder, mlflow_address
 
@@ -42,13 +43,18 @@ def run_demo(output: str = "demo") -> None:
     scan = min((data / "imagesTs").glob("*.nii.gz"))
     run_monai(["run", "run", "--config_file", str(configs / "inference.json"), *common, "--input", str(scan)])
     picture = write_picture(str(bundle), str(data), str(run.root))
+    page = run.root / "report.html"
+    write_report(f"{BUNDLE}={run.root}", output=str(page), bundle=str(bundle), dataset_dir=str(data))
     print(
         f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. What there is to look at:\n"
+        f"  report        {page}\n"
         f"  picture       {picture}\n"
         f"  scores        {run.cases_csv(DatalistKeys.TESTING)}\n"
         f"  label map     {run.predictions}\n"
         f"  weights       {run.model}\n"
-        f"  curves        {shlex.join([sys.executable, '-m', 'mlflow', 'ui', '--backend-store-uri'])} "
+        f"  curves        {run.progress}\n"
+        f"  MLflow        {shlex.join([sys.executable, '-m', 'mlflow', 'ui', '--backend-store-uri'])} "
         f"{shlex.quote(mlflow_address(str(run.root)))}\n"
+        "                then http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning\n"
         f"To hand it on: dtlp pack {bundle} packed --run_dir {run.root}"
     )

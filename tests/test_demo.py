@@ -24,6 +24,7 @@ def test_demo_renders_its_bundle_and_names_one_place_for_all_steps(
     monkeypatch.setattr(demo, "write_phantom", draw)
     monkeypatch.setattr(demo, "run_monai", steps.append)
     monkeypatch.setattr(demo, "write_picture", lambda *places: steps.append(list(places)) or Path("a.png"))
+    monkeypatch.setattr(demo, "write_report", lambda *runs, **flags: steps.append([*runs, flags["output"]]))
     demo.run_demo("tour")
 
     assert Path("bundles/phantom_10/configs/train.json").is_file()
@@ -42,5 +43,6 @@ def test_demo_renders_its_bundle_and_names_one_place_for_all_steps(
             "tour/data/imagesTs/phantom_11.nii.gz",
         ],
         ["bundles/phantom_10", "tour/data", "tour/phantom_10"],
+        ["phantom_10=tour/phantom_10", "tour/phantom_10/report.html"],
     ]
     assert "dtlp pack bundles/phantom_10 packed --run_dir tour/phantom_10" in capsys.readouterr().out

@@ -103,7 +103,9 @@ class MLflowLog(MLFlowHandler):
 
     def _log_params(self, params: dict[str, Any]) -> None:
         # a resumed run has them already, and MLflow refuses another value
-        there = {} if self.cur_run is None else self.client.get_run(self.cur_run.info.run_id).data.params
+        there: dict[str, str] = (
+            {} if self.cur_run is None else self.client.get_run(self.cur_run.info.run_id).data.params
+        )
         super()._log_params({name: value for name, value in params.items() if name not in there})
 
     def iteration_completed(self, engine: Engine) -> None:

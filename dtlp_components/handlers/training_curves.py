@@ -19,7 +19,7 @@ from ..keys import PseudoLabelSources as Sources
 from ..run_folder import RunFolder
 from .run_table import RunTable
 
-__all__ = ["TrainingCurves", "draw_curves", "read_losses", "read_sources"]
+__all__ = ["Curves", "TrainingCurves", "draw_curves", "read_losses", "read_sources", "save_figure"]
 
 # told apart by color-blind people (Okabe and Ito 2008), and each with a mark of its own
 STYLES = dict(
@@ -85,7 +85,7 @@ class TrainingCurves:
         """Draw the picture, if it is due."""
         if engine.state.epoch % self.picture_interval and engine.state.epoch != engine.state.max_epochs:
             return
-        draw_curves(self.run, self.run.progress)
+        save_figure(draw_curves(self.run), self.run.progress)
         if not self._was_told:
             self._was_told = True
             self.logger.info(f"Curves: {os.path.abspath(self.run.progress)}, drawn anew at each validation.")
@@ -110,13 +110,21 @@ def read_sources(run: RunFolder) -> Curves:
     return {name: (iterations, values) for name, values in numbers.items()}
 
 
-def draw_curves(run: RunFolder, file: Path) -> None:
+def save_figure(figure: Any, file: Path) -> None:
+    """Write a figure of matplotlib as PNG, whole or not at all, and close it."""
+    from matplotlib import pyplot
+
+    with whole_file(file) as part:
+        figure.savefig(part, dpi=100, format="png")
+    pyplot.close(figure)
+
+
+def draw_curves(run: RunFolder) -> Any:
     """
-    Draw the curves of a training.
+    A figure of matplotlib with the curves of a training.
 
     Args:
         run: its folder.
-        file: PNG or SVG to write.
     """
     import matplotlib
 
@@ -134,14 +142,13 @@ def draw_curves(run: RunFolder, file: Path) -> None:
     rate.set_title("learning rate")
     for axis in (dice, entropy, loss, rate):
         axis.set_xlabel("iteration")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
     figure.suptitle(run.root.absolute().name)
     figure.tight_layout()
-    with whole_file(file) as part:
-        figure.savefig(part, dpi=100, format=file.suffix.removeprefix("."))
-    plt.close(figure)
+    return figure
 
 
 def _draw_sources(axis: Any, sources: Curves, kind: str) -> None:

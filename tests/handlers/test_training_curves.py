@@ -13,7 +13,14 @@ from ignite.engine import Engine, Events
 from matplotlib.image import imread
 
 from dtlp_components.handlers.run_table import RunTable
-from dtlp_components.handlers.training_curves import STYLES, TrainingCurves, draw_curves, read_losses, read_sources
+from dtlp_components.handlers.training_curves import (
+    STYLES,
+    TrainingCurves,
+    draw_curves,
+    read_losses,
+    read_sources,
+    save_figure,
+)
 from dtlp_components.keys import PseudoLabelSources as Sources
 from dtlp_components.losses.difficulty import DifficultyAwareLoss
 from dtlp_components.run_folder import RunFolder
@@ -51,9 +58,8 @@ def test_picture_is_drawn_at_its_interval_and_at_the_end_and_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     drawn: list[str] = []
-    monkeypatch.setattr(
-        "dtlp_components.handlers.training_curves.draw_curves", lambda run, file: drawn.append(file.name)
-    )
+    name = "dtlp_components.handlers.training_curves.save_figure"
+    monkeypatch.setattr(name, lambda figure, file: drawn.append(file.name))
     with caplog.at_level("INFO", logger="dtlp"):
         train(tmp_path, epochs=5, picture_interval=2)
     assert drawn == ["progress.png"] * 3  # after 2, 4 and 5
@@ -85,7 +91,7 @@ def test_curves_of_the_sources_are_read_by_name(tmp_path: Path) -> None:
 def test_picture_can_be_drawn_with_and_without_validation(tmp_path: Path, has_sources: bool) -> None:
     train(tmp_path)
     run = sources(tmp_path) if has_sources else RunFolder(tmp_path)
-    draw_curves(run, run.progress)
+    save_figure(draw_curves(run), run.progress)
     pixels = imread(run.progress)
     assert pixels.shape[:2] == (800, 1200)
     colors = {tuple(color) for color in np.round(255 * pixels[..., :3]).astype(int).reshape(-1, 3)}

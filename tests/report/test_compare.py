@@ -19,8 +19,11 @@ def evaluated(folder: Path, dice: list[float | None], convention: str = "native 
     """A run with scores of as many cases."""
     run = RunFolder(folder)
     run.evaluation.mkdir(parents=True)
-    lines = ["case,domain,dice,hd95"]
-    lines += [f"c{first + i},,{'' if d is None else d},{'' if d is None else 100 - d}" for i, d in enumerate(dice)]
+    lines = ["case,domain,dice,hd95,missed"]
+    lines += [
+        f"c{first + i},,{'' if d is None else d},{'' if d is None else 100 - d},{int(d is None)}"
+        for i, d in enumerate(dice)
+    ]
     run.cases_csv("testing").write_text("\n".join(lines) + "\n")
     run.summary_json("testing").write_text(json.dumps({"convention": convention}))
     return str(folder)
@@ -41,7 +44,7 @@ def test_table_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     rows = rows_of(tmp_path, base, better)
     assert [row["training"] for row in rows] == ["base", "better"]
     assert [row["mean"] for row in rows] == ["85.00", "88.50"]
-    assert (rows[0]["difference"], rows[0]["p (Holm)"]) == ("", "")
+    assert (rows[0]["difference"], rows[0]["p (Holm)"], rows[0]["missed"]) == ("", "", "0")
     assert rows[1]["difference"] == "+3.50"
     assert rows[1]["better in"] == "6 of 6"
     assert rows[1]["p (Holm)"] == f"{2 / 2**6:.2g}"

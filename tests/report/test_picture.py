@@ -1,44 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture shows the slice with most of the reference, under every label map; tests/bundles draws one of a run."""
+"""The picture of one scan; test_figures.py has what is on it, and tests/bundles draws one of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from dtlp_components.errors import InputError
-from dtlp_components.report.picture import draw_panels, write_picture
+from dtlp_components.report import picture
+from dtlp_components.report.picture import write_picture
+from tests.report.test_figures import case
 
-SHAPE = (8, 9, 7)
 
+class Predictor:
+    """A training with two scans."""
 
-def test_slice_is_the_one_with_most_classes_and_every_panel_has_its_title(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    matplotlib = pytest.importorskip("matplotlib")
-    reference = np.zeros(SHAPE, np.int64)
-    reference[1:7, 1:7, 2] = 1  # most voxels
-    reference[1, 1, 5], reference[2, 2, 5] = 1, 2  # most classes
-    drawn: list[Any] = []
-    save = matplotlib.figure.Figure.savefig
-    monkeypatch.setattr(
-        "matplotlib.figure.Figure.savefig",
-        lambda figure, *args, **kwargs: (drawn.append(figure), save(figure, *args, **kwargs)),
-    )
-    file = tmp_path / "new" / "scan.png"
-    panels = {"reference": reference, "student\nDice 50.0": reference % 2}
-    draw_panels(np.random.default_rng(0).random(SHAPE), panels, ["background", "liver", "spleen"], "scan", file)
-    assert [path.name for path in file.parent.iterdir()] == ["scan.png"]
-    assert file.read_bytes().startswith(b"\x89PNG")
-    (figure,) = drawn
-    assert figure.get_suptitle() == "scan, slice 5"
-    assert [axis.get_title() for axis in figure.axes][:3] == ["image", *panels]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["liver", "spleen"]
+    section, items, label_names = "validation", [1, 2], ["background", "liver"]
+
+    def __init__(self, *places: str) -> None:
+        self.places = places
+        self.asked: list[int] = []
+
+    def predict(self, index: int) -> object:
+        self.asked.append(index)
+        return case()
 
 
 def test_run_without_a_checkpoint_is_named_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"No checkpoint at {tmp_path}/checkpoints/last\.pt: train first"):
         write_picture("no bundle", "no data", str(tmp_path))
+
+
+def test_picture_is_written_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(picture, "CasePredictor", Predictor)
+    file = tmp_path / "new" / "scan.png"
+    assert write_picture("mine", file=str(file), plane="axial", case=1) == file
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in file.parent.iterdir()] == ["scan.png"]
+    assert str(file) in capsys.readouterr().out
+
+
+def test_scan_or_plane_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture, "CasePredictor", Predictor)
+    with pytest.raises(
+        InputError, match="--case: expected the number of a scan of section `validation`, 0 to 1, got 2"
+    ):
+        write_picture("mine", case=2)
+    with pytest.raises(InputError, match="--plane: expected one of axial, coronal, sagittal, got 'top'"):
+        write_picture("mine", plane="top")
