@@ -22,10 +22,10 @@ from ..run_folder import RunFolder
 
 __all__ = [
     "RandomStates",
+    "compare_trainings",
     "keep_earlier",
     "load_checkpoint",
     "moved_scans",
-    "resume_problems",
     "scan_changes",
     "write_checkpoint",
 ]
@@ -126,14 +126,21 @@ def moved_scans(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[
     return phrases
 
 
-def resume_problems(before: Mapping[str, Any], now: Mapping[str, Any], fixed: Set[str]) -> tuple[list[str], list[str]]:
+def compare_trainings(
+    checkpoint: Path, before: Mapping[str, Any], now: Mapping[str, Any], fixed: Set[str], allow_changes: bool
+) -> None:
     """
-    What differs between a training and the one that is to go on from it: what never may, and what may if asked for.
+    Compare a training with the one whose checkpoint it is to go on from; what differs is logged, if that is allowed.
 
     Args:
-        before: ``settings`` and ``scans`` of a checkpoint.
+        checkpoint: the file.
+        before: ``settings`` and ``scans`` in it.
         now: the same, of this training.
-        fixed: settings that never may.
+        fixed: settings that never may differ.
+        allow_changes: whether the others, and the scans, may.
+
+    Raises:
+        InputError: with what differs and must not.
     """
     changed = {
         name: f"{name} was {old}, is {now['settings'][name]}"
@@ -143,7 +150,14 @@ def resume_problems(before: Mapping[str, Any], now: Mapping[str, Any], fixed: Se
     scans = before.get("scans", {})
     never = [sentence for name, sentence in changed.items() if name in fixed] + moved_scans(scans, now["scans"])
     other = [sentence for name, sentence in changed.items() if name not in fixed] + scan_changes(scans, now["scans"])
-    return never, other
+    if never or (other and not allow_changes):
+        way_out = "" if never else ", or, to go on all the same, --allow_changes True"
+        raise InputError(
+            f"Cannot resume {checkpoint}: {'; '.join(never + other)}. Give the old values, or another "
+            f"output_dir{way_out}."
+        )
+    if other:
+        logging.getLogger("dtlp").warning(f"Resuming with changes: {'; '.join(other)}.")
 
 
 def load_checkpoint(run: RunFolder) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import nn
 from ..errors import InputError
 from ..files import claim, release, write_json, write_text
 from ..run_folder import RunFolder, in_use_sentence
-from .checkpoint_files import RandomStates, keep_earlier, load_checkpoint, resume_problems, write_checkpoint
+from .checkpoint_files import RandomStates, compare_trainings, keep_earlier, load_checkpoint, write_checkpoint
 from .signals import SignalWatch
 
 __all__ = ["RandomStates", "TrainingCheckpoint", "run_name"]
@@ -237,15 +237,8 @@ class TrainingCheckpoint:
             os.replace(self.run.previous, self.run.last)
         content = load_checkpoint(self.run)
         progress = content["progress"]
-        never, other = resume_problems(progress, {"settings": self.settings, "scans": self.scans}, self.fixed)
-        if never or (other and not self.allow_changes):
-            way_out = "" if never else ", or, to go on all the same, --allow_changes True"
-            raise InputError(
-                f"Cannot resume {self.run.last}: {'; '.join(never + other)}. Give the old values, or another "
-                f"output_dir{way_out}."
-            )
-        if other:
-            self.logger.warning(f"Resuming with changes: {'; '.join(other)}.")
+        now = {"settings": self.settings, "scans": self.scans}
+        compare_trainings(self.run.last, progress, now, self.fixed, self.allow_changes)
         for name, item in self.objects.items():
             item.load_state_dict(content[name])
         engine.state.iteration, engine.state.epoch = progress["iteration"], progress["epoch"]

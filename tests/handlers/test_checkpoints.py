@@ -413,3 +413,46 @@ def test_name_of_a_run_has_its_start_and_is_kept_for_a_resume_alone(tmp_path: Pa
     Run(tmp_path, run_name="x_20250101-000000").run()
     assert run_name("x", str(tmp_path), resume=True) == "x_20250101-000000"
     assert run_name("x", str(tmp_path), resume=False) != "x_20250101-000000"
+
+
+def test_changes_that_are_allowed_are_logged_and_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values, scans = {"learning_rate": 0.01}, {"labeled": [{"image": "/d/t/a.nii.gz"}], "validation": []}
+    Run(tmp_path, values=values, scans=scans, epochs=1).run()
+    more: dict[str, Any] = {
+        "values": {"learning_rate": 0.1},
+        "scans": {**scans, "labeled": [*scans["labeled"], {"image": "/d/t/b"}]},
+    }
+    with pytest.raises(InputError, match="or, to go on all the same, --allow_changes True"):
+        Run(tmp_path, **more, resume=True).run()
+    resumed = Run(tmp_path, **more, resume=True, allow_changes=True, epochs=2).run()
+    assert resumed.losses
+    assert "Resuming with changes: learning_rate was 0.01, is 0.1; labeled scans were 1, are 2: 1 new" in caplog.text
+
+
+@pytest.mark.parametrize(("source", "target"), [("labeled", "validation"), ("validation", "unlabeled")])
+def test_scan_that_moved_between_training_and_validation_is_refused_whatever_is_allowed(
+    tmp_path: Path, source: str, target: str
+) -> None:
+    scans: dict[str, list[dict[str, str]]] = {
+        name: [{"image": f"/d/t/{name}"}] for name in ("labeled", "unlabeled", "validation")
+    }
+    Run(tmp_path, scans=scans, epochs=1).run()
+    moved = {**scans, source: [], target: [*scans[target], *scans[source]]}
+    with pytest.raises(InputError, match=rf"1 scans moved from {source} to {target} \(t/{source}\)") as error:
+        Run(tmp_path, scans=moved, resume=True, allow_changes=True).run()
+    assert "allow_changes" not in str(error.value)
+
+
+def test_what_the_weights_depend_on_is_never_changed(tmp_path: Path) -> None:
+    Run(tmp_path, settings={"total_iterations": 10}, epochs=1).run()
+    with pytest.raises(InputError, match="total_iterations was 10, is 20"):
+        Run(tmp_path, settings={"total_iterations": 20}, resume=True, allow_changes=True).run()
+
+
+@pytest.mark.parametrize(("selection", "epoch"), [("last", 4), ("best", 2)])
+def test_iteration_of_the_exported_weights_is_written_beside_them(tmp_path: Path, selection: str, epoch: int) -> None:
+    run = Run(tmp_path, scores=[0.2, 0.6, 0.4, 0.5], selection=selection).run()
+    exported = json.loads((tmp_path / "logs/exported.json").read_text())
+    assert exported == {"iteration": epoch * run.engine.state.epoch_length}
