@@ -35,7 +35,7 @@ def train_bundle(bundle: str, *words: str) -> None:
     """
     variant, rest = _take(words, "variant")
     method, rest = _take(rest, "method")
-    _start("training", workflow_files(find_bundle(bundle), "train", variant, method), rest)
+    _start("training", workflow_files(find_bundle(bundle), "train", [variant], method), rest)
 
 
 def evaluate_bundle(bundle: str, *words: str) -> None:
@@ -54,18 +54,18 @@ def evaluate_bundle(bundle: str, *words: str) -> None:
     """
     variant, rest = _take(words, "variant")
     folder = find_bundle(bundle)
-    files = workflow_files(folder, "evaluate", variant or _trained_variant(folder, rest))
+    files = workflow_files(folder, "evaluate", [variant or _trained_variant(folder, rest)])
     _start("evaluating", files, rest)
 
 
-def workflow_files(folder: Path, workflow: str, variant: str = "", method: str = "") -> list[Path]:
+def workflow_files(folder: Path, workflow: str, variants: Sequence[str] = (), method: str = "") -> list[Path]:
     """
     A bundle's file of a workflow, and those that are laid over it.
 
     Args:
         folder: of the bundle.
         workflow: ``train`` or ``evaluate``.
-        variant: name of a file in ``configs/``; empty for none.
+        variants: names of files in ``configs/``; an empty one is none.
         method: name of a file in ``configs/methods/``; empty or ``dtlp`` for none.
 
     Raises:
@@ -74,7 +74,8 @@ def workflow_files(folder: Path, workflow: str, variant: str = "", method: str =
     file = folder / "configs" / f"{workflow}.json"
     if not file.is_file():
         raise InputError(f"{folder.absolute()}: found no configs/{file.name}, expected the folder of a bundle.")
-    return [file, *_overlay(folder, variant), *_overlay(folder, "" if method == "dtlp" else method, "method")]
+    overlays = [overlay for variant in variants for overlay in _overlay(folder, variant)]
+    return [file, *overlays, *_overlay(folder, "" if method == "dtlp" else method, "method")]
 
 
 def render_bundles(*names: str, output: str = "bundles", check: bool = False) -> None:

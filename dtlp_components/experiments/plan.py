@@ -20,10 +20,10 @@ __all__ = ["EXPERIMENTS", "Experiment", "PlannedRun", "Variant", "find_experimen
 EXPERIMENTS = Path(__file__).parents[1] / "recipes" / "experiments"
 
 KEYS = {
-    "title": str, "bundle": str, "overlay": str, "overrides": dict, "files": list, "variants": dict, "baseline": str,
+    "title": str, "bundle": str, "overlays": list, "overrides": dict, "files": list, "variants": dict, "baseline": str,
     "seeds": list, "sections": list, "convention": str,
 }  # fmt: skip
-VARIANT_KEYS = {"method": str, "overlay": str, "overrides": dict, "files": list}
+VARIANT_KEYS = {"method": str, "overlays": list, "overrides": dict, "files": list}
 REQUIRED = ("bundle", "variants")
 RUNNER_KEYS = {"output_dir", "seed", "resume", "dataset_dir", "datalist", "config_file"}  # which the runner sets
 
@@ -36,14 +36,14 @@ class Variant:
     Args:
         name: in tables.
         method: of ``configs/methods``, or ``dtlp``.
-        overlay: variant of the bundle, such as ``paper``; empty for none.
+        overlays: variants of the bundle, such as ``paper``, in their order.
         overrides: values by key.
         files: further overlays, laid over the bundle's in this order.
     """
 
     name: str
     method: str = "dtlp"
-    overlay: str = ""
+    overlays: tuple[str, ...] = ()
     overrides: dict[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
@@ -116,12 +116,12 @@ class Experiment:
     def _run(self, variant: Variant, seed: int, output: Path, places: Mapping[str, str]) -> PlannedRun:
         run = RunFolder(output / variant.folder / f"seed_{seed}")
         words = {**variant.overrides, "seed": seed}
-        train_files = [*workflow_files(self.bundle, "train", variant.overlay, variant.method), *variant.files]
+        train_files = [*workflow_files(self.bundle, "train", variant.overlays, variant.method), *variant.files]
         if self.fraction < 1:
             full = variant.overrides.get("max_iterations") or read_object(train_files[0])["max_iterations"]
             words["max_iterations"] = max(1, round(self.fraction * full))
         where = {**places, "output_dir": str(run.root)}
-        published = variant.overlay if variant.overlay == "published" else ""
+        published = [name for name in variant.overlays if name == "published"]
         evaluate_files = workflow_files(self.bundle, "evaluate", published)
         return PlannedRun(
             variant=variant,
@@ -187,7 +187,7 @@ def read_experiment(file: Path, fraction: float = 1.0) -> Experiment:
     if not 0 < fraction <= 1:
         raise InputError(f"--fraction: expected a number above 0 to 1, got {fraction!r}.")
     for variant in variants:  # whoever has no such overlay is told before the first run
-        workflow_files(bundle, "train", variant.overlay, variant.method)
+        workflow_files(bundle, "train", variant.overlays, variant.method)
     return Experiment(
         title=content.get("title", file.stem),
         bundle=bundle,
@@ -219,9 +219,10 @@ def _variant(name: str, entry: Any, content: Mapping[str, Any], file: Path) -> V
     for overlay in files:
         if not overlay.is_file():
             raise InputError(f"{where}: files: {overlay}: no such file.")
-    return Variant(
-        name, entry.get("method", "dtlp"), entry.get("overlay", content.get("overlay", "")), overrides, files
-    )
+    overlays = entry.get("overlays", content.get("overlays", []))
+    if not all(isinstance(overlay, str) for overlay in overlays):
+        raise InputError(f"{where}: overlays: expected a list of names such as paper, got {overlays!r}.")
+    return Variant(name, entry.get("method", "dtlp"), tuple(overlays), overrides, files)
 
 
 def _check(content: Mapping[str, Any], known: Mapping[str, type], where: str) -> None:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 
 from ..data.segmentations import COLORS
@@ -31,6 +30,8 @@ PLANES = {
 
 def _plots() -> Any:
     """Matplotlib, drawing into files alone."""
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 __all__ = ["Figure", "Section", "Table", "embed_figure", "render_page"]
 
 TEMPLATE = "page.html.jinja"
@@ -107,6 +105,8 @@ def render_page(title: str, summary: str, notes: Sequence[str], sections: Sequen
         sections: with something in them; the others are left out.
         footer: last line.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

@@ -74,7 +74,7 @@ def test_fraction_is_of_the_iterations_of_the_experiment_or_of_the_bundle(
 def test_overlays_and_files_are_laid_over_in_their_order(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     (tmp_path / "b.json").write_text("{}")
-    variants = {"one": {"method": "uamt", "overlay": "paper", "files": ["b.json"]}}
+    variants = {"one": {"method": "uamt", "overlays": ["paper"], "files": ["b.json"]}}
     (run,) = read_experiment(write(tmp_path, variants=variants, files=["a.json"], seeds=[0])).runs(tmp_path, {})
     configs = f"{PHANTOM}/configs"
     files = [
@@ -98,10 +98,11 @@ def test_overlays_and_files_are_laid_over_in_their_order(tmp_path: Path) -> None
         ({"seeds": []}, r"seeds: expected a list of integers from 0, got \[\]"),
         ({"sections": [3]}, r"sections: expected a list of names of the datalist's sections, got \[3\]"),
         ({"baseline": "DTLP"}, "baseline: expected one of labeled only, UA-MT, got 'DTLP'"),
-        ({"variants": {"a": 3}}, "variants: a: expected an object with method, overlay, .*, got 3"),
+        ({"variants": {"a": 3}}, "variants: a: expected an object with method, overlays, .*, got 3"),
         ({"variants": {"a": {"methods": "uamt"}}}, "variants: a: expected keys among method, .*, got 'methods'"),
         ({"variants": {"a": {"method": "vat"}}}, "--method vat: found no .*, expected one of: and, bcp, "),
-        ({"variants": {"a": {"overlay": "papers"}}}, "--variant papers: found no"),
+        ({"variants": {"a": {"overlays": [3]}}}, "overlays: expected a list of names such as paper"),
+        ({"variants": {"a": {"overlays": ["papers"]}}}, "--variant papers: found no"),
         ({"variants": {"a": {"files": ["none.json"]}}}, "variants: a: files: .*none.json: no such file"),
         ({"variants": {"a=b": {}}}, "expected a name without = and comma"),
         ({"variants": {"a b": {}, "a_b": {}}}, "names that differ as folders, got a_b more than once"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def train(kept: RunRecord, start: int = 0, stop: int = 2, fail: bool = False) ->
 def test_record_says_what_was_trained_how_on_what_and_by_what(tmp_path: Path) -> None:
     content = train(record(tmp_path))
     assert content["name"] == "mine_seed3"
-    assert content["command"].endswith(Path(sys.argv[-1]).name)
+    assert shlex.split(content["command"])[2:] == sys.argv[1:]
     assert content["overrides"] == {"seed": 3}
     assert content["settings"] == {"seed": 3, "patch_size": [16, 32, 16], "weights": {"kd": 0.1}}
     assert content["datalist"]["scans"] == {"labeled": 1, "unlabeled": 2}
