@@ -25,7 +25,7 @@ from .handlers.checkpoints import TrainingCheckpoint, run_name
 from .handlers.prediction_report import PredictionReport
 from .handlers.progress import TrainingProgress
 from .handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
-from .handlers.run_logs import MLflowLog, TensorBoardLog
+from .handlers.run_logs import MLflowLog, MLflowScores, TensorBoardLog
 from .handlers.run_record import RunRecord, RunRecordKeeper
 from .handlers.score_table import ScoreTable
 from .handlers.training_curves import TrainingCurves
@@ -77,6 +77,7 @@ __all__ = [
     "KeepLargestComponentd",
     "LabelDiffusion",
     "MLflowLog",
+    "MLflowScores",
     "MaskedReconstructionLoss",
     "MeanTeacher",
     "MeanTeacherConsistency",

@@ -69,7 +69,7 @@ def run_experiment(
     if slurm:
         _write_slurm(slurm, name, len(runs), folder, experiment, places, plan.fraction)
         return
-    _write_record(plan, folder, runs)
+    _write_record(plan, file.stem, folder, runs)
 
     runner = Runner(jobs, list(range(torch.cuda.device_count())))
     if only >= 0:
@@ -103,12 +103,13 @@ def _print_tables(plan: Experiment, runs: list[PlannedRun]) -> None:
         compare_runs(*there, section=section, convention=plan.convention)
 
 
-def _write_record(plan: Experiment, folder: Path, runs: list[PlannedRun]) -> None:
+def _write_record(plan: Experiment, name: str, folder: Path, runs: list[PlannedRun]) -> None:
     """What the report needs to know of the runs that lie beside it."""
     variants: dict[str, list[str]] = {}
     for run in runs:
         variants.setdefault(run.variant.name, []).append(str(run.run.root.relative_to(folder)))
     record = {
+        "name": name,
         "title": plan.title,
         "bundle": str(plan.bundle),
         "fraction": plan.fraction,

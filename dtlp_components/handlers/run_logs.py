@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import sqlite3
 from collections.abc import Callable
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import mlflow
 from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler, TensorBoardStatsHandler
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from ..errors import cause_of
+from ..files import read_object
+from ..run_folder import RunFolder
 
-__all__ = ["MLflowLog", "TensorBoardLog"]
+__all__ = ["MLflowLog", "MLflowScores", "TensorBoardLog"]
 
 LOGGER = logging.getLogger("dtlp")
 
@@ -131,6 +135,51 @@ class MLflowLog(MLFlowHandler):
                 f"MLflow ({self.place}) cannot record this run any more ({cause_of(error)}); training goes on without. "
                 "TensorBoard has the same curves."
             )
+
+
+class MLflowScores:
+    """
+    Add the scores of an evaluation to the record of the training, under its section and convention.
+
+    MONAI's ``MLFlowHandler`` would begin a record of its own. Where the training has none, nothing is done; where
+    MLflow fails, it is said once.
+
+    Args:
+        tracking_uri: of MLflow.
+        experiment_name: that the training was recorded under.
+        model_file: weights in the training's ``models/``, whose ``logs/`` have the name of its record.
+        prefix: before the names of scores, such as ``testing/native``.
+    """
+
+    def __init__(self, tracking_uri: str, experiment_name: str, model_file: str, prefix: str) -> None:
+        self.place, self.experiment_name, self.prefix = tracking_uri, experiment_name, prefix
+        self.run = RunFolder.of_weights(model_file)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach after whoever computes the scores."""
+        engine.add_event_handler(Events.COMPLETED, self.log)
+
+    def log(self, engine: Engine) -> None:
+        """Add ``state.metrics``, at the iteration that the weights are of."""
+        if not self.run.run_name.is_file() or (self.place.startswith("sqlite") and not self.run.mlflow.is_file()):
+            return
+        try:
+            client = mlflow.MlflowClient(self.place)
+            experiment = client.get_experiment_by_name(self.experiment_name)
+            name = self.run.run_name.read_text(encoding="utf-8")
+            found = [] if experiment is None else client.search_runs(experiment.experiment_id)
+            record = next((run for run in found if run.info.run_name == name), None)
+            if record is None:
+                return
+            exported = read_object(self.run.exported) if self.run.exported.is_file() else {}
+            step = exported.get("iteration")
+            for metric, value in engine.state.metrics.items():
+                if isinstance(value, float) and math.isfinite(value):
+                    client.log_metric(
+                        record.info.run_id, f"{self.prefix}/{metric}", value, step=step if isinstance(step, int) else 0
+                    )
+        except Exception as error:  # MLflow and its data base raise many kinds
+            LOGGER.warning(f"MLflow ({self.place}) cannot record the scores ({cause_of(error)}).")
 
 
 def _try_sqlite(tracking_uri: str | None) -> None:

@@ -21,6 +21,7 @@ from .cases import BINS, CaseMaps, CasePredictor
 from .compare import comparison_rows
 from .figures import draw_calibration, draw_case, draw_class_weights, draw_differences, draw_dots
 from .page import Figure, Section, Table, embed_figure, render_page
+from .results import experiment_text
 from .scores import Training, compare, name_and_runs, read_training
 
 __all__ = ["write_report"]
@@ -44,7 +45,8 @@ def write_report(
     Write one page on trainings and how they compare: scores with intervals and tests, curves, cases, cost.
 
     The page is one file that needs no network, and can be printed. Pictures of the worst, the median and the best case
-    need the scans and the checkpoint of the training; where they are not there, the page says so and goes without.
+    need the scans and the checkpoint of the training; where they are not there, the page says so and goes without. To
+    an output that ends in .md go the tables of any number of experiments in Markdown, for documentation.
 
     Args:
         runs: folder of an experiment, or trainings as `compare` takes them: FOLDER or NAME=FOLDER,FOLDER,... The first
@@ -61,6 +63,9 @@ def write_report(
     Raises:
         InputError: if there are no scores, or they cannot be compared.
     """
+    if output.endswith(".md"):
+        _write_results(runs, output)
+        return
     plan, given = _expand(runs)
     section = section or str(plan.get("sections", ["testing"])[0])
     convention = convention or str(plan.get("convention", "native"))
@@ -96,6 +101,27 @@ def write_report(
     html = render_page(title, summary, notes, sections, f"Written by dtlp_components {__version__}.")
     write_text(Path(output), html)
     print(f"Report: {os.path.abspath(output)} ({len(html.encode()) / 1e6:.1f} MB)")
+
+
+def _write_results(folders: Sequence[str], output: str) -> None:
+    """Several experiments, one after the other, in Markdown."""
+    texts = [
+        "# What was measured\n\nWritten by `python -m dtlp_components report "
+        f"{' '.join(folders)} --output {output}`, not by hand. What the columns mean: "
+        "[reproduce.md](how-to/reproduce.md#what-the-table-says). Earlier measurements, made by hand: "
+        "[lab-notes.md](lab-notes.md).\n"
+    ]
+    for folder in folders:
+        plan, given = _expand([folder])
+        if not plan:
+            raise InputError(f"{folder}: expected the folder of an experiment, got one without {EXPERIMENT}.")
+        convention = str(plan.get("convention", "native"))
+        for section in plan.get("sections", ["testing"]):
+            trainings = [read_training(name, runs, str(section), convention) for name, runs in given]
+            records = {training.name: [_record(run) for run in training.runs] for training in trainings}
+            texts.append(experiment_text(plan, trainings, records))
+    write_text(Path(output), "\n".join(texts))
+    print(f"Results: {os.path.abspath(output)}")
 
 
 def _expand(runs: Sequence[str]) -> tuple[dict[str, Any], list[tuple[str, list[RunFolder]]]]:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Experiments as a page of documentation: tables in Markdown, with what has to be known to repeat them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..metrics.conventions import CONVENTIONS
+from ..tables import markdown
+from .compare import comparison_rows
+from .scores import Training, compare
+
+__all__ = ["experiment_text"]
+
+SHOWN = ("dice", "hd95", "nsd")
+
+
+def experiment_text(
+    plan: Mapping[str, Any], trainings: Sequence[Training], records: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> str:
+    """
+    One experiment: a heading, how and where it was run, a table for each score, and what the trainings took.
+
+    Args:
+        plan: record of the experiment.
+        trainings: with their scores, the baseline first.
+        records: of the trainings' runs, by name.
+    """
+    convention = str(plan.get("convention", "native"))
+    units = CONVENTIONS[convention].units
+    fraction = float(plan.get("fraction", 1))
+    lines = [f"## {plan.get('title')}", "", _how(plan, records, fraction), ""]
+    if fraction < 1:
+        lines += [
+            f"**Trained for {100 * fraction:g} % of the iterations: no result, but a hint at what to train fully.**", ""
+        ]  # fmt: skip
+    for metric in SHOWN:
+        if not any(np.isfinite(training.scores[metric]).any() for training in trainings):
+            continue
+        found, left_out = compare(trainings, metric)
+        rows = comparison_rows(found)
+        note = f" {left_out} cases without a value in some run are left out." if left_out else ""
+        lines += [f"{metric} [{units[metric]}], {found[0].cases} cases.{note}", ""]
+        lines += [markdown([list(rows[0]), *(list(row.values()) for row in rows)]), ""]
+    costs = [["training", "iterations", "seconds per iteration", "peak memory [GB]"]]
+    for name, of_seeds in records.items():
+        known = [record.get("cost", {}) for record in of_seeds if record]
+        seconds = [float(cost["seconds_per_iteration"]) for cost in known if "seconds_per_iteration" in cost]
+        memory = [float(cost["peak_memory_gb"]) for cost in known if "peak_memory_gb" in cost]
+        if seconds and memory:
+            iterations = str(of_seeds[0].get("iteration", ""))
+            costs.append([name, iterations, f"{np.median(seconds):.2f}", f"{max(memory):.2f}"])
+    if len(costs) > 1:
+        lines += [markdown(costs), ""]
+    lines += [f"Scores: {trainings[0].convention}", ""]
+    return "\n".join(lines)
+
+
+def _how(plan: Mapping[str, Any], records: Mapping[str, Sequence[Mapping[str, Any]]], fraction: float) -> str:
+    """Command, machine, commit and data, in sentences."""
+    known = [record for of_seeds in records.values() for record in of_seeds if record]
+    name = str(plan.get("name", ""))
+    command = f"`python -m dtlp_components experiment {name}{'' if fraction == 1 else f' --fraction {fraction:g}'}`"
+    if not known:
+        return f"{command}."
+    places = {
+        f"{e.get('device')}, {e.get('processor')}, {e.get('threads')} threads, torch {e.get('torch')}"
+        for e in (record.get("environment", {}) for record in known)
+    }
+    commits = sorted({str(record.get("environment", {}).get("git")).split(",")[0][:9] for record in known})
+    scans = known[0].get("datalist", {}).get("scans", {})
+    counts = ", ".join(f"{count} {section}" for section, count in scans.items())
+    return f"{command}; {'; '.join(sorted(places))}; commit {', '.join(commits)}; scans: {counts}."
