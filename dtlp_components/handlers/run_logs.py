@@ -167,7 +167,7 @@ class MLflowScores:
             client = mlflow.MlflowClient(self.place)
             experiment = client.get_experiment_by_name(self.experiment_name)
             name = self.run.run_name.read_text(encoding="utf-8")
-            found = [] if experiment is None else client.search_runs(experiment.experiment_id)
+            found = [] if experiment is None else client.search_runs([experiment.experiment_id])
             record = next((run for run in found if run.info.run_name == name), None)
             if record is None:
                 return
