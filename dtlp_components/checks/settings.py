@@ -14,7 +14,7 @@ from .error_line import show_errors_in_one_line
 from .key_table import check_values, model_keys
 from .overrides import given_overrides, is_run_command, override_problems
 
-__all__ = ["TWO_VOXELS", "Settings", "has_two_voxels", "patch_size_problems"]
+__all__ = ["TWO_VOXELS", "Settings", "class_weight_problems", "has_two_voxels", "patch_size_problems"]
 
 TWO_VOXELS = "leaves only two voxels at the deepest stage; instance norm maps any two values to +1 and -1"
 DIVISOR = 16  # four stages below full resolution, each with half of it
@@ -76,9 +76,26 @@ class Settings:
         except (AssertionError, RuntimeError, TypeError) as error:
             there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
             yield f"--device: expected one of {', '.join(there)}, got {str(self.device)!r} ({first_line(error)})."
+        yield from class_weight_problems(self.values)
         sides = self.values.get("patch_size")
         if isinstance(sides, (list, tuple)) and not check_values({"patch_size": sides}):
             yield from patch_size_problems(sides, str(self.values.get("norm", "instance")))
+
+
+def class_weight_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong if the decoder that classes are weighed by is not trained."""
+    weights, source = values.get("weights"), values.get("difficulty_source")
+    if not isinstance(weights, Mapping) or not values.get("batch_size_unlabeled"):
+        return
+    term = {"diffusion": "deno", "difficulty": "diff"}.get(str(source))
+    weighs = weights.get("diff") or (weights.get("student_labeled") and values.get("student_difficulty_weights"))
+    if term is not None and weighs and not weights.get(term):
+        other = "difficulty" if source == "diffusion" else "diffusion"
+        yield (
+            f"--weights::{term}: expected more than 0, since classes are weighed by the {source} decoder "
+            f"(--difficulty_source), got 0. Weigh them by the other one, --difficulty_source {other}, or not at all: "
+            "--student_difficulty_weights False --weights::diff 0.0"
+        )
 
 
 def patch_size_problems(sides: Sequence[int], norm: str) -> Iterator[str]:

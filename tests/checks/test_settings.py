@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from dtlp_components.checks.settings import Settings, has_two_voxels, patch_size_problems
+from dtlp_components.checks.settings import Settings, class_weight_problems, has_two_voxels, patch_size_problems
 from dtlp_components.errors import InputError
 
 
@@ -53,3 +53,26 @@ def test_device_that_is_not_there_comes_with_those_that_are(device: str) -> None
 def test_check_raises_all_problems() -> None:
     with pytest.raises(InputError, match=r"2 problems found:\n  - --seed: .*\n  - --burn_in: "):
         Settings({"seed": "a", "burn_in": 2.0, "amp": True}).check()
+
+
+@pytest.mark.parametrize(
+    ("weights", "source", "weighs", "wrong"),
+    [
+        ({"deno": 1.0, "diff": 1.0, "student_labeled": 1.0}, "diffusion", True, False),
+        ({"deno": 0.0, "diff": 1.0, "student_labeled": 0.0}, "diffusion", True, True),
+        ({"deno": 0.0, "diff": 0.0, "student_labeled": 1.0}, "diffusion", True, True),
+        ({"deno": 0.0, "diff": 0.0, "student_labeled": 1.0}, "diffusion", False, False),
+        ({"deno": 0.0, "diff": 1.0, "student_labeled": 1.0}, "difficulty", True, False),
+        ({"deno": 1.0, "diff": 0.0, "student_labeled": 1.0}, "difficulty", True, True),
+    ],
+)
+def test_classes_are_not_weighed_by_a_decoder_that_is_not_trained(
+    weights: dict[str, float], source: str, weighs: bool, wrong: bool
+) -> None:
+    values = {
+        "weights": weights, "difficulty_source": source, "student_difficulty_weights": weighs, "batch_size_unlabeled": 2
+    }  # fmt: skip
+    problems = list(class_weight_problems(values))
+    assert bool(problems) == wrong
+    assert all("expected more than 0, since classes are weighed by" in problem for problem in problems)
+    assert not list(class_weight_problems({**values, "batch_size_unlabeled": 0}))  # labeled only reads no weights
