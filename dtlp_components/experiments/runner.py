@@ -104,6 +104,8 @@ class Runner:
 
     def _run_one(self, planned: PlannedRun) -> str:
         """Train and score; says how it went."""
+        if self._stopped_by is not None:
+            return "stopped"
         device, started = self._devices.get(), time.monotonic()
         try:
             state = _state(planned) or {

@@ -131,6 +131,7 @@ def test_signal_is_handed_on_nothing_new_begins_and_the_next_start_goes_on(tmp_p
     assert ended.value.code == 128 + number
     assert time.monotonic() - started < 30
     assert kinds(tmp_path) == ["training"]
+    assert not runs[1].run.root.exists()
     (tmp_path / "wait").unlink()
     Runner().run(runs)
     assert kinds(tmp_path) == ["training", "training", "evaluating", "training", "evaluating"]
