@@ -66,9 +66,10 @@ def pack_bundle(
     trained.load_student()  # complains if settings and weights do not fit
 
     configs = {workflow: packed_config(trained.config(workflow)) for workflow in WORKFLOWS}
-    overlays = {overlay: trained.folder / "configs" / f"{overlay}.json" for overlay in OVERLAYS}
-    for overlay, path in overlays.items():
+    own = trained.folder / "configs"
+    for path in (*(own / f"{overlay}.json" for overlay in OVERLAYS), *sorted(own.glob("methods/*.json"))):
         if path.is_file():
+            overlay = str(path.relative_to(own).with_suffix(""))
             configs[overlay] = vendored(read_object(path))
             configs[overlay].pop("_comment", None)  # names the folder that it was rendered into
     problems = check_metadata(metadata, configs["inference"]["num_classes"])

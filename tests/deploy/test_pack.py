@@ -57,7 +57,13 @@ def monai(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_packed_folder_holds_what_the_bundle_specification_asks_for(packed: Path) -> None:
     expected = {"LICENSE", "configs/metadata.json", "configs/train.json", "configs/evaluate.json", "models/model.ts"}
-    expected |= {"configs/inference.json", "configs/logging.conf", "docs/README.md", "docs/data_license.txt"}
+    expected |= {
+        "configs/methods/uamt.json",
+        "configs/inference.json",
+        "configs/logging.conf",
+        "docs/README.md",
+        "docs/data_license.txt",
+    }
     expected |= {"models/model.pt", "scripts/__init__.py", "scripts/dtlp_components/__init__.py", "docs/demo.png"}
     assert expected <= files(packed)
     assert not [path for path in files(packed) if "__pycache__" in path or path.startswith(("logs", "checkpoints"))]
@@ -96,7 +102,7 @@ def test_configurations_and_metadata_have_the_settings_of_the_training(run: Path
 
 @pytest.mark.slow
 def test_nothing_names_the_package_by_its_own_name(packed: Path) -> None:
-    for file in [*packed.glob("configs/*.json"), *packed.glob("scripts/**/*.json")]:
+    for file in [*packed.glob("configs/**/*.json"), *packed.glob("scripts/**/*.json")]:
         assert '"dtlp_components.' not in file.read_text(encoding="utf-8"), file
     assert '"scripts.dtlp_components.VNet"' in (packed / "configs/inference.json").read_text(encoding="utf-8")
 
