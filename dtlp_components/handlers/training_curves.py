@@ -19,7 +19,7 @@ from ..keys import PseudoLabelSources as Sources
 from ..run_folder import RunFolder
 from .run_table import RunTable
 
-__all__ = ["Curves", "TrainingCurves", "draw_curves", "read_losses", "read_sources", "save_figure"]
+__all__ = ["Curves", "TrainingCurves", "draw_curves", "plots", "read_losses", "read_sources", "save_figure"]
 
 # told apart by color-blind people (Okabe and Ito 2008), and each with a mark of its own
 STYLES = dict(
@@ -110,6 +110,17 @@ def read_sources(run: RunFolder) -> Curves:
     return {name: (iterations, values) for name, values in numbers.items()}
 
 
+def plots() -> Any:
+    """Matplotlib's ``pyplot``, which draws into files alone, and takes a $ in a name as it is."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False
+    from matplotlib import pyplot
+
+    return pyplot
+
+
 def save_figure(figure: Any, file: Path) -> None:
     """Write a figure of matplotlib as PNG, whole or not at all, and close it."""
     from matplotlib import pyplot
@@ -126,11 +137,7 @@ def draw_curves(run: RunFolder) -> Any:
     Args:
         run: its folder.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = plots()
     losses, sources = read_losses(run), read_sources(run)
     figure, ((dice, entropy), (loss, rate)) = plt.subplots(2, 2, figsize=(12, 8))
     for axis, kind, title in ((dice, "dice", "Dice of each source"), (entropy, "entropy", "entropy [bits]")):

@@ -16,6 +16,7 @@ from monai.utils.enums import CommonKeys as Keys
 from ..bundle.find import find_bundle
 from ..bundle.teachers import load_training_networks
 from ..bundle.trained import find_trained
+from ..checks.literals import literal
 from ..data.datalists import load_datalist, section_sizes
 from ..errors import InputError
 from ..files import read_object
@@ -88,8 +89,8 @@ class CasePredictor:
         parser = trained.parser("train")
         told = _told(self.run)
         places = {"dataset_dir": dataset_dir or told.get("dataset_dir"), "datalist": datalist or told.get("datalist")}
-        parser.update({key: value for key, value in places.items() if value})
-        parser.update({"output_dir": str(self.run.root), "batch_size_unlabeled": 0})
+        parser.update({key: literal(value) for key, value in places.items() if value})
+        parser.update({"output_dir": literal(str(self.run.root)), "batch_size_unlabeled": 0})
         self.label_names = [str(name) for name in parser["label_names"]]
         file, scans = parser.get_parsed_content("datalist"), parser.get_parsed_content("dataset_dir")
         self.section = section or _section_with_labels(file)

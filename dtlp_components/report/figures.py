@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.segmentations import COLORS
-from ..handlers.training_curves import Curves
+from ..handlers.training_curves import Curves, plots
 from .cases import CaseMaps
 from .scores import Comparison, Training
 
@@ -28,16 +28,6 @@ PLANES = {
 }
 
 
-def _plots() -> Any:
-    """Matplotlib, drawing into files alone."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def draw_case(case: CaseMaps, label_names: Sequence[str], planes: Sequence[str] = tuple(PLANES)) -> Any:
     """
     A figure of a scan: in each plane the image, reference and prediction as contours, errors, entropy, every teacher.
@@ -50,7 +40,7 @@ def draw_case(case: CaseMaps, label_names: Sequence[str], planes: Sequence[str] 
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    plt = _plots()
+    plt = plots()
     teachers = [name for name in case.labels if name != "student"]
     titles = [
         "image", f"contours\nDice {100 * case.dice['student']:.1f}", "errors", "entropy",
@@ -98,7 +88,7 @@ def draw_case(case: CaseMaps, label_names: Sequence[str], planes: Sequence[str] 
 
 def draw_differences(lines: Sequence[Comparison], metric: str, unit: str) -> Any:
     """Forest plot: the difference of every training to the first, with its 95 % interval."""
-    plt = _plots()
+    plt = plots()
     others = lines[1:]
     figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.38 * len(others)))
     for y, line in enumerate(others):
@@ -117,7 +107,7 @@ def draw_differences(lines: Sequence[Comparison], metric: str, unit: str) -> Any
 
 def draw_dots(trainings: Sequence[Training], metric: str, label: str, unit: str) -> Any:
     """Every case of every training as a dot, averaged over seeds, and the mean as a line."""
-    plt = _plots()
+    plt = plots()
     figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(trainings)))
     rng = np.random.default_rng(0)
     for y, training in enumerate(trainings):
@@ -134,7 +124,7 @@ def draw_dots(trainings: Sequence[Training], metric: str, label: str, unit: str)
 
 def draw_calibration(curves: Mapping[str, np.ndarray]) -> Any:
     """Share of right voxels by the confidence of the prediction."""
-    plt = _plots()
+    plt = plots()
     figure, axis = plt.subplots(figsize=(4.6, 4.2))
     axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="as sure as right")
     for i, (name, (voxels, right, confidence)) in enumerate(curves.items()):
@@ -155,7 +145,7 @@ def draw_class_weights(losses: Curves, label_names: Sequence[str]) -> Any | None
     weights = {name: losses.get(f"class_weight/{i}") for i, name in enumerate(label_names) if i}
     if not any(curve and any(abs(value - 1) > 1e-6 for value in curve[1]) for curve in weights.values()):
         return None
-    plt = _plots()
+    plt = plots()
     figure, axis = plt.subplots(figsize=(7.5, 3))
     for i, (name, curve) in enumerate(weights.items()):
         if curve:

@@ -134,3 +134,9 @@ def test_class_weights_that_never_move_are_not_drawn() -> None:
     assert figure is not None
     assert figure.axes[0].lines[0].get_ydata()[1] == pytest.approx(1.5)
     assert not math.isnan(figure.get_size_inches()[0])
+
+
+def test_names_are_no_formulas() -> None:
+    figure = draw_case(case(name=r"a$\frac$b", same=["$x$"]), ["background", r"$\liver_$"], ["axial"])
+    figure.savefig("/dev/null", format="png")
+    assert figure.legends[0].get_texts()[0].get_text() == r"$\liver_$"
