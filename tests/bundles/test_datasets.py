@@ -216,8 +216,8 @@ def run(work: ConfigWorkflow) -> None:
     work.finalize()
 
 
-def scores(output: Path) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads((output / "evaluation/testing_native_summary.json").read_text())
+def scores(output: Path, convention: str = "native") -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((output / f"evaluation/testing_{convention}_summary.json").read_text())
     return summary
 
 
@@ -289,7 +289,7 @@ def test_published_preprocessing_and_convention(bundle: str, prepared: Callable[
 
     evaluate = workflow(bundle, "evaluate", data, output, metric_convention=convention, **variant)
     run(evaluate)
-    summary = scores(output)
+    summary = scores(output, convention)
     assert summary["convention"].startswith(convention)
     assert summary["units"]["asd"] == "voxels"
     # the grid that is scored is the resized one

@@ -560,9 +560,9 @@ class SummedTrainer(DTLPTrainer):
     def _backward(self, stream: Any, losses: Any) -> None:
         self.sum = getattr(self, "sum", 0.0) + sum(weight * loss for weight, loss in losses.values())
 
-    def _step(self, engine: Any) -> None:
+    def _step(self, engine: Any, student: Any) -> None:
         self.sum.backward()
-        super()._step(engine)
+        super()._step(engine, student)
 
 
 @pytest.mark.slow
