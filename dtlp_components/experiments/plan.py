@@ -135,7 +135,8 @@ class Experiment:
                 ]
                 for section in self.sections
             },
-            files={str(file): sha256(file) for file in train_files},
+            # by folder and name: the project may lie elsewhere the next time
+            files={"/".join(file.parts[-2:]): sha256(file) for file in train_files},
         )  # fmt: skip
 
 

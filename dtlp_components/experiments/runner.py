@@ -36,11 +36,8 @@ def settings_problem(planned: PlannedRun) -> str | None:
         for key in {**before, **now}
         if before.get(key) != now.get(key)
     ]
-    changed += [
-        f"{name} was changed"
-        for name, digest in planned.files.items()
-        if state["files"].get(name) not in (None, digest)
-    ]
+    files = sorted({*state["files"], *planned.files})
+    changed += [f"{name} was changed" for name in files if state["files"].get(name) != planned.files.get(name)]
     if not changed:
         return None
     return (
@@ -184,9 +181,9 @@ def _state(planned: PlannedRun) -> dict[str, Any]:
 
 
 def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Flags and values, without those that say where things are."""
+    """Flags and values, without those that say where things are; of configurations there are checksums."""
     for i, word in enumerate(words[:-1]):
-        if word.startswith("--") and word not in ("--output_dir", "--dataset_dir"):
+        if word.startswith("--") and word not in ("--output_dir", "--dataset_dir", "--config_file"):
             yield word, words[i + 1]
 
 

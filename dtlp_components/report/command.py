@@ -27,7 +27,7 @@ from .scores import Training, compare, name_and_runs, read_training
 __all__ = ["write_report"]
 
 EXPERIMENT = "experiment.json"
-SHOWN_MISSED = 40
+SHOWN_MISSED = 5  # names of cases
 
 
 def write_report(
@@ -199,17 +199,17 @@ def _score_figures(trainings: Sequence[Training], convention: str) -> list[Figur
 def _missed(trainings: Sequence[Training]) -> tuple[list[str], list[Table]]:
     rows = []
     for training in trainings:
-        for i, case in enumerate(training.cases):
-            for label in training.classes:
-                zero = (training.scores[f"{label}_dice"][:, i] == 0).sum()
-                if zero:
-                    rows.append([training.name, case, label, f"{zero} of {len(training.runs)}"])
+        for label in training.classes:
+            found = training.scores[f"{label}_dice"] == 0  # (seeds, cases)
+            cases = [name for name, any_seed in zip(training.cases, found.any(axis=0), strict=True) if any_seed]
+            if cases:
+                more = f" and {len(cases) - SHOWN_MISSED} more" if len(cases) > SHOWN_MISSED else ""
+                counted = f"{int(found.sum())} of {found.size}"
+                rows.append([training.name, label, counted, ", ".join(cases[:SHOWN_MISSED]) + more])
     if not rows:
         return ["No class has Dice 0 in any case."], []
-    texts = [f"{len(rows)} times a class of a case has Dice 0: not one voxel of it was found, or it is not there."]
-    if len(rows) > SHOWN_MISSED:
-        texts.append(f"The first {SHOWN_MISSED} of them:")
-    return texts, [Table("Classes with Dice 0", ["training", "case", "class", "seeds"], rows[:SHOWN_MISSED])]
+    head = ["training", "class", "cases, all seeds", "which"]
+    return [], [Table("Classes with Dice 0: not one voxel was found, or the class is not there", head, rows)]
 
 
 def _case_section(
