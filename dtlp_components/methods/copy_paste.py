@@ -22,7 +22,7 @@ __all__ = ["BidirectionalCopyPaste"]
 
 class BidirectionalCopyPaste:
     """
-    BCP (Bai et al. 2023; ``LA_BCP_train.py``, 06df604).
+    BCP (Bai et al. 2023; ``LA_BCP_train.py``, 7879f98).
 
     Volumes come in two halves a and b. With a box ``M`` of two thirds of each side, the student learns from an
     unlabeled box in a labeled volume, and from a labeled box in an unlabeled one::

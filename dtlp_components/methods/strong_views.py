@@ -24,7 +24,7 @@ View = tuple[Tensor, Tensor, Tensor]
 
 class FixMatch:
     """
-    FixMatch (Sohn et al. 2020) for segmentation, as UniMatch's authors train it (``fixmatch.py``, 7879f98)::
+    FixMatch (Sohn et al. 2020) for segmentation, as UniMatch's authors train it (``fixmatch.py``, 0324f3d)::
 
         L = 1/2 (DiceCE(f(x_l), y_l) + ramp * mean over voxels of [conf >= threshold] CE(f(strong(x_u)), y_u))
 
@@ -85,7 +85,7 @@ class FixMatch:
 
 class UniMatch(FixMatch):
     """
-    UniMatch (Yang et al. 2023; medical part, ``unimatch.py``, 7879f98): two strong views, and dropped features::
+    UniMatch (Yang et al. 2023; medical part, ``unimatch.py``, 0324f3d): two strong views, and dropped features::
 
         L = 1/2 (L_l + ramp * (1/4 L(s_1) + 1/4 L(s_2) + 1/2 L(fp)))
 
