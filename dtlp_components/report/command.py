@@ -40,6 +40,7 @@ def write_report(
     datalist: str = "",
     case_of: str = "",
     calibration_cases: int = 8,
+    note: str = "",
 ) -> None:
     """
     Write one page on trainings and how they compare: scores with intervals and tests, curves, cases, cost.
@@ -58,13 +59,14 @@ def write_report(
         dataset_dir: folder of the scans, if not the one that the training was told.
         datalist: the lists of scans, if not the one that the training was told.
         case_of: name of the training whose cases are shown; the last one if empty.
+        note: a sentence of yours at the top, such as what else the machine did.
         calibration_cases: how many cases the curve of confidence is made of, the three that are shown among them.
 
     Raises:
         InputError: if there are no scores, or they cannot be compared.
     """
     if output.endswith(".md"):
-        _write_results(runs, output)
+        _write_results(runs, output, note)
         return
     plan, given = _expand(runs)
     section = section or str(plan.get("sections", ["testing"])[0])
@@ -77,7 +79,7 @@ def write_report(
     if shown is None:
         raise InputError(f"--case_of: expected one of {', '.join(t.name for t in trainings)}, got {case_of!r}.")
 
-    notes, fraction = [], float(plan.get("fraction", 1))
+    notes, fraction = [note] if note else [], float(plan.get("fraction", 1))
     if fraction < 1:
         notes.append(
             f"Trained for {100 * fraction:g} % of the iterations: no result, but a hint at what to train fully."
@@ -103,13 +105,14 @@ def write_report(
     print(f"Report: {os.path.abspath(output)} ({len(html.encode()) / 1e6:.1f} MB)")
 
 
-def _write_results(folders: Sequence[str], output: str) -> None:
+def _write_results(folders: Sequence[str], output: str, note: str) -> None:
     """Several experiments, one after the other, in Markdown."""
     texts = [
         "# What was measured\n\nWritten by `python -m dtlp_components report "
         f"{' '.join(folders)} --output {output}`, not by hand. What the columns mean: "
         "[reproduce.md](how-to/reproduce.md#what-the-table-says). Earlier measurements, made by hand: "
-        "[lab-notes.md](lab-notes.md).\n"
+        "[lab-notes.md](lab-notes.md).\n",
+        *([f"{note}\n"] if note else []),
     ]
     for folder in folders:
         plan, given = _expand([folder])

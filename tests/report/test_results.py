@@ -29,9 +29,12 @@ def experiment(folder: Path, fraction: float) -> str:
 
 def test_page_says_how_to_repeat_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_report(experiment(Path("one"), 0.1), experiment(Path("two"), 1), output="results.md")
+    write_report(
+        experiment(Path("one"), 0.1), experiment(Path("two"), 1), output="results.md", note="It was a full moon."
+    )
     text = Path("results.md").read_text()
     assert "Written by `python -m dtlp_components report one two --output results.md`" in text
+    assert "\nIt was a full moon.\n" in text
     first, second = text.split("## Mine\n")[1:]
     assert "`python -m dtlp_components experiment mine --fraction 0.1`; CPU, 2 x Test, 1 threads" in first
     assert "**Trained for 10 % of the iterations: no result" in first
