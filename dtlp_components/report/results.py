@@ -73,6 +73,6 @@ def _how(plan: Mapping[str, Any], records: Mapping[str, Sequence[Mapping[str, An
     commits = sorted({str(record.get("environment", {}).get("git")).split(",")[0][:9] for record in known})
     # labeled-only trainings have no unlabeled scans, the others do
     every = [record.get("datalist", {}).get("scans", {}) for record in known]
-    scans = max(every, key=lambda found: sum(found.values()), default={})
+    scans: Mapping[str, int] = max(every, key=lambda found: sum(found.values()), default={})
     counts = ", ".join(f"{count} {section}" for section, count in scans.items())
     return f"{command}; {'; '.join(sorted(places))}; commit {', '.join(commits)}; scans: {counts}."
