@@ -12,7 +12,7 @@ from ..run_folder import RunFolder
 from .find import find_bundle
 from .run_monai import become_monai
 
-__all__ = ["evaluate_bundle", "render_bundles", "train_bundle", "workflow_files"]
+__all__ = ["config_word", "evaluate_bundle", "render_bundles", "train_bundle", "workflow_files"]
 
 VARIANT = "preprocessing_variant"
 WORKFLOWS = {"train", "evaluate", "inference", "metadata"}  # files that are no variants
@@ -78,6 +78,11 @@ def workflow_files(folder: Path, workflow: str, variants: Sequence[str] = (), me
     return [file, *overlays, *_overlay(folder, "" if method == "dtlp" else method, "method")]
 
 
+def config_word(files: Sequence[Path]) -> str:
+    """Configurations as a word of MONAI's command, which reads several as a list."""
+    return str(files[0]) if len(files) == 1 else "[" + ",".join(repr(str(file)) for file in files) + "]"
+
+
 def render_bundles(*names: str, output: str = "bundles", check: bool = False) -> None:
     """
     Write bundles from the recipes, or compare them.
@@ -134,8 +139,7 @@ def _start(run_id: str, files: Sequence[Path], words: Sequence[str]) -> None:
             f"--config_file: expected none, since the bundle says {files[0]}; --variant NAME and --method NAME add "
             "files."
         )
-    named = str(files[0]) if len(files) == 1 else "[" + ",".join(repr(str(path)) for path in files) + "]"
-    become_monai(["run", run_id, "--config_file", named, *words])
+    become_monai(["run", run_id, "--config_file", config_word(files), *words])
 
 
 def _trained_variant(folder: Path, words: Sequence[str]) -> str:

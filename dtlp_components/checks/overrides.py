@@ -46,10 +46,7 @@ def override_problems(arguments: Sequence[str]) -> list[str]:
     if config_file is None:
         return []
     config = ConfigParser.load_config_files(config_file)
-    # what MONAI takes for itself, on the command line or in an args_file
-    parameters = {
-        name for f in (run, create_workflow, ConfigWorkflow.__init__) for name in inspect.signature(f).parameters
-    }
+    parameters = _monais_own()
     parameters |= _tracking_ids(given.get("tracking") or from_file.get("tracking"))
     candidates = [*_ids(config), *sorted(parameters)]
 
@@ -78,12 +75,14 @@ def given_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     given = _parse_run_command(arguments)
     from_file = {}
     if isinstance(args_file := given.get("args_file"), str):
-        parameters = {
-            name for f in (run, create_workflow, ConfigWorkflow.__init__) for name in inspect.signature(f).parameters
-        }
         content = ConfigParser.load_config_file(args_file)
-        from_file = {key: value for key, value in content.items() if key not in parameters}
+        from_file = {key: value for key, value in content.items() if key not in _monais_own()}
     return {**from_file, **given.get("override", {})}
+
+
+def _monais_own() -> set[str]:
+    """What MONAI takes for itself, on the command line or in an args_file."""
+    return {name for f in (run, create_workflow, ConfigWorkflow.__init__) for name in inspect.signature(f).parameters}
 
 
 def _is_computed(key: str, value: Any, config: Mapping[str, Any]) -> bool:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..bundle.find import find_bundle
-from ..bundle.start import workflow_files
+from ..bundle.start import config_word, workflow_files
 from ..errors import InputError
 from ..files import read_object, sha256
 from ..run_folder import RunFolder
@@ -127,10 +127,10 @@ class Experiment:
             variant=variant,
             seed=seed,
             run=run,
-            training=["run", "training", "--config_file", _listed(train_files), *_words({**where, **words})],
+            training=["run", "training", "--config_file", config_word(train_files), *_words({**where, **words})],
             evaluations={
                 section: [
-                    "run", "evaluating", "--config_file", _listed(evaluate_files),
+                    "run", "evaluating", "--config_file", config_word(evaluate_files),
                     *_words({**where, "eval_section": section, "metric_convention": self.convention}),
                 ]
                 for section in self.sections
@@ -234,10 +234,6 @@ def _check(content: Mapping[str, Any], known: Mapping[str, type], where: str) ->
             raise InputError(f"{where}: expected keys among {', '.join(known)}, got {key!r}.")
         if not isinstance(value, known[key]):
             raise InputError(f"{where}: {key}: expected {kinds[known[key]]}, got {value!r}.")
-
-
-def _listed(files: Sequence[Path]) -> str:
-    return str(files[0]) if len(files) == 1 else "[" + ",".join(repr(str(file)) for file in files) + "]"
 
 
 def _words(values: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from ..metrics.segmentation_scores import CaseScores, segmentation_scores
 from ..run_folder import RunFolder
 from ..tables import align, csv_text
 
-__all__ = ["ScoreTable", "origin_of"]
+__all__ = ["ScoreTable", "case_names", "origin_of"]
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class ScoreTable:
         return {**counts, "mean": mean, "std": std, "classes": classes}
 
     def _case_rows(self) -> list[dict[str, Any]]:
-        names = _case_names([case.path for case in self.cases])
+        names = case_names([case.path for case in self.cases])
         rows = []
         for name, case in zip(names, self.cases, strict=True):
             row: dict[str, Any] = {"case": name, "domain": case.domain}
@@ -223,7 +223,7 @@ def origin_of(model_file: str) -> dict[str, Any]:
     return {"model_file": os.path.abspath(model_file), "iteration": iteration, "run": name}
 
 
-def _case_names(paths: Sequence[str]) -> list[str]:
+def case_names(paths: Sequence[str]) -> list[str]:
     """File names without their endings; with folders where two are equal, as in ``<case>/image.nii.gz``."""
     stems = [path.removesuffix(".gz").removesuffix(".nii") for path in paths]
     names = [os.path.basename(stem) for stem in stems]

@@ -19,7 +19,16 @@ from ..keys import PseudoLabelSources as Sources
 from ..run_folder import RunFolder
 from .run_table import RunTable
 
-__all__ = ["Curves", "TrainingCurves", "draw_curves", "plots", "read_losses", "read_sources", "save_figure"]
+__all__ = [
+    "Curves",
+    "TrainingCurves",
+    "draw_curves",
+    "open_axis",
+    "plots",
+    "read_losses",
+    "read_sources",
+    "save_figure",
+]
 
 # told apart by color-blind people (Okabe and Ito 2008), and each with a mark of its own
 STYLES = dict(
@@ -121,6 +130,13 @@ def plots() -> Any:
     return pyplot
 
 
+def open_axis(axis: Any) -> None:
+    """A faint grid instead of a frame."""
+    axis.grid(alpha=0.3)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
 def save_figure(figure: Any, file: Path) -> None:
     """Write a figure of matplotlib as PNG, whole or not at all, and close it."""
     from matplotlib import pyplot
@@ -150,9 +166,7 @@ def draw_curves(run: RunFolder) -> Any:
     for axis in (dice, entropy, loss, rate):
         axis.set_xlabel("iteration")
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
+        open_axis(axis)
     figure.suptitle(run.root.absolute().name)
     figure.tight_layout()
     return figure

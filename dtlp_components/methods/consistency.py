@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,24 +77,13 @@ class UncertaintyAwareConsistency(MeanTeacherConsistency):
     There the threshold is ``(0.75 + 0.25 * ramp) * ln 2``, which is the same for the two classes of the left atrium.
 
     Args:
-        student: network that is trained; its dropout is what makes the passes differ.
-        mean_teacher: its moving average.
-        loss: DiceCE of logits and class indices.
-        weight: of the consistency.
-        noise: as for :py:class:`MeanTeacherConsistency`.
+        args: see :py:class:`MeanTeacherConsistency`; the student's dropout is what makes the passes differ.
         passes: of the teacher.
+        kwargs: the other arguments of :py:class:`MeanTeacherConsistency`.
     """
 
-    def __init__(
-        self,
-        student: nn.Module,
-        mean_teacher: nn.Module,
-        loss: Callable[[Tensor, Tensor], Tensor],
-        weight: float = 0.1,
-        noise: float = 0.1,
-        passes: int = 8,
-    ) -> None:
-        super().__init__(student, mean_teacher, loss, weight, noise)
+    def __init__(self, *args: Any, passes: int = 8, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.passes = passes
 
     def trusted(self, image: Tensor, ramp: float) -> Tensor:

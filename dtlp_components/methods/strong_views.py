@@ -93,24 +93,13 @@ class UniMatch(FixMatch):
     ``fp`` is the image as it is with half of the channels of each of the encoder's features dropped.
 
     Args:
-        student: network that is trained, with ``image_features`` and ``decoder``.
-        loss: DiceCE of logits and class indices.
-        strong: as for :py:class:`FixMatch`.
-        threshold: confidence from which on a voxel counts.
-        box_share: as for :py:class:`FixMatch`.
+        args: see :py:class:`FixMatch`; the student has ``image_features`` and ``decoder``.
         feature_dropout: share of channels dropped.
+        kwargs: the other arguments of :py:class:`FixMatch`.
     """
 
-    def __init__(
-        self,
-        student: Any,
-        loss: Callable[[Tensor, Tensor], Tensor],
-        strong: Callable[[Tensor], Tensor],
-        threshold: float = 0.95,
-        box_share: tuple[float, float] = (0.02, 0.4),
-        feature_dropout: float = 0.5,
-    ) -> None:
-        super().__init__(student, loss, strong, threshold, box_share)
+    def __init__(self, *args: Any, feature_dropout: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.feature_dropout = feature_dropout
         self.dice = MaskedDiceLoss(softmax=True, squared_pred=True, batch=True, smooth_nr=1e-5, smooth_dr=1e-5)
         self.weights = {Terms.STUDENT_LABELED: 0.5, Terms.STRONG: 0.125, Terms.FEATURES: 0.25}

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ..data.datalists import load_datalist, section_sizes
 from ..errors import InputError
 from ..files import read_object
 from ..handlers.pseudo_label_monitor import predict_sources
+from ..handlers.score_table import case_names
 from ..keys import DatalistKeys
 from ..keys import PseudoLabelSources as Sources
 from ..metrics.overlap import batch_dice
@@ -108,8 +108,8 @@ class CasePredictor:
 
     @property
     def names(self) -> list[str]:
-        """Of the scans, in the order of the section."""
-        return [_name_of(item) for item in self.items]
+        """Of the scans as the tables of scores have them, in the order of the section."""
+        return case_names([item[Keys.IMAGE] for item in self.items])
 
     def predict(self, index: int) -> CaseMaps:
         """Everything on the scan of that number in the section, from 0."""
@@ -135,7 +135,7 @@ class CasePredictor:
             labels.setdefault(str(name), label.numpy())
         spacing = tuple(float(side) for side in scan[Keys.IMAGE].pixdim)
         return CaseMaps(
-            name=_name_of(item),
+            name=self.names[index],
             image=image[0].numpy(),
             spacing=(spacing[0], spacing[1], spacing[2]),
             reference=reference.numpy(),
@@ -181,7 +181,3 @@ def _section_with_labels(datalist: str) -> str:
             "on, got none. Name another with --section."
         )
     return there[0]
-
-
-def _name_of(item: Any) -> str:
-    return Path(item[Keys.IMAGE]).name.removesuffix(".gz").removesuffix(".nii")

@@ -22,12 +22,15 @@ from .compare import comparison_rows
 from .figures import draw_calibration, draw_case, draw_class_weights, draw_differences, draw_dots
 from .page import Figure, Section, Table, embed_figure, render_page
 from .results import experiment_text
-from .scores import Training, compare, name_and_runs, read_training
+from .scores import Comparison, Training, compare, has_scores, name_and_runs, read_training
 
 __all__ = ["write_report"]
 
 EXPERIMENT = "experiment.json"
+DRAWN = ("dice", "hd95")  # as plots of differences
 SHOWN_MISSED = 5  # names of cases
+
+Compared = dict[str, tuple[list[Comparison], int]]  # lines and cases left out, by score
 
 
 def write_report(
@@ -74,7 +77,9 @@ def write_report(
     if convention not in CONVENTIONS:
         raise InputError(f"--convention: expected one of {', '.join(CONVENTIONS)}, got {convention!r}.")
     trainings = [read_training(name, folders, section, convention) for name, folders in given]
-    compare(trainings)  # refuses what cannot be compared, before anything takes time
+    # refuses what cannot be compared, before anything takes time
+    drawn = [metric for metric in METRICS if metric in DRAWN or has_scores(trainings, metric)]
+    compared = {metric: compare(trainings, metric) for metric in drawn}
     shown = next((t for t in trainings if t.name == case_of), None) if case_of else trainings[-1]
     if shown is None:
         raise InputError(f"--case_of: expected one of {', '.join(t.name for t in trainings)}, got {case_of!r}.")
@@ -86,11 +91,11 @@ def write_report(
         )
     records = {training.name: [_record(run) for run in training.runs] for training in trainings}
     sections = [
-        Section("scores", "Scores", [trainings[0].convention], _score_tables(trainings, convention)),
-        Section("differences", "Differences and cases", figures=_score_figures(trainings, convention)),
+        Section("scores", "Scores", [trainings[0].convention], _score_tables(trainings, compared, convention)),
+        Section("differences", "Differences and cases", figures=_score_figures(trainings, compared, convention)),
         Section("missed", "Missed classes", *_missed(trainings)),
         _case_section(shown, str(bundle or plan.get("bundle", "")), section, dataset_dir, datalist, calibration_cases),
-        Section("curves", "Curves", figures=_curve_figures(trainings)),
+        Section("curves", "Curves", figures=_curve_figures(trainings, records)),
         Section("cost", "Cost", tables=[_cost_table(records)]),
         Section("record", "What was run", tables=_record_tables(records)),
     ]
@@ -152,12 +157,9 @@ def _record(run: RunFolder) -> dict[str, Any]:
     return read_object(run.record, "the record of a training") if run.record.is_file() else {}
 
 
-def _score_tables(trainings: Sequence[Training], convention: str) -> list[Table]:
+def _score_tables(trainings: Sequence[Training], compared: Compared, convention: str) -> list[Table]:
     tables, units = [], CONVENTIONS[convention].units
-    for metric in METRICS:
-        if not any(np.isfinite(training.scores[metric]).any() for training in trainings):
-            continue
-        lines, left_out = compare(trainings, metric)
+    for metric, (lines, left_out) in compared.items():
         rows = comparison_rows(lines)
         caption = f"{_label(metric)} [{units[metric]}], {lines[0].cases} cases" + (
             f"; {left_out} without a value in some run left out" if left_out else ""
@@ -172,11 +174,11 @@ def _score_tables(trainings: Sequence[Training], convention: str) -> list[Table]
     return tables
 
 
-def _score_figures(trainings: Sequence[Training], convention: str) -> list[Figure]:
+def _score_figures(trainings: Sequence[Training], compared: Compared, convention: str) -> list[Figure]:
     units = CONVENTIONS[convention].units
     figures = []
-    for metric in ("dice", "hd95"):
-        lines, _ = compare(trainings, metric)
+    for metric in DRAWN:
+        lines, _ = compared[metric]
         if len(lines) > 1:
             said = "; ".join(
                 f"{line.name} {line.difference:+.2f} ({line.difference_interval[0]:+.2f} to "
@@ -267,7 +269,7 @@ def _case_figure(case: CaseMaps, kind: str, label_names: Sequence[str]) -> Figur
     )  # fmt: skip
 
 
-def _curve_figures(trainings: Sequence[Training]) -> list[Figure]:
+def _curve_figures(trainings: Sequence[Training], records: dict[str, list[dict[str, Any]]]) -> list[Figure]:
     figures = []
     for training in trainings:
         run = training.runs[0]
@@ -281,7 +283,7 @@ def _curve_figures(trainings: Sequence[Training]) -> list[Figure]:
                 alt, folded=True,
             )
         )  # fmt: skip
-        names = _record(run).get("settings", {}).get("label_names", [])
+        names = records[training.name][0].get("settings", {}).get("label_names", [])
         weights = draw_class_weights(losses, [str(name) for name in names])
         if weights is not None:
             caption = f"{training.name}, first seed: weights of the classes by difficulty"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.segmentations import COLORS
-from ..handlers.training_curves import Curves, plots
+from ..handlers.training_curves import Curves, open_axis, plots
 from .cases import CaseMaps
 from .scores import Comparison, Training
 
@@ -100,7 +100,7 @@ def draw_differences(lines: Sequence[Comparison], metric: str, unit: str) -> Any
     axis.set_yticks(range(len(others)), [line.name for line in others])
     axis.invert_yaxis()
     axis.set_xlabel(f"{metric}: difference to {lines[0].name} [{unit}]; filled: p < 0.05 after Holm's correction")
-    _plain(axis)
+    open_axis(axis)
     figure.tight_layout()
     return figure
 
@@ -117,7 +117,7 @@ def draw_dots(trainings: Sequence[Training], metric: str, label: str, unit: str)
     axis.set_yticks(range(len(trainings)), [training.name for training in trainings])
     axis.invert_yaxis()
     axis.set_xlabel(f"{label} of each case [{unit}]; line: mean")
-    _plain(axis)
+    open_axis(axis)
     figure.tight_layout()
     return figure
 
@@ -135,7 +135,7 @@ def draw_calibration(curves: Mapping[str, np.ndarray]) -> Any:
     axis.set_ylabel("share of right voxels")
     axis.legend(fontsize=8)
     axis.set_aspect("equal")
-    _plain(axis)
+    open_axis(axis)
     figure.tight_layout()
     return figure
 
@@ -155,15 +155,9 @@ def draw_class_weights(losses: Curves, label_names: Sequence[str]) -> Any | None
     axis.set_xlabel("iteration")
     axis.set_ylabel("weight of the class")
     axis.legend(fontsize=7, ncol=3)
-    _plain(axis)
+    open_axis(axis)
     figure.tight_layout()
     return figure
-
-
-def _plain(axis: Any) -> None:
-    axis.grid(alpha=0.3)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
 
 
 def _errors(reference: np.ndarray, prediction: np.ndarray) -> np.ndarray:

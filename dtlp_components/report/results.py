@@ -11,7 +11,7 @@ import numpy as np
 from ..metrics.conventions import CONVENTIONS
 from ..tables import markdown
 from .compare import comparison_rows
-from .scores import Training, compare
+from .scores import Training, compare, has_scores
 
 __all__ = ["experiment_text"]
 
@@ -38,7 +38,7 @@ def experiment_text(
             f"**Trained for {100 * fraction:g} % of the iterations: no result, but a hint at what to train fully.**", ""
         ]  # fmt: skip
     for metric in SHOWN:
-        if not any(np.isfinite(training.scores[metric]).any() for training in trainings):
+        if not has_scores(trainings, metric):
             continue
         found, left_out = compare(trainings, metric)
         rows = comparison_rows(found)

@@ -16,7 +16,7 @@ from ..metrics.conventions import METRICS
 from ..run_folder import RunFolder
 from .statistics import bootstrap_interval, holm, wilcoxon_p
 
-__all__ = ["Comparison", "Training", "compare", "name_and_runs", "read_training"]
+__all__ = ["Comparison", "Training", "compare", "has_scores", "name_and_runs", "read_training"]
 
 LOWER_IS_BETTER = ("hd95", "asd")
 
@@ -131,6 +131,11 @@ def read_training(name: str, runs: Sequence[RunFolder], section: str, convention
         for column in columns
     }
     return Training(name, list(runs), cases, scores, rules[0])
+
+
+def has_scores(trainings: Sequence[Training], metric: str) -> bool:
+    """Whether any case has a value; published conventions have no surface Dice."""
+    return any(bool(np.isfinite(training.scores[metric]).any()) for training in trainings)
 
 
 def compare(trainings: Sequence[Training], metric: str = "dice") -> tuple[list[Comparison], int]:

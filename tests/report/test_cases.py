@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dtlp_components.errors import InputError
+from dtlp_components.handlers.score_table import case_names
 from dtlp_components.report.cases import BINS, CasePredictor, _calibration, _told
 from dtlp_components.run_folder import RunFolder
 from tests.bundles.test_workflows import PHANTOM, run, workflow
@@ -81,3 +82,9 @@ def test_section_without_labels_or_scans_is_named(tiny_dataset: Path, tmp_path: 
     lists.write_text(json.dumps({"training": [{"image": "a", "label": "b"}]}))
     with pytest.raises(InputError, match=r"expected scans in section testing or validation, .* Name another with"):
         CasePredictor(str(PHANTOM), str(tmp_path / "run"), data, str(lists))
+
+
+def test_scans_have_the_names_of_the_tables_of_scores() -> None:
+    predictor = CasePredictor.__new__(CasePredictor)
+    predictor.items = [{"image": f"/data/{case}/image.nii.gz"} for case in ("a", "b")]
+    assert predictor.names == case_names([item["image"] for item in predictor.items]) == ["a/image", "b/image"]
