@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..files import claim, release, write_json, write_text
 from ..metrics.conventions import CONVENTIONS
 from ..report.compare import compare_runs
+from ..report.scores import fraction_note
 from .plan import Experiment, PlannedRun, find_experiment, read_experiment
 from .runner import Runner, is_done, settings_problem
 from .slurm import array_script
@@ -89,8 +90,8 @@ def run_experiment(
 
 def _print_tables(plan: Experiment, runs: list[PlannedRun]) -> None:
     print(f"\n{plan.title}")
-    if plan.fraction < 1:
-        print(f"Trained for {100 * plan.fraction:g} % of the iterations: no result, but a hint at what to train fully.")
+    if said := fraction_note(plan.fraction):
+        print(said)
     by_variant = {
         variant.name: [run for run in runs if run.variant.name == variant.name and is_done(run)]
         for variant in plan.variants

@@ -19,8 +19,8 @@ from monai.handlers import MLFlowHandler, TensorBoardStatsHandler
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from ..errors import cause_of
-from ..files import read_object
 from ..run_folder import RunFolder
+from .score_table import origin_of
 
 __all__ = ["MLflowLog", "MLflowScores", "TensorBoardLog"]
 
@@ -153,7 +153,7 @@ class MLflowScores:
 
     def __init__(self, tracking_uri: str, experiment_name: str, model_file: str, prefix: str) -> None:
         self.place, self.experiment_name, self.prefix = tracking_uri, experiment_name, prefix
-        self.run = RunFolder.of_weights(model_file)
+        self.run, self.model_file = RunFolder.of_weights(model_file), model_file
 
     def attach(self, engine: Engine) -> None:
         """Attach after whoever computes the scores."""
@@ -166,18 +166,15 @@ class MLflowScores:
         try:
             client = mlflow.MlflowClient(self.place)
             experiment = client.get_experiment_by_name(self.experiment_name)
-            name = self.run.run_name.read_text(encoding="utf-8")
+            origin = origin_of(self.model_file)
             found = [] if experiment is None else client.search_runs([experiment.experiment_id])
-            record = next((run for run in found if run.info.run_name == name), None)
+            record = next((run for run in found if run.info.run_name == origin["run"]), None)
             if record is None:
                 return
-            exported = read_object(self.run.exported) if self.run.exported.is_file() else {}
-            step = exported.get("iteration")
+            step = origin["iteration"] if isinstance(origin["iteration"], int) else 0
             for metric, value in engine.state.metrics.items():
                 if isinstance(value, float) and math.isfinite(value):
-                    client.log_metric(
-                        record.info.run_id, f"{self.prefix}/{metric}", value, step=step if isinstance(step, int) else 0
-                    )
+                    client.log_metric(record.info.run_id, f"{self.prefix}/{metric}", value, step=step)
         except Exception as error:  # MLflow and its data base raise many kinds
             LOGGER.warning(f"MLflow ({self.place}) cannot record the scores ({cause_of(error)}).")
 

@@ -22,7 +22,7 @@ from .compare import comparison_rows
 from .figures import draw_calibration, draw_case, draw_class_weights, draw_differences, draw_dots
 from .page import Figure, Section, Table, embed_figure, render_page
 from .results import experiment_text
-from .scores import Comparison, Training, compare, has_scores, name_and_runs, read_training
+from .scores import Comparison, Training, compare, fraction_note, has_scores, name_and_runs, read_training
 
 __all__ = ["write_report"]
 
@@ -84,11 +84,7 @@ def write_report(
     if shown is None:
         raise InputError(f"--case_of: expected one of {', '.join(t.name for t in trainings)}, got {case_of!r}.")
 
-    notes, fraction = [note] if note else [], float(plan.get("fraction", 1))
-    if fraction < 1:
-        notes.append(
-            f"Trained for {100 * fraction:g} % of the iterations: no result, but a hint at what to train fully."
-        )
+    notes = [text for text in (note, fraction_note(float(plan.get("fraction", 1)))) if text]
     records = {training.name: [_record(run) for run in training.runs] for training in trainings}
     sections = [
         Section("scores", "Scores", [trainings[0].convention], _score_tables(trainings, compared, convention)),

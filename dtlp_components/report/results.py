@@ -11,7 +11,7 @@ import numpy as np
 from ..metrics.conventions import CONVENTIONS
 from ..tables import markdown
 from .compare import comparison_rows
-from .scores import Training, compare, has_scores
+from .scores import Training, compare, fraction_note, has_scores
 
 __all__ = ["experiment_text"]
 
@@ -33,10 +33,8 @@ def experiment_text(
     units = CONVENTIONS[convention].units
     fraction = float(plan.get("fraction", 1))
     lines = [f"## {plan.get('title')}", "", _how(plan, records, fraction), ""]
-    if fraction < 1:
-        lines += [
-            f"**Trained for {100 * fraction:g} % of the iterations: no result, but a hint at what to train fully.**", ""
-        ]  # fmt: skip
+    if said := fraction_note(fraction):
+        lines += [f"**{said}**", ""]
     for metric in SHOWN:
         if not has_scores(trainings, metric):
             continue

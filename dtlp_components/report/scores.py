@@ -16,7 +16,7 @@ from ..metrics.conventions import METRICS
 from ..run_folder import RunFolder
 from .statistics import bootstrap_interval, holm, wilcoxon_p
 
-__all__ = ["Comparison", "Training", "compare", "has_scores", "name_and_runs", "read_training"]
+__all__ = ["Comparison", "Training", "compare", "fraction_note", "has_scores", "name_and_runs", "read_training"]
 
 LOWER_IS_BETTER = ("hd95", "asd")
 
@@ -131,6 +131,13 @@ def read_training(name: str, runs: Sequence[RunFolder], section: str, convention
         for column in columns
     }
     return Training(name, list(runs), cases, scores, rules[0])
+
+
+def fraction_note(fraction: float) -> str:
+    """What has to be said beside scores of trainings that were cut short; empty for whole ones."""
+    if fraction == 1:
+        return ""
+    return f"Trained for {100 * fraction:g} % of the iterations: no result, but a hint at what to train fully."
 
 
 def has_scores(trainings: Sequence[Training], metric: str) -> bool:
