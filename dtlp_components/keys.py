@@ -6,6 +6,7 @@ from __future__ import annotations
 from enum import Enum
 
 __all__ = [
+    "NO_LABEL",
     "DatalistKeys",
     "LossTerms",
     "MethodTerms",
@@ -15,6 +16,9 @@ __all__ = [
     "TrainingEvents",
     "TrainingStreams",
 ]
+
+
+NO_LABEL = -1  # in place of a class index: nothing is learned from this voxel
 
 
 class StrEnum(str, Enum):

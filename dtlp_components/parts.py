@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .bundle.initial import initial_student
 from .bundle.teachers import load_teachers
 from .checks.input_checks import InputChecks
 from .checks.settings import Settings
@@ -34,6 +35,7 @@ from .inferers.flips import FlipAverage
 from .inferers.scan_segmenter import ScanSegmenter
 from .losses.consistency import DistillationLoss, MaskedReconstructionLoss
 from .losses.difficulty import DifficultyAwareLoss
+from .losses.partial import PartialDiceCELoss
 from .methods.consistency import MeanTeacherConsistency, UncertaintyAwareConsistency
 from .methods.copy_paste import BidirectionalCopyPaste
 from .methods.cross_pseudo import CrossPseudoSupervision
@@ -45,9 +47,10 @@ from .networks.two_students import TwoStudents
 from .networks.vnet import VNet
 from .networks.weights import load_weights
 from .pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
-from .pseudo_labels.propagation import propagate_logits
+from .pseudo_labels.propagation import PropagationLoss
 from .pseudo_labels.single_teacher import SingleTeacher
 from .run_folder import mlflow_address
+from .transforms.class_crop import RandClassCropd
 from .transforms.dicom_seg import WriteDicomSegd
 from .transforms.intensity import CTOrMRIntensityd
 from .transforms.label_maps import KeepLargestComponentd, WholeFileWriter
@@ -83,10 +86,13 @@ __all__ = [
     "MeanTeacherConsistency",
     "MethodTrainer",
     "NonFiniteError",
+    "PartialDiceCELoss",
     "PredictionNames",
     "PredictionReport",
+    "PropagationLoss",
     "PseudoLabelMonitor",
     "PseudoLabels",
+    "RandClassCropd",
     "RandomDraws",
     "ResampleToSpacingd",
     "RunRecord",
@@ -115,13 +121,13 @@ __all__ = [
     "WholeFileWriter",
     "WriteDicomSegd",
     "find_images",
+    "initial_student",
     "load_datalist",
     "load_teachers",
     "load_weights",
     "loss_terms",
     "mlflow_address",
     "predict_sources",
-    "propagate_logits",
     "run_name",
     "scan_problems",
     "scans_to_segment",

@@ -260,7 +260,7 @@ class TrainingVariant:
         clock.watch_part(trainer.difficulty_loss, "forward", LOSSES)
         for loss in ("reconstruction_loss", "distillation_loss"):
             clock.watch_part(trainer, loss, LOSSES)
-        clock.watch_part(trainer, "propagate", PROPAGATION)
+        clock.watch_part(trainer, "propagation_loss", PROPAGATION)
         clock.watch_part(teacher, "update", AVERAGE)
 
         trainer.add_event_handler(TrainingEvents.STREAM_COMPLETED, lambda: clock.give_to(STREAMS[trainer.state.stream]))

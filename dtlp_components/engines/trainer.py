@@ -60,9 +60,10 @@ class DTLPTrainer(StudentTrainer):
         difficulty_loss: class-weighted loss with a method ``update(predicted, label) -> weights``.
         reconstruction_loss: one value per volume of masked student logits and teacher logits.
         distillation_loss: called with student logits and a list of soft maps.
-        propagate: label propagation, called with query, key and logits.
+        propagation_loss: label propagation, called with query, key, logits and label.
         cutmix: cross-set CutMix of (unlabeled image, pseudo-label, labeled image, label).
         block_mask: hides blocks of a batch of images.
+        strong_view: distorts the intensities of images that the student sees mixed or masked; its teachers do not.
         weights: weight of every term of ``LossTerms``; all must be given, and no other name.
         recycling: share of iterations in which the network's own prediction is noised instead of the true label, so
             that the diffusion decoder learns from what it meets when it samples (Fu et al. 2023).
@@ -85,9 +86,10 @@ class DTLPTrainer(StudentTrainer):
         difficulty_loss: ClassWeightedLoss,
         reconstruction_loss: Callable[[Tensor, Tensor], Tensor],
         distillation_loss: Callable[[Tensor, list[Tensor]], Tensor],
-        propagate: Callable[[Tensor, Tensor, Tensor], Tensor],
+        propagation_loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
         cutmix: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
         block_mask: Callable[[Tensor], Tensor],
+        strong_view: Callable[[Tensor], Tensor],
         weights: Mapping[str, float],
         recycling: float = 0.0,
         difficulty_source: str = Sources.DIFFUSION,
@@ -107,9 +109,9 @@ class DTLPTrainer(StudentTrainer):
         self.difficulty_loss = difficulty_loss
         self.reconstruction_loss = reconstruction_loss
         self.distillation_loss = distillation_loss
-        self.propagate = propagate
+        self.propagation_loss = propagation_loss
         self.cutmix = cutmix
-        self.block_mask = block_mask
+        self.block_mask, self.strong_view = block_mask, strong_view
         self.weights = {name: float(value) for name, value in weights.items()}
         self.recycling = recycling
         self.difficulty_source = difficulty_source
@@ -135,7 +137,7 @@ class DTLPTrainer(StudentTrainer):
 
         Writes to ``state.output``: ``image`` and ``label`` (the labeled batch), ``loss`` (weighted total), every term
         of :py:class:`LossTerms` that was computed (before its weight), ``grad_norm``, ``learning_rate`` and, with
-        unlabeled data, ``ramp_up`` and ``difficulty_weight`` (mean over classes).
+        unlabeled data, ``ramp_up`` and ``difficulty_weight`` (the largest of the classes; their mean is always 1).
 
         Raises:
             NonFiniteError: if a term or the gradient norm is not finite; no weight has been changed by the iteration
@@ -185,7 +187,7 @@ class DTLPTrainer(StudentTrainer):
                 if self.weighs_classes:
                     source = diffusion_logits if self.difficulty_source == Sources.DIFFUSION else difficulty_logits
                     class_weights = self.difficulty_loss.update(source.detach().argmax(dim=1, keepdim=True), label_l)
-                    output["difficulty_weight"] = float(class_weights.mean())
+                    output["difficulty_weight"] = float(class_weights.max())
                 if weights[Terms.DIFFICULTY]:
                     loss = self.difficulty_loss(difficulty_logits.float(), label_l, class_weights)
                     losses[Terms.DIFFICULTY] = (weights[Terms.DIFFICULTY], loss)
@@ -212,7 +214,7 @@ class DTLPTrainer(StudentTrainer):
             if weights[Terms.CUTMIX]:
                 image_mix, label_mix = self.cutmix(image_u, pseudo.label, image_l, label_l)
                 with self._autocast():
-                    logits = net(image_mix)
+                    logits = net(self.strong_view(image_mix))
                 loss = self._loss(logits, label_mix)
                 self._backward(Streams.MIXED, {Terms.CUTMIX: (ramp * weights[Terms.CUTMIX], loss)})
 
@@ -220,7 +222,7 @@ class DTLPTrainer(StudentTrainer):
             volumes = len(image_l) + len(image_u)
             if weights[Terms.MASKED] or weights[Terms.RECONSTRUCTION]:
                 with self._autocast():
-                    logits = net(self.block_mask(image_u))
+                    logits = net(self.block_mask(self.strong_view(image_u)))
                 losses = {}
                 if weights[Terms.MASKED]:
                     losses[Terms.MASKED] = (ramp * weights[Terms.MASKED], self._loss(logits, pseudo.label))
@@ -230,7 +232,7 @@ class DTLPTrainer(StudentTrainer):
                 self._backward(Streams.MASKED, losses)
             if weights[Terms.RECONSTRUCTION]:
                 with self._autocast():
-                    logits = net(self.block_mask(image_l))
+                    logits = net(self.block_mask(self.strong_view(image_l)))
                 loss = self.reconstruction_loss(logits, teacher_logits_l).sum() / volumes
                 losses = {Terms.RECONSTRUCTION: (ramp * weights[Terms.RECONSTRUCTION], loss)}
                 self._backward(Streams.MASKED_LABELED, losses)
@@ -274,4 +276,4 @@ class DTLPTrainer(StudentTrainer):
     def _correlation_loss(self, features: list[Tensor], logits: Tensor, label: Tensor) -> Tensor:
         with self._autocast():
             query, key = self.network.correlation_features(features)
-        return self._loss(self.propagate(query, key, logits), label)
+        return self.propagation_loss(query, key, logits, label)

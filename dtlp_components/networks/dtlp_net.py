@@ -38,6 +38,8 @@ class DTLPNet(nn.Module):
         image_shortcut: add the image stem's features to those of the diffusion stem. The paper's network sees the image
             of a noisy pass only as one channel beside one noise channel per class; with many classes its diffusion
             decoder hardly learns to look at it.
+        decoders_like_student: start the two other decoders with the weights of the student's, for a student that has
+            learned something already.
 
     Raises:
         InputError: if the student is not built like a V-Net.
@@ -45,7 +47,12 @@ class DTLPNet(nn.Module):
     """
 
     def __init__(
-        self, student: VNet, diffusion: LabelDiffusion, correlation_stage: int = 2, image_shortcut: bool = True
+        self,
+        student: VNet,
+        diffusion: LabelDiffusion,
+        correlation_stage: int = 2,
+        image_shortcut: bool = True,
+        decoders_like_student: bool = False,
     ) -> None:
         super().__init__()
         missing = [name for name in STUDENT_MEMBERS if not hasattr(student, name)]
@@ -83,6 +90,9 @@ class DTLPNet(nn.Module):
         width = features * 2**correlation_stage
         self.query = PointwiseConv3d(width, width)
         self.key = PointwiseConv3d(width, width)
+        if decoders_like_student:
+            for decoder in (self.difficulty_decoder, self.diffusion_decoder):
+                decoder.load_state_dict(student.decoder.state_dict())
         self.to(next(student.parameters()).device)
 
     def use_channels_last(self) -> None:

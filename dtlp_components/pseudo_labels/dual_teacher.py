@@ -10,6 +10,7 @@ import torch
 from monai.networks.layers import gaussian_1d, separable_filtering
 from torch import Tensor
 
+from ..keys import NO_LABEL
 from ..keys import PseudoLabelSources as Sources
 from ..metrics.uncertainty import entropy_bits
 
@@ -25,7 +26,7 @@ class PseudoLabels:
         probabilities: one map ``(B, C, D, H, W)`` for each of the :py:class:`PseudoLabelSources` that was asked,
             float32, sums to 1 over ``C``; none is noised by Gumbel, so they serve as soft targets.
         mean_teacher_logits: ``z_thetaT`` ``(B, C, D, H, W)`` float32, target of the masked reconstruction.
-        label: hard pseudo-label ``(B, 1, D, H, W)`` int64.
+        label: hard pseudo-label ``(B, 1, D, H, W)`` int64; ``NO_LABEL`` where the teachers are not sure enough.
     """
 
     probabilities: dict[str, Tensor]
@@ -86,9 +87,12 @@ class DualTeacher:
         teachers: whose label it is: that of ``both``, of the ``first`` or of the ``mean`` teacher (Table XI).
         decoders: whether the maps of the two decoders are needed for something else than the label; if not, and the
             label is the mean teacher's, they are not computed.
+        ensemble: how both teachers are averaged: by ``certainty``, as Eq. 10 does, or as their ``mean``. The surer
+            teacher need not be the better one: the mean teacher learns from the ensemble, which makes it sure.
+        confidence: least probability of a voxel's class for the voxel to have a label; 0 labels all.
 
     Raises:
-        ValueError: if ``teachers`` has another value.
+        ValueError: if ``teachers`` or ``ensemble`` has another value, or ``confidence`` is not within [0, 1).
     """
 
     def __init__(
@@ -101,9 +105,16 @@ class DualTeacher:
         blur_sigma: float = 1.0,
         teachers: str = "both",
         decoders: bool = True,
+        ensemble: str = "certainty",
+        confidence: float = 0.0,
     ) -> None:
         if teachers not in ("both", "first", "mean"):
             raise ValueError(f"teachers must be 'both', 'first' or 'mean', got {teachers!r}.")
+        if ensemble not in ("certainty", "mean"):
+            raise ValueError(f"ensemble must be 'certainty' or 'mean', got {ensemble!r}.")
+        if not 0 <= confidence < 1:
+            raise ValueError(f"confidence must be within [0, 1), got {confidence}.")
+        self.ensemble, self.confidence = ensemble, confidence
         self.teachers, self.decoders = teachers, decoders
         self.diffusion, self.difficulty, self.mean_teacher = diffusion, difficulty, mean_teacher
         self.gumbel, self.gumbel_temperature = gumbel, gumbel_temperature
@@ -120,8 +131,7 @@ class DualTeacher:
         mean_teacher_logits = self.mean_teacher(image).float()
         if self.teachers == "mean" and not self.decoders:
             mean_teacher = torch.softmax(mean_teacher_logits, dim=1)
-            label = mean_teacher.argmax(dim=1, keepdim=True)
-            return PseudoLabels({Sources.MEAN_TEACHER: mean_teacher}, mean_teacher_logits, label)
+            return PseudoLabels({Sources.MEAN_TEACHER: mean_teacher}, mean_teacher_logits, self.label(mean_teacher))
         diffusion = torch.softmax(self.diffusion(image).float(), dim=1)
         difficulty = torch.softmax(self.difficulty(image).float(), dim=1)
         mean_teacher = torch.softmax(mean_teacher_logits, dim=1)
@@ -130,7 +140,10 @@ class DualTeacher:
         noised = first
         if self.gumbel:
             noised = 0.5 * (self.smooth(gumbel_softmax(diffusion, self.gumbel_temperature)) + difficulty)
-        ensemble = fuse_teachers(noised, mean_teacher, entropy_bits(first), entropy_bits(mean_teacher))
+        if self.ensemble == "certainty":
+            ensemble = fuse_teachers(noised, mean_teacher, entropy_bits(first), entropy_bits(mean_teacher))
+        else:
+            ensemble = 0.5 * (noised + mean_teacher)
         return PseudoLabels(
             probabilities={
                 Sources.DIFFUSION: diffusion,
@@ -140,8 +153,13 @@ class DualTeacher:
                 Sources.ENSEMBLE: ensemble,
             },
             mean_teacher_logits=mean_teacher_logits,
-            label={"both": ensemble, "first": noised, "mean": mean_teacher}[self.teachers].argmax(dim=1, keepdim=True),
+            label=self.label({"both": ensemble, "first": noised, "mean": mean_teacher}[self.teachers]),
         )
+
+    def label(self, probabilities: Tensor) -> Tensor:
+        """Class indices of a map ``(B, C, D, H, W)``, ``NO_LABEL`` where none is probable enough; ``(B, 1, …)``."""
+        probability, label = probabilities.max(dim=1, keepdim=True)
+        return label if self.confidence == 0 else torch.where(probability >= self.confidence, label, NO_LABEL)
 
     def smooth(self, probabilities: Tensor) -> Tensor:
         """Gaussian blur of a map ``(B, C, D, H, W)``; borders are replicated, so a constant map stays constant."""

@@ -1,43 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label propagation: logits averaged over voxels with alike features."""
+"""Label propagation: what voxels with alike features are predicted to be, averaged, against a label."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from monai.losses import DiceLoss
+from monai.networks.utils import one_hot
+from torch import Tensor, nn
 
-__all__ = ["propagate_logits"]
+from ..keys import NO_LABEL
+
+__all__ = ["PropagationLoss", "propagate"]
 
 
-def propagate_logits(query: Tensor, key: Tensor, logits: Tensor, detach: bool = False) -> Tensor:
+def propagate(query: Tensor, key: Tensor, values: Tensor) -> Tensor:
     """
-    Propagate logits through the correlation map of two feature projections (Eq. 18, 19)::
+    Average values over voxels with alike features, by the correlation map of two projections (Eq. 18, 19)::
 
         C = softmax(e_1^T e_2 / sqrt(D)),    z_corr[i] = sum_j C[i, j] z[j]
 
     Rows of ``C`` sum to one over the source voxels ``j``, so a constant map stays constant. The square root stands
     inside the softmax (the paper has it outside, where rows would sum to ``1 / sqrt(D)``). It is computed as attention:
-    queries and keys are the projections, values the logits on the features' grid; memory is linear in voxels.
+    queries and keys are the projections; memory is linear in voxels.
 
     Args:
         query: ``e_1`` ``(B, E, d, h, w)``.
         key: ``e_2``, same shape.
-        logits: ``z`` ``(B, C, D, H, W)``; averaged down to the features' grid and interpolated back.
-        detach: propagate a copy of the logits that carries no gradient, as CorrMatch does.
+        values: ``z`` ``(B, C, d, h, w)``.
 
     Returns:
-        Propagated logits ``(B, C, D, H, W)`` float32.
+        Propagated values ``(B, C, d, h, w)`` float32.
 
     Raises:
         ValueError: if ``query`` and ``key`` differ in shape.
+
+    Example:
+        >>> constant = torch.full((1, 2, 4, 4, 4), 3.0)
+        >>> propagated = propagate(torch.randn(1, 8, 4, 4, 4), torch.randn(1, 8, 4, 4, 4), constant)
+        >>> torch.allclose(propagated, constant)
+        True
     """
     if query.shape != key.shape:
         raise ValueError(f"query and key must agree in shape, got {tuple(query.shape)} and {tuple(key.shape)}.")
     batch, width, *grid = query.shape
-    classes = logits.shape[1]
-    source = logits.detach() if detach else logits
-    values = F.adaptive_avg_pool3d(source.float(), (grid[0], grid[1], grid[2]))
+    classes = values.shape[1]
 
     # The fast CPU kernel wants (B, heads, N, E) with values as wide as keys; zero channels change neither products nor
     # sums
@@ -48,7 +57,71 @@ def propagate_logits(query: Tensor, key: Tensor, logits: Tensor, detach: bool = 
 
     with torch.autocast(query.device.type, enabled=False):
         propagated = F.scaled_dot_product_attention(
-            tokens(query.float()), tokens(key.float()), tokens(values), scale=width**-0.5
+            tokens(query.float()), tokens(key.float()), tokens(values.float()), scale=width**-0.5
         )
-    propagated = propagated[:, 0, :, :classes].transpose(1, 2).reshape(batch, classes, *grid)
-    return F.interpolate(propagated, size=logits.shape[2:], mode="trilinear", align_corners=False)
+    return propagated[:, 0, :, :classes].transpose(1, 2).reshape(batch, classes, *grid)
+
+
+class PropagationLoss(nn.Module):
+    """
+    How far propagated predictions are from the label (Eq. 20, 21).
+
+    The features' grid is coarser than the label's, so something has to be averaged down:
+
+    - ``logits``, as the paper reads: logits are averaged down, propagated and interpolated back. Averages of large
+      logits are large: at a border of classes a perfect prediction does not come back, and the gradient, which is never
+      0, pulls on it.
+    - ``detached``: the same, with a copy of the logits that carries no gradient, as CorrMatch does (Sun et al. 2023).
+      The features alone learn.
+    - ``probabilities``: probabilities are averaged down and propagated, and the one-hot label is averaged down as well.
+      Where features keep classes apart, a perfect prediction has Dice loss 0 and no gradient.
+
+    Args:
+        loss: DiceCE of logits ``(B, C, D, H, W)`` and class indices, for ``logits`` and ``detached``.
+        mode: one of the three.
+
+    Raises:
+        ValueError: if ``mode`` is another word.
+    """
+
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], mode: str = "logits") -> None:
+        super().__init__()
+        if mode not in ("logits", "detached", "probabilities"):
+            raise ValueError(f"mode must be 'logits', 'detached' or 'probabilities', got {mode!r}.")
+        self.loss, self.mode = loss, mode
+        self.dice = DiceLoss(soft_label=True, batch=True)
+
+    def forward(self, query: Tensor, key: Tensor, logits: Tensor, label: Tensor) -> Tensor:
+        """
+        Args:
+            query: ``(B, E, d, h, w)``.
+            key: same shape.
+            logits: ``(B, C, D, H, W)``.
+            label: class indices or ``NO_LABEL`` ``(B, 1, D, H, W)`` int64.
+
+        Returns:
+            The loss, a scalar.
+        """
+        if self.mode == "probabilities":
+            return self._on_grid(query, key, torch.softmax(logits.float(), dim=1), label)
+        source = logits.detach() if self.mode == "detached" else logits
+        propagated = propagate(query, key, _averaged(source.float(), query))
+        upsampled = F.interpolate(propagated, size=logits.shape[2:], mode="trilinear", align_corners=False)
+        return self.loss(upsampled, label)
+
+    def _on_grid(self, query: Tensor, key: Tensor, probabilities: Tensor, label: Tensor) -> Tensor:
+        known = (label != NO_LABEL).float()
+        target = one_hot(label.clamp_min(0), probabilities.shape[1]) * known
+        share = _averaged(known, query)  # of a block that has a label
+        target = _averaged(target, query) / share.clamp_min(1e-6)
+        propagated = propagate(query, key, _averaged(probabilities, query))
+        entropy = -(target * propagated.clamp_min(1e-6).log()).sum(dim=1, keepdim=True)
+        cross_entropy = (entropy * share).sum() / share.sum().clamp_min(1e-6)
+        loss: Tensor = 0.5 * (cross_entropy + self.dice(propagated * share, target * share))
+        return loss
+
+
+def _averaged(x: Tensor, features: Tensor) -> Tensor:
+    """``x`` on the grid of the features."""
+    depth, height, width = features.shape[2:]
+    return F.adaptive_avg_pool3d(x, (depth, height, width))

@@ -23,7 +23,7 @@ class StrongView:
     so that a resumed run goes on as if it had never stopped.
 
     Args:
-        transforms: of one image ``(in_channels, D, H, W)``; no voxel may move.
+        transforms: of one image ``(in_channels, D, H, W)``; no voxel may move. None: images stay as they are.
 
     Example:
         >>> from monai.transforms import RandGaussianNoise
@@ -36,6 +36,8 @@ class StrongView:
 
     def __call__(self, image: Tensor) -> Tensor:
         """Images ``(B, in_channels, D, H, W)``, each distorted on its own; same shape, plain tensors."""
+        if not self.transform.transforms:
+            return image
         views = []
         for volume in image:
             self.transform.set_random_state(seed=int(torch.randint(LARGEST_SEED, ())))

@@ -14,7 +14,6 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
-from monai.losses import DiceCELoss
 from monai.transforms import Compose, RandGaussianNoised
 from torch import Tensor, nn
 
@@ -27,17 +26,20 @@ from dtlp_components.keys import LossTerms as Terms
 from dtlp_components.keys import TrainingEvents, TrainingStreams
 from dtlp_components.losses.consistency import DistillationLoss, MaskedReconstructionLoss
 from dtlp_components.losses.difficulty import DifficultyAwareLoss
+from dtlp_components.losses.partial import PartialDiceCELoss
 from dtlp_components.networks.diffusion import LabelDiffusion
 from dtlp_components.networks.dtlp_net import DTLPNet
 from dtlp_components.networks.mean_teacher import MeanTeacher
 from dtlp_components.networks.vnet import VNet
 from dtlp_components.pseudo_labels.dual_teacher import DualTeacher
-from dtlp_components.pseudo_labels.propagation import propagate_logits
+from dtlp_components.pseudo_labels.propagation import PropagationLoss
 from dtlp_components.transforms.mixing import BlockMask, CrossSetCutMix
+from dtlp_components.transforms.strong_view import StrongView
 
 pytestmark = pytest.mark.usefixtures("seed")
 
 CLASSES, PATCH = 3, (16, 32, 16)
+LOSS = PartialDiceCELoss()
 NO_UNLABELED_TERM = dict.fromkeys((Terms.CUTMIX, Terms.MASKED, Terms.DISTILLATION, Terms.RECONSTRUCTION), 0.0)
 UNLABELED_TERMS = {Terms.CUTMIX, Terms.MASKED, Terms.DISTILLATION, Terms.RECONSTRUCTION, Terms.UNLABELED}
 
@@ -83,13 +85,14 @@ def make_trainer(
         "unlabeled_data_loader": cycle(batches(3, first=50, labels=False)) if unlabeled == "as usual" else unlabeled,
         "network": net,
         "optimizer": torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True),
-        "loss_function": DiceCELoss(to_onehot_y=True, softmax=True, batch=True, lambda_dice=0.5, lambda_ce=0.5),
+        "loss_function": LOSS,
         "mean_teacher": teacher,
         "pseudo_labeler": DualTeacher(net.sample_labels, net.difficulty_logits, teacher),
         "difficulty_loss": DifficultyAwareLoss(CLASSES),
         "reconstruction_loss": MaskedReconstructionLoss(),
         "distillation_loss": DistillationLoss(),
-        "propagate": propagate_logits,
+        "propagation_loss": PropagationLoss(LOSS),
+        "strong_view": StrongView([]),
         "cutmix": CrossSetCutMix(),
         "block_mask": BlockMask(),
         "weights": {**dict.fromkeys(WEIGHTED_TERMS, 1.0), **(weights or {})},
@@ -366,10 +369,11 @@ def test_weights_must_name_every_term_and_no_other(change: str) -> None:
 
 def make_trainer_with(weights: dict[str, float]) -> DTLPTrainer:
     trainer = make_trainer()
-    arguments = ("optimizer", "mean_teacher", "pseudo_labeler", "difficulty_loss", "reconstruction_loss", "propagate")
-    parts = {
-        name: getattr(trainer, name) for name in (*arguments, "distillation_loss", "cutmix", "block_mask", "ramp_up")
-    }
+    arguments = (
+        "optimizer", "mean_teacher", "pseudo_labeler", "difficulty_loss", "reconstruction_loss", "propagation_loss",
+        "distillation_loss", "cutmix", "block_mask", "strong_view", "ramp_up",
+    )  # fmt: skip
+    parts = {name: getattr(trainer, name) for name in arguments}
     return DTLPTrainer(
         "cpu", 1, [], trainer.network, loss_function=None, unlabeled_data_loader=None, weights=weights, **parts
     )
@@ -519,6 +523,27 @@ def test_event_after_every_stream_names_it() -> None:
     train(trainer)
     every = [stream for stream in TrainingStreams if stream != TrainingStreams.LABELED]
     assert streams == [every, every]
+
+
+def test_student_sees_strong_views_where_its_image_is_mixed_or_masked_and_teachers_never_do() -> None:
+    seen: dict[TrainingStreams, list[float]] = {}
+
+    def darkened(image: Tensor) -> Tensor:
+        return image - 100
+
+    trainer = make_trainer(strong_view=darkened)
+    pending: list[float] = []
+    trainer.network.student.stem.register_forward_pre_hook(lambda _, inputs: pending.append(float(inputs[0].min())))
+    trainer.mean_teacher.module.stem.register_forward_pre_hook(lambda _, inputs: pending.append(float(inputs[0].min())))
+
+    def keep() -> None:
+        seen[trainer.state.stream] = list(pending)
+        pending.clear()
+
+    trainer.add_event_handler(TrainingEvents.STREAM_COMPLETED, keep)
+    train(trainer)
+    strong = {stream for stream, darkest in seen.items() if darkest and min(darkest) < -50}
+    assert strong == {TrainingStreams.MIXED, TrainingStreams.MASKED, TrainingStreams.MASKED_LABELED}
 
 
 def test_mean_teacher_follows_after_the_step() -> None:

@@ -16,7 +16,7 @@ from dtlp_components.networks.blocks import TimeConditionedStage
 from dtlp_components.networks.diffusion import LabelDiffusion
 from dtlp_components.networks.dtlp_net import DTLPNet
 from dtlp_components.networks.vnet import VNet
-from dtlp_components.pseudo_labels.propagation import propagate_logits
+from dtlp_components.pseudo_labels.propagation import PropagationLoss
 
 pytestmark = pytest.mark.usefixtures("seed")
 
@@ -180,8 +180,8 @@ def test_every_parameter_gets_a_gradient_from_the_four_losses() -> None:
     label = torch.randint(CLASSES, (2, 1, *PATCH))
     loss = DiceCELoss(to_onehot_y=True, softmax=True)
     logits, features = net.denoise(image, noisy, torch.tensor([3, 700]))
-    propagated = propagate_logits(*net.correlation_features(features), logits)
-    terms = [loss(z, label) for z in (logits, propagated, net.difficulty_logits(image), net(image))]
+    terms = [loss(z, label) for z in (logits, net.difficulty_logits(image), net(image))]
+    terms.append(PropagationLoss(loss)(*net.correlation_features(features), logits, label))
     torch.stack(terms).sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name

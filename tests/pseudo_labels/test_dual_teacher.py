@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dtlp_components.keys import NO_LABEL
 from dtlp_components.keys import PseudoLabelSources as Sources
 from dtlp_components.metrics.uncertainty import entropy_bits
 from dtlp_components.pseudo_labels.dual_teacher import DualTeacher, PseudoLabels, fuse_teachers, gumbel_softmax
@@ -240,3 +241,33 @@ def test_decoders_that_nobody_needs_are_not_asked() -> None:
     assert torch.equal(pseudo.mean_teacher_logits, mean)
     with pytest.raises(AssertionError, match="asked"):
         DualTeacher(never, never, lambda _: mean, teachers="mean")(IMAGE)  # distillation needs their maps
+
+
+def test_teachers_may_be_averaged_as_equals() -> None:
+    logits = [2 * torch.randn(SHAPE) for _ in range(3)]
+    maps = make_teacher(*logits, ensemble="mean")(IMAGE).probabilities
+    expected = (maps[Sources.FIRST_TEACHER] + maps[Sources.MEAN_TEACHER]) / 2
+    torch.testing.assert_close(maps[Sources.ENSEMBLE], expected)
+    assert not torch.allclose(expected, make_teacher(*logits)(IMAGE).probabilities[Sources.ENSEMBLE])
+    with pytest.raises(ValueError, match="ensemble must be 'certainty' or 'mean', got 'median'"):
+        random_teacher(ensemble="median")
+
+
+@pytest.mark.parametrize("teachers", ["both", "first", "mean"])
+def test_voxel_whose_class_is_not_probable_enough_has_no_label(teachers: str) -> None:
+    logits = [2 * torch.randn(SHAPE) for _ in range(3)]
+    pseudo = make_teacher(*logits, teachers=teachers, confidence=0.7)(IMAGE)
+    source = {"both": Sources.ENSEMBLE, "first": Sources.FIRST_TEACHER, "mean": Sources.MEAN_TEACHER}[teachers]
+    probability, label = pseudo.probabilities[source].max(dim=1, keepdim=True)
+    assert torch.equal(pseudo.label == NO_LABEL, probability < 0.7)
+    assert torch.equal(pseudo.label[probability >= 0.7], label[probability >= 0.7])
+    assert 0 < int((pseudo.label == NO_LABEL).sum()) < pseudo.label.numel()
+    alone = make_teacher(*logits, teachers="mean", decoders=False, confidence=0.7)(IMAGE)
+    if teachers == "mean":
+        assert torch.equal(alone.label, pseudo.label)
+
+
+@pytest.mark.parametrize("confidence", [-0.1, 1.0])
+def test_confidence_out_of_range_is_refused(confidence: float) -> None:
+    with pytest.raises(ValueError, match=r"confidence must be within \[0, 1\), got"):
+        random_teacher(confidence=confidence)

@@ -52,3 +52,10 @@ def test_torchs_seed_decides_and_a_new_object_goes_on_as_the_old_one_would() -> 
 def test_memory_format_is_kept() -> None:
     image = IMAGE.repeat(1, 2, 1, 1, 1).contiguous(memory_format=torch.channels_last_3d)
     assert view()(image).is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_without_transforms_images_stay_as_they_are() -> None:
+    image = torch.randn(2, 1, 4, 5, 6)
+    before = torch.get_rng_state()
+    assert StrongView([])(image) is image
+    assert torch.equal(torch.get_rng_state(), before)
