@@ -19,6 +19,7 @@ COMMANDS: dict[str, Any] = {
     "keys": "bundle.key_listing:print_keys",
     "train": "bundle.start:train_bundle",
     "evaluate": "bundle.start:evaluate_bundle",
+    "calibrate": "report.calibrate:calibrate_model",
     "segment": "deploy.segment:segment_scans",
     "new": "own_data.command:new_bundle",
     "prepare": {

@@ -40,6 +40,7 @@ from .methods.consistency import MeanTeacherConsistency, UncertaintyAwareConsist
 from .methods.copy_paste import BidirectionalCopyPaste
 from .methods.cross_pseudo import CrossPseudoSupervision
 from .methods.strong_views import FixMatch, UniMatch
+from .metrics.calibration import load_calibration
 from .networks.diffusion import LabelDiffusion
 from .networks.dtlp_net import DTLPNet
 from .networks.mean_teacher import MeanTeacher
@@ -122,6 +123,7 @@ __all__ = [
     "WriteDicomSegd",
     "find_images",
     "initial_student",
+    "load_calibration",
     "load_datalist",
     "load_teachers",
     "load_weights",

@@ -80,6 +80,16 @@ class RunFolder:
         return self.logs / "exported.json"
 
     @property
+    def calibration(self) -> Path:
+        """What the probabilities of the weights in ``model.pt`` are worth."""
+        return self.logs / "calibration.json"
+
+    @property
+    def calibration_curve(self) -> Path:
+        """How often the model is right, by how sure it is; a picture."""
+        return self.logs / "calibration.png"
+
+    @property
     def losses(self) -> Path:
         """Loss terms and learning rate, by iteration."""
         return self.logs / "losses.csv"

@@ -142,7 +142,7 @@ class PredictionReport:
             left = tqdm.format_interval((now - self.started) / engine.state.iteration * self._to_go(engine))
             self.logger.info(
                 f"{count}  {row['seconds']} s, {left} left  {Path(scan).name} -> {row['label_map']}: "
-                f"{', '.join(volumes) or 'nothing but background'}"
+                f"{', '.join(volumes) or 'nothing but background'}{_interval(row)}"
             )
             self._remove_outdated(output)
         self.rows[scan] = row
@@ -215,6 +215,13 @@ class PredictionReport:
         self._close_bar()
         self.signals.stop_listening()
         raise error
+
+
+def _interval(row: dict[str, Any]) -> str:
+    """What to expect of a label map, where the network was calibrated."""
+    if "dice_low" not in row:
+        return ""
+    return f"; mean Dice to expect {100 * row['dice_low']:.0f} to {100 * row['dice_high']:.0f} %"
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
 from ..keys import ScanKeys
+from ..metrics.calibration import Calibration, tempered
 from ..metrics.uncertainty import Quality, entropy_bits, jensen_shannon_bits
 from ..transforms.scan_grid import SLAB_BYTES, AlignedGrid, check_operations, resample_rows
 from .windows import longest_axis, window_rows
@@ -34,6 +35,7 @@ class ScanSegmenter:
         uncertainty: make a map of the student's entropy, and of the disagreement if there are teachers.
         teachers: maps windows ``(B, in_channels, *patch)`` to probabilities of each teacher ``(B, C, *patch)``, by
             name.
+        calibration: of the network's probabilities, for entropy, scores and the interval of the Dice; labels stay.
         slab_bytes: what a slab of the scan's grid may take while it is resampled; one row is taken whatever it needs.
     """
 
@@ -42,8 +44,10 @@ class ScanSegmenter:
         inferer: SlidingWindowInferer,
         uncertainty: bool = False,
         teachers: Callable[[Tensor], dict[str, Tensor]] | None = None,
+        calibration: Calibration | None = None,
         slab_bytes: int = SLAB_BYTES,
     ) -> None:
+        self.calibration = calibration
         self.inferer, self.uncertainty, self.slab_bytes = inferer, uncertainty, slab_bytes
         self.teachers = teachers if uncertainty else None
 
@@ -85,14 +89,21 @@ class ScanSegmenter:
             probabilities = values[: values.shape[0] - (self.teachers is not None)]
             highest, label = probabilities.max(dim=0)
             labels[place] = label.to(torch.uint8).cpu()
+            if self.calibration is not None:
+                probabilities = tempered(probabilities, self.calibration.temperature)
+                highest = probabilities.gather(0, label[None])[0]
             entropy = entropy_bits(probabilities[None])[0, 0] if self.uncertainty else None
             slabs = [] if entropy is None else [entropy, *values[len(probabilities) :]]
             for whole, slab in zip(maps, slabs, strict=True):
                 whole[place] = slab.cpu()
             quality.add(probabilities, highest, label, slabs)
+        scores = quality.scores()
+        if self.calibration is not None and "expected_dice" in scores:
+            interval = self.calibration.interval(scores["expected_dice"])
+            scores |= dict(zip(("dice_low", "dice_high"), interval or (), strict=False))
         names = (ScanKeys.ENTROPY, ScanKeys.DISAGREEMENT)
         results: dict[str, Any] = {str(name): grid.back(m, image) for name, m in zip(names, maps, strict=False)}
-        return {**results, str(ScanKeys.PRED): grid.back(labels, image), str(ScanKeys.QUALITY): quality.scores()}
+        return {**results, str(ScanKeys.PRED): grid.back(labels, image), str(ScanKeys.QUALITY): scores}
 
     def _predict(self, windows: Tensor, network: nn.Module) -> Tensor:
         logits = network(windows).float()

@@ -38,7 +38,7 @@ class Quality:
     """
     Sums over a scan's voxels for numbers that say how good a segmentation may be, without a reference.
 
-    They are of the labels before any postprocessing, uncalibrated, and comparable between scans of one network alone.
+    They are of the labels before any postprocessing, and comparable between scans of one network alone.
     """
 
     sums: dict[str, Any] = field(default_factory=dict)

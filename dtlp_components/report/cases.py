@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.bundle import ConfigParser
 from monai.networks.utils import eval_mode
 from monai.transforms import Compose
 from monai.utils.enums import CommonKeys as Keys
 
 from ..bundle.find import find_bundle
 from ..bundle.teachers import load_training_networks
-from ..bundle.trained import find_trained
+from ..bundle.trained import TrainedBundle, find_trained
 from ..checks.literals import literal
 from ..data.datalists import load_datalist, section_sizes
 from ..errors import InputError
@@ -27,7 +28,7 @@ from ..metrics.overlap import batch_dice
 from ..metrics.uncertainty import entropy_bits
 from ..run_folder import RunFolder
 
-__all__ = ["BINS", "CaseMaps", "CasePredictor"]
+__all__ = ["BINS", "CaseMaps", "CasePredictor", "LabeledScans"]
 
 BINS = 10  # of the calibration curve
 # sections in which labels were not trained on, in the order in which they are looked for
@@ -63,6 +64,53 @@ class CaseMaps:
     calibration: np.ndarray
 
 
+@dataclass(frozen=True)
+class LabeledScans:
+    """
+    Scans of a training's datalist whose labels are known.
+
+    Args:
+        trained: the training.
+        told: where it was told that its scans lie, and whether it had unlabeled ones.
+        parser: of its ``train.json``, with its settings and places.
+        section: of the datalist.
+        items: of that section, each with ``image`` and ``label``.
+        label_names: of all classes.
+    """
+
+    trained: TrainedBundle
+    told: dict[str, Any]
+    parser: ConfigParser
+    section: str
+    items: list[dict[str, Any]]
+    label_names: list[str]
+
+    @classmethod
+    def find(cls, bundle: str, output_dir: str, dataset_dir: str, datalist: str, section: str) -> LabeledScans:
+        """
+        See :py:class:`CasePredictor` for the arguments.
+
+        Raises:
+            InputError: if there is no such training or no labeled scan.
+        """
+        folder = find_bundle(bundle)
+        run = RunFolder(output_dir or folder)
+        trained = find_trained(str(folder), str(run.root))
+        parser, told = trained.parser("train"), _told(run)
+        places = {"dataset_dir": dataset_dir or told.get("dataset_dir"), "datalist": datalist or told.get("datalist")}
+        parser.update({key: literal(value) for key, value in places.items() if value})
+        parser.update({"output_dir": literal(str(run.root)), "batch_size_unlabeled": 0})
+        file, scans = parser.get_parsed_content("datalist"), parser.get_parsed_content("dataset_dir")
+        section = section or _section_with_labels(file)
+        items = load_datalist(file, section, scans)
+        if not items or any(Keys.LABEL not in item for item in items):
+            raise InputError(
+                f"{file}: section `{section}`: expected scans with labels, got {len(items)} scans"
+                + (" without." if items else ".")
+            )
+        return cls(trained, told, parser, section, items, [str(name) for name in parser["label_names"]])
+
+
 class CasePredictor:
     """
     The networks of a training and the labeled scans to show them.
@@ -84,27 +132,16 @@ class CasePredictor:
         self.run = RunFolder(output_dir or find_bundle(bundle))
         if not self.run.last.is_file():  # before anything that takes time
             raise InputError(f"No checkpoint at {self.run.last.absolute()}: train first, or give the run's output_dir.")
-        folder = find_bundle(bundle)
-        trained = find_trained(str(folder), str(self.run.root))
-        parser = trained.parser("train")
-        told = _told(self.run)
-        places = {"dataset_dir": dataset_dir or told.get("dataset_dir"), "datalist": datalist or told.get("datalist")}
-        parser.update({key: literal(value) for key, value in places.items() if value})
-        parser.update({"output_dir": literal(str(self.run.root)), "batch_size_unlabeled": 0})
-        self.label_names = [str(name) for name in parser["label_names"]]
-        file, scans = parser.get_parsed_content("datalist"), parser.get_parsed_content("dataset_dir")
-        self.section = section or _section_with_labels(file)
-        self.items = load_datalist(file, self.section, scans)
-        if not self.items or any(Keys.LABEL not in item for item in self.items):
-            raise InputError(
-                f"{file}: section `{self.section}`: expected scans with labels, got {len(self.items)} scans"
-                + (" without." if self.items else ".")
-            )
+        found = LabeledScans.find(bundle, output_dir, dataset_dir, datalist, section)
+        parser = found.parser
+        self.section, self.items, self.label_names = found.section, found.items, found.label_names
         self.transform = Compose(parser.get_parsed_content("deterministic_transforms"))
         self.network, self.teacher = load_training_networks(parser, self.run.last)
         self.student = parser.get_parsed_content("exported_model")
         self.labeler, self.inferer = parser.get_parsed_content("pseudo_labeler"), parser.get_parsed_content("inferer")
-        self.has_teachers = trained.settings.get("method") != "supervised" and told.get("batch_size_unlabeled", 1) != 0
+        self.has_teachers = (
+            found.trained.settings.get("method") != "supervised" and found.told.get("batch_size_unlabeled", 1) != 0
+        )
 
     @property
     def names(self) -> list[str]:

@@ -17,6 +17,7 @@ from monai.data import MetaTensor
 from monai.transforms import Activationsd, AsDiscreted, Compose, Invertd, Rotate90
 
 from dtlp_components.inferers.scan_segmenter import ScanSegmenter
+from dtlp_components.metrics.calibration import Calibration
 from dtlp_components.transforms.scan_grid import SLAB_BYTES, ScanGridLabelsd
 from tests import tiny
 
@@ -164,6 +165,21 @@ def test_scores_are_those_of_their_definition(tmp_path: Path) -> None:
     assert quality["confidence"] == pytest.approx(0.6, abs=1e-5)
     entropy = -sum(p * math.log2(p) for p in (0.1, 0.3, 0.6))
     assert quality["foreground_entropy"] == pytest.approx(entropy, abs=1e-5)
+
+
+def test_calibration_changes_confidence_and_not_the_labels(tmp_path: Path) -> None:
+    plain = segment_constant(tmp_path, Fixed(0.1, 0.3, 0.6), uncertainty=True)
+    calibration = Calibration(2.0, "", "validation", 30, below=0.2, above=0.1)
+    found = segment_constant(tmp_path, Fixed(0.1, 0.3, 0.6), uncertainty=True, calibration=calibration)
+    assert torch.equal(found["pred"], plain["pred"])
+    roots = [p**0.5 for p in (0.1, 0.3, 0.6)]
+    p = roots[2] / sum(roots)
+    assert found["quality"]["confidence"] == pytest.approx(p, abs=1e-5)
+    assert found["quality"]["expected_dice"] == pytest.approx(2 * p / (1 + p), abs=1e-5)
+    assert found["quality"]["dice_low"] == pytest.approx(2 * p / (1 + p) - 0.2, abs=1e-5)
+    assert found["quality"]["dice_high"] == pytest.approx(2 * p / (1 + p) + 0.1, abs=1e-5)
+    entropy = -sum(q / sum(roots) * math.log2(q / sum(roots)) for q in roots)
+    np.testing.assert_allclose(found["entropy"], entropy, atol=1e-4)
 
 
 def test_scan_without_foreground_has_no_score(tmp_path: Path) -> None:

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``dtlp calibrate``: what the probabilities of a trained model are worth, on labeled scans it was not trained on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import CalibrationErrorMetric
+from monai.networks.utils import one_hot
+from monai.transforms import Compose, LoadImage
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..data.readers import ScanReader
+from ..errors import InputError
+from ..files import sha256, write_json
+from ..handlers.training_curves import save_figure
+from ..inferers.scan_segmenter import ScanSegmenter
+from ..keys import DatalistKeys, ScanKeys
+from ..metrics.calibration import Calibration, conformal_margins, fit_temperature, tempered
+from ..metrics.overlap import batch_dice
+from ..run_folder import RunFolder
+from .cases import BINS, LabeledScans
+from .figures import draw_calibration
+
+__all__ = ["calibrate_model"]
+
+VOXELS_PER_SCAN = 200_000  # that the temperature is fitted on, drawn at random
+LOGGER = logging.getLogger("dtlp")
+
+
+def calibrate_model(
+    bundle: str,
+    output_dir: str = "",
+    dataset_dir: str = "",
+    datalist: str = "",
+    section: str = "",
+    coverage: float = 0.9,
+    device: str = "cpu",
+) -> Path:
+    """
+    Learn from labeled scans how far to believe a trained model; segment uses it from then on.
+
+    A temperature makes its probabilities right on average, and, with twenty scans or more, segment then writes between
+    which two values the mean Dice of a scan is to be expected. That holds for scans like these: other scanners, other
+    patients or other labels need other scans. Labels that segment writes stay the same. A curve of confidence before
+    and after is drawn.
+
+    Args:
+        bundle: folder of the bundle, or its name.
+        output_dir: folder of the training run; the bundle's folder if empty.
+        dataset_dir: folder of the scans; what the training was told, or the bundle's own, if empty.
+        datalist: file with the lists; the same if empty.
+        section: of the datalist, with labels that the training did not learn from; validation if empty.
+        coverage: share of new scans whose Dice lies within the interval.
+        device: cpu, cuda, cuda:1 ….
+
+    Returns:
+        Path of ``logs/calibration.json``.
+
+    Raises:
+        InputError: if there is no training or no labeled scan, or the section was trained on.
+    """
+    if not 0 < coverage < 1:
+        raise InputError(f"--coverage: expected a number between 0 and 1, got {coverage!r}.")
+    section = section or DatalistKeys.VALIDATION.value
+    if section in (DatalistKeys.TRAINING.value, DatalistKeys.UNLABELED.value):
+        raise InputError(
+            f"--section: expected labeled scans that the training has not seen, got {section!r}, which it learned from."
+        )
+    scans = LabeledScans.find(bundle, output_dir, dataset_dir, datalist, section)
+    run = RunFolder.of_weights(scans.trained.weights)
+    network = scans.trained.load_student().to(device)
+    inferer = scans.parser.get_parsed_content("inferer")
+    logits, label = _voxels(scans, network, inferer, torch.device(device))
+    temperature = fit_temperature(logits, label)
+    _draw(logits, label, temperature, run.calibration_curve)
+
+    calibration = Calibration(temperature, sha256(scans.trained.weights), section, len(scans.items), coverage=coverage)
+    expected, dice = _dice(scans, network, ScanSegmenter(inferer, calibration=calibration), torch.device(device))
+    too_few = ""
+    try:
+        below, above = conformal_margins(expected, dice, coverage)
+    except InputError as error:
+        too_few = str(error)
+    else:
+        calibration = Calibration(**{**calibration.content(), "below": below, "above": above})
+    write_json(run.calibration, calibration.content())
+
+    before, after = (_error(logits, label, t) for t in (1.0, temperature))
+    print(f"Temperature {temperature:.3f} from {len(scans.items)} scans of section `{section}`.")
+    print(f"Expected calibration error, mean of the classes: {100 * before:.2f} % before, {100 * after:.2f} % after.")
+    print(f"Mean Dice {100 * np.mean(dice):.1f} %; the model expects {100 * np.mean(expected):.1f} %.")
+    if too_few:
+        print(f"No interval: {too_few}")
+    else:
+        print(
+            f"Interval of a new scan's mean Dice, for {100 * coverage:g} % of scans like these: from "
+            f"{100 * below:.1f} below to {100 * above:.1f} above what the model expects of it."
+        )
+    print(f"Calibration: {os.path.abspath(run.calibration)}\nCurve: {os.path.abspath(run.calibration_curve)}")
+    return run.calibration
+
+
+def _voxels(scans: LabeledScans, network: nn.Module, inferer: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Logits ``(N, C)`` and classes ``(N,)`` of voxels of all scans, on the training grid."""
+    transform = Compose(scans.parser.get_parsed_content("deterministic_transforms"))
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = [], []
+    for item in tqdm(scans.items, desc="temperature", unit="scan", disable=None):
+        scan = transform(dict(item))
+        image = torch.as_tensor(scan[Keys.IMAGE]).as_subclass(Tensor)[None].to(device)
+        label = torch.as_tensor(scan[Keys.LABEL]).as_subclass(Tensor).long().flatten()
+        with torch.no_grad():
+            volume = inferer(image, network)[0].float().cpu().flatten(1)
+        drawn = torch.randperm(len(label), generator=generator)[:VOXELS_PER_SCAN]
+        logits.append(volume[:, drawn].T)
+        labels.append(label[drawn])
+    return torch.cat(logits), torch.cat(labels)
+
+
+def _dice(
+    scans: LabeledScans, network: nn.Module, segmenter: ScanSegmenter, device: torch.device
+) -> tuple[list[float], list[float]]:
+    """What the model expects of each scan and what it reached, on the scan's own grid, as ``segment`` writes them."""
+    inference = scans.trained.parser("inference")
+    inference["preprocessing_keys"] = [Keys.IMAGE.value]
+    transform = Compose(inference.get_parsed_content("deterministic_transforms"))
+    read = LoadImage(reader=ScanReader(), ensure_channel_first=True)
+    expected, dice = [], []
+    for item in tqdm(scans.items, desc="Dice", unit="scan", disable=None):
+        found = segmenter(transform({Keys.IMAGE: item[Keys.IMAGE]})[Keys.IMAGE], network, device)
+        predicted = torch.as_tensor(found[ScanKeys.PRED]).as_subclass(Tensor).long()
+        label = torch.as_tensor(read(item[Keys.LABEL])).as_subclass(Tensor).long()
+        scores, present = batch_dice(predicted, label, len(scans.label_names))
+        there = present | (torch.bincount(predicted.flatten(), minlength=len(scans.label_names)) > 0)
+        # nothing but background was expected, or is there
+        expected.append(float(found[ScanKeys.QUALITY].get("expected_dice", 0.0)))
+        dice.append(float(scores[1:][there[1:]].mean()) if there[1:].any() else 1.0)
+    return expected, dice
+
+
+def _error(logits: Tensor, label: Tensor, temperature: float) -> float:
+    metric = CalibrationErrorMetric(num_bins=BINS, include_background=False, calibration_reduction="expected")
+    probabilities = torch.softmax(logits / temperature, dim=1).T[None].contiguous()
+    metric(y_pred=probabilities, y=one_hot(label[None, None], probabilities.shape[1]))
+    error = metric.aggregate()
+    assert isinstance(error, Tensor)
+    return float(error)
+
+
+def _draw(logits: Tensor, label: Tensor, temperature: float, file: Path) -> None:
+    curves = {}
+    for name, t in (("as trained", 1.0), (f"temperature {temperature:.2f}", temperature)):
+        confidence, predicted = tempered(torch.softmax(logits, dim=1).T, t).max(dim=0)
+        seen = (predicted > 0) | (label > 0)
+        bins = (confidence[seen].double() * BINS).long().clamp_max(BINS - 1)
+        right = (predicted == label)[seen].double()
+        values = (torch.ones_like(right), right, confidence[seen].double())
+        curves[name] = torch.stack([torch.bincount(bins, weights=v, minlength=BINS) for v in values]).numpy()
+    save_figure(draw_calibration(curves), file)
