@@ -76,9 +76,8 @@ def compose_overlays(recipe: Recipe, recipes: str | Path = RECIPES) -> dict[str,
     every workflow. Ids have to exist in each of them.
     """
     folder = Path(recipes)
-    overlays: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-        "paper": (read_json_recipe(folder / "base" / "paper.json"), ("train",))
-    }
+    paper = read_json_recipe(folder / "base" / "paper.json") | recipe.sections.get("paper", {})
+    overlays: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {"paper": (paper, ("train",))}
     if published := recipe.sections.get("published"):
         load = _compose_facts("train", recipe, folder)["deterministic_transforms"][:2]  # the second puts channels first
         transforms = [*load, *published["deterministic_transforms"]]

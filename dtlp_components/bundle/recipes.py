@@ -21,7 +21,7 @@ COMMAND = "dtlp render"
 
 # keys of a data set's recipe and of an entry of index.json that are facts of the bundle
 FACTS = ("title", "modality", "image", "structures", "source", "tags", "intensity", "labels", "references")
-SECTIONS = ("common", "train", "evaluate", "inference", "published", "metadata")
+SECTIONS = ("common", "train", "evaluate", "inference", "published", "paper", "metadata")
 OF_THE_DATA_SET = {*FACTS, *SECTIONS, "readme"} - {"title"}
 OF_THE_BUNDLE = {*FACTS, *SECTIONS, "dataset", "list", "max_iterations", "split", "performance"}
 
@@ -44,7 +44,7 @@ class Recipe:
         references: papers, for the README and ``metadata.json``.
         tags: of the README.
         sections: overrides by id of ``common`` (which all workflows share), ``train``, ``evaluate``, ``inference``,
-            ``metadata``; and ``published``, the overlay of that name.
+            ``metadata``; ``published``, the overlay of that name; and ``paper``, what goes over the base's.
         readme: texts of the README by placeholder.
         data_license: text of ``docs/data_license.txt``.
         comment: where the configurations come from, written at their head.

@@ -11,29 +11,40 @@ from torch.optim.swa_utils import AveragedModel
 
 __all__ = ["MeanTeacher"]
 
+SHARE = 20  # the average reaches back over a twentieth of a training that is short
+
 
 class MeanTeacher(AveragedModel):
     """
-    Moving average of the student's parameters, ``xi_T <- g xi_T + (1 - g) xi`` with ``g = min(1 - 1 / (i + 1),
-    decay)``.
+    Moving average of the student's parameters::
 
-    The bound makes the first updates a plain mean, so that the random start is forgotten at once. Buffers are copied.
-    Ignite's ``EMAHandler`` raises its momentum linearly, and keeps the average in a handler, where no labeler has it.
+        xi_T <- g xi_T + (1 - g) xi,    g = min(1 - 1 / (i + 1), decay, 1 - 20 period / total_iterations)
+
+    The first bound makes the first updates a plain mean, so that the random start is forgotten at once. The last keeps
+    the average from lagging in a short training: it reaches back over a twentieth of it. Buffers are copied. Ignite's
+    ``EMAHandler`` raises its momentum linearly, and keeps the average in a handler, where no labeler has it.
 
     Args:
         student: network to average; it is copied, not kept.
         decay: largest momentum ``g``.
         period: iterations from one update to the next.
+        total_iterations: of the training; ``None`` sets no bound.
 
     Raises:
-        ValueError: if ``decay`` is not within [0, 1) or ``period`` is not positive.
+        ValueError: if ``decay`` is not within [0, 1), or ``period`` or ``total_iterations`` is not positive.
     """
 
-    def __init__(self, student: nn.Module, decay: float = 0.99, period: int = 1) -> None:
+    def __init__(
+        self, student: nn.Module, decay: float = 0.99, period: int = 1, total_iterations: int | None = None
+    ) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be within [0, 1), got {decay}.")
         if period < 1:
             raise ValueError(f"period must be a positive number of iterations, got {period}.")
+        if total_iterations is not None:
+            if total_iterations < 1:
+                raise ValueError(f"total_iterations must be positive, got {total_iterations}.")
+            decay = min(decay, max(0.0, 1 - SHARE * period / total_iterations))
         self.decay, self.period = decay, period
 
         def average(averaged: Any, current: Any, num_averaged: Tensor | int) -> None:  # lists of Tensor

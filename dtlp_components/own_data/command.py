@@ -21,6 +21,7 @@ from ..files import json_text, read_json, write_text
 from ..keys import DatalistKeys as Keys
 from .label_names import read_label_names
 from .memory import parse_memory
+from .orientation import orientation_notes
 from .patients import with_patients
 from .plan import choose_settings
 from .recipe import COMMAND, folder_to_segment, recipe_of
@@ -136,6 +137,7 @@ def new_bundle(
         )
         groups[Keys.TRAINING], groups[Keys.VALIDATION] = dealt
     values, label_names, notes = label_values(groups, given_names, labels, remap)
+    notes += orientation_notes(groups)
     if not groups[Keys.UNLABELED]:
         notes.append("There are no unlabeled scans: this bundle trains on the labeled ones alone.")
     if not groups[Keys.VALIDATION]:

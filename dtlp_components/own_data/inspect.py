@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import nibabel as nib
 import numpy as np
+from scipy.ndimage import center_of_mass
 from tqdm import tqdm
 
 from ..data.volumes import (
@@ -31,6 +32,7 @@ __all__ = ["ScanFacts", "inspect_scans"]
 _PERCENTILES = (0.5, 50.0, 99.5)
 _SAMPLE = 1_000_000  # voxels that percentiles are taken from, evenly spaced
 MANY_VALUES = 32
+PROFILE = 32  # places along an axis at which brightness is compared
 _FOREGROUND_SAMPLE = 20_000  # of every labeled scan, so that each counts alike
 
 
@@ -53,6 +55,9 @@ class ScanFacts:
         checksum: of the voxels.
         label_counts: voxels by label value; ``None`` without a label.
         foreground: intensities under labels above 0, at most 20 000 of them.
+        oriented: whether the file says how the patient lies.
+        profiles: mean brightness along the patient's x, y, z, ``(3, 32)``, each with mean 0 and deviation 1.
+        centers: of each label above 0, along x, y, z, as a share of the side; empty without a label.
     """
 
     shape: tuple[int, int, int]
@@ -67,6 +72,9 @@ class ScanFacts:
     checksum: str
     label_counts: dict[int, int] | None
     foreground: np.ndarray
+    oriented: bool = True
+    profiles: np.ndarray = field(default_factory=lambda: np.zeros((3, PROFILE)))
+    centers: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def voxel_ml(self) -> float:
@@ -129,7 +137,14 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
         foreground = _sample(voxels[labels > 0], _FOREGROUND_SAMPLE)
 
     # RAS: which stored axis is nearest to the patient's x, y, z
-    axes = np.argsort(nib.orientations.io_orientation(affine)[:, 0])
+    orientation = nib.orientations.io_orientation(affine)
+    axes = np.argsort(orientation[:, 0])
+    centers: dict[int, tuple[float, ...]] = {}
+    if label is not None:
+        turned = nib.orientations.apply_orientation(label[0], orientation)
+        above = [value for value in counts or () if value > 0]
+        for value, center in zip(above, center_of_mass(turned > 0, turned, above), strict=True):
+            centers[value] = tuple(float(c) / side for c, side in zip(center, turned.shape, strict=True))
     low, median, high = (float(x) for x in np.percentile(_sample(voxels, _SAMPLE), _PERCENTILES))
     x, y, z = (int(axis) for axis in axes)
     facts = ScanFacts(
@@ -145,8 +160,31 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
         checksum=described.checksum,
         label_counts=counts,
         foreground=foreground,
+        oriented=is_oriented(affine),
+        profiles=_profiles(nib.orientations.apply_orientation(voxels, orientation), (low, high)),
+        centers=centers,
     )
     return facts, []
+
+
+def is_oriented(affine: np.ndarray) -> bool:
+    """Whether an affine says more than the default one: axes at an angle or exchanged, or a place in the room."""
+    sizes = nib.affines.voxel_sizes(affine)
+    straight = np.allclose(np.abs(affine[:3, :3]), np.diag(sizes), atol=1e-3 * float(sizes.max()))
+    # some programs count voxels from 1
+    return not (straight and bool((np.abs(affine[:3, 3]) <= 1.001 * sizes).all()))
+
+
+def _profiles(voxels: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Mean brightness along each axis, see :py:class:`ScanFacts`."""
+    low, high = window
+    bright = np.clip((voxels - low) / max(high - low, 1e-6), 0, 1)
+    profiles = np.empty((3, PROFILE))
+    for axis in range(3):
+        means = bright.mean(axis=tuple(other for other in range(3) if other != axis))
+        profile = np.interp(np.linspace(0, len(means) - 1, PROFILE), np.arange(len(means)), means)
+        profiles[axis] = (profile - profile.mean()) / max(float(profile.std()), 1e-6)
+    return profiles
 
 
 def _image_for_label(

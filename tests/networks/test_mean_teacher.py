@@ -46,6 +46,18 @@ def test_first_updates_are_a_plain_mean_until_the_decay_is_reached() -> None:
     assert follow(MeanTeacher(OneNumber(100.0), decay=0.75), values) == pytest.approx(expected)
 
 
+def test_average_of_a_short_training_reaches_back_over_a_twentieth_of_it() -> None:
+    short, long = (MeanTeacher(OneNumber(0.0), total_iterations=total) for total in (100, 10_000))
+    assert short.decay == pytest.approx(0.8)
+    assert long.decay == 0.99
+    assert MeanTeacher(OneNumber(0.0), period=2, total_iterations=100).decay == pytest.approx(0.6)
+    assert MeanTeacher(OneNumber(0.0), total_iterations=10).decay == 0.0
+    values = [0.0] * 50 + [1.0] * 5
+    assert follow(short, values)[-1] == pytest.approx(1 - 0.8**5)
+    with pytest.raises(ValueError, match="total_iterations must be positive, got 0"):
+        MeanTeacher(OneNumber(0.0), total_iterations=0)
+
+
 def test_without_decay_the_teacher_is_the_student() -> None:
     assert follow(MeanTeacher(OneNumber(100.0), decay=0.0), [4.0, 8.0, 9.0]) == [4.0, 8.0, 9.0]
 
