@@ -34,6 +34,7 @@ COMMANDS: dict[str, Any] = {
     "picture": "report.picture:write_picture",
     "experiment": "experiments.command:run_experiment",
     "compare": "report.compare:compare_runs",
+    "folds": "experiments.folds:train_folds",
     "report": "report.command:write_report",
     "export": "deploy.export:export_bundle",
     "pack": "deploy.pack:pack_bundle",

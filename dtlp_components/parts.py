@@ -44,6 +44,7 @@ from .metrics.calibration import load_calibration
 from .networks.diffusion import LabelDiffusion
 from .networks.dtlp_net import DTLPNet
 from .networks.mean_teacher import MeanTeacher
+from .networks.model_average import ModelAverage, average_models
 from .networks.two_students import TwoStudents
 from .networks.vnet import VNet
 from .networks.weights import load_weights
@@ -86,6 +87,7 @@ __all__ = [
     "MeanTeacher",
     "MeanTeacherConsistency",
     "MethodTrainer",
+    "ModelAverage",
     "NonFiniteError",
     "PartialDiceCELoss",
     "PredictionNames",
@@ -121,6 +123,7 @@ __all__ = [
     "WarmStart",
     "WholeFileWriter",
     "WriteDicomSegd",
+    "average_models",
     "find_images",
     "initial_student",
     "load_calibration",

@@ -12,7 +12,7 @@ from ..run_folder import RunFolder
 from .find import find_bundle
 from .run_monai import become_monai
 
-__all__ = ["config_word", "evaluate_bundle", "render_bundles", "train_bundle", "workflow_files"]
+__all__ = ["config_word", "evaluate_bundle", "render_bundles", "take_flag", "train_bundle", "workflow_files"]
 
 VARIANT = "preprocessing_variant"
 WORKFLOWS = {"train", "evaluate", "inference", "metadata"}  # files that are no variants
@@ -33,8 +33,8 @@ def train_bundle(bundle: str, *words: str) -> None:
     Raises:
         InputError: if there is no such bundle or variant.
     """
-    variant, rest = _take(words, "variant")
-    method, rest = _take(rest, "method")
+    variant, rest = take_flag(words, "variant")
+    method, rest = take_flag(rest, "method")
     _start("training", workflow_files(find_bundle(bundle), "train", [variant], method), rest)
 
 
@@ -52,7 +52,7 @@ def evaluate_bundle(bundle: str, *words: str) -> None:
     Raises:
         InputError: if there is no such bundle or variant.
     """
-    variant, rest = _take(words, "variant")
+    variant, rest = take_flag(words, "variant")
     folder = find_bundle(bundle)
     files = workflow_files(folder, "evaluate", [variant or _trained_variant(folder, rest)])
     _start("evaluating", files, rest)
@@ -108,7 +108,7 @@ def render_bundles(*names: str, output: str = "bundles", check: bool = False) ->
     print(f"{output}: current")
 
 
-def _take(words: Sequence[str], key: str) -> tuple[str, list[str]]:
+def take_flag(words: Sequence[str], key: str) -> tuple[str, list[str]]:
     """The value that words give a key, empty if none, and the other words."""
     for i, word in enumerate(words):
         if word == f"--{key}":

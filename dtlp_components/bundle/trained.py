@@ -18,7 +18,9 @@ from ..networks.weights import load_weights
 from ..run_folder import RunFolder
 from .metadata import METADATA_FACTS
 
-__all__ = ["TrainedBundle", "find_trained"]
+__all__ = ["FOLDS", "TrainedBundle", "find_trained", "fold_models"]
+
+FOLDS = "folds.json"  # in the output folder of a cross-validation
 
 
 @dataclass(frozen=True)
@@ -115,3 +117,28 @@ def find_trained(bundle: str, run_dir: str = "", model_file: str = "") -> Traine
             f"{folder}/configs/train.json), or give --run_dir, the output_dir of the training."
         )
     return TrainedBundle(folder, run, weights, record_of(run))
+
+
+def fold_models(folder: str | Path) -> list[str]:
+    """
+    Weights of all models of a cross-validation, in the order of the folds.
+
+    Args:
+        folder: what ``dtlp folds`` wrote into.
+
+    Raises:
+        InputError: if it is no such folder, or a fold has no weights yet.
+    """
+    file = Path(folder) / FOLDS
+    if not file.is_file():
+        raise InputError(
+            f"{Path(folder).absolute()}: expected a file of weights, or the output folder of dtlp folds, got a folder "
+            f"without {FOLDS}."
+        )
+    names = read_object(file, "what dtlp folds wrote").get("folds")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{file}: expected the names of the folds, got {str(names)[:80]}.")
+    weights = [RunFolder(Path(folder) / Path(name).name).model for name in names]
+    if missing := [str(path) for path in weights if not path.is_file()]:
+        raise InputError(f"{missing[0]}: not there; expected the weights of every fold. Run dtlp folds to its end.")
+    return [str(path) for path in weights]

@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ..bundle.find import find_bundle
 from ..bundle.metadata import refuse_expressions
+from ..bundle.trained import fold_models
 from ..checks.literals import literal
 from ..checks.overrides import no_such_key
 from ..checks.trained_settings import record_of
@@ -45,7 +46,8 @@ def segment_scans(
         bundle: folder of the bundle, or its name.
         input: a NIfTI file, or a folder of NIfTI files and, at any depth, DICOM series.
         output: folder for <scan>_seg.nii.gz and segmentations.csv; it is made.
-        model_file: weights; models/model.pt of the bundle if empty.
+        model_file: weights; models/model.pt of the bundle if empty. The output folder of dtlp folds averages all of
+            its models.
         checkpoint: checkpoints/last.pt of the training, for a map of where its teachers disagree as well.
         device: cpu, cuda, cuda:1 …; cuda if there is one if empty.
         flip_axes: average over copies mirrored along these axes, such as "[0]"; 0 is left to right.
@@ -70,6 +72,10 @@ def segment_scans(
     raise_if_any([no_such_key(f"--{name}", name, list(config), config_file) for name in unknown])
 
     weights = Path(model_file or RunFolder(bundle).model)
+    others: list[str] = []
+    if weights.is_dir():
+        first, *others = fold_models(weights)
+        weights = Path(first)
     record = record_of(RunFolder.of_weights(weights))
     overlays = [Path(bundle, "configs", "published.json")] if record.get("preprocessing_variant") == "published" else []
     given: dict[str, Any] = {
@@ -81,6 +87,7 @@ def segment_scans(
         "uncertainty": uncertainty,
         "dicom_seg": dicom_seg,
         "skip_existing": skip_existing,
+        **({"other_models": [literal(other) for other in others]} if others else {}),
         **({"flip_axes": list(flip_axes)} if flip_axes else {}),
         **({"checkpoint": literal(checkpoint)} if checkpoint else {}),
         **({"device": device} if device else {}),
