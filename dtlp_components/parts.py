@@ -60,6 +60,7 @@ from .transforms.mixing import BlockMask, CrossSetCutMix
 from .transforms.scan_grid import ScanGridLabelsd
 from .transforms.spatial import AntiAliasd, CropToBoxd, ResampleToSpacingd
 from .transforms.strong_view import StrongView
+from .transforms.style import StyleTransfer
 
 __all__ = [
     "AntiAliasd",
@@ -111,6 +112,7 @@ __all__ = [
     "SigmoidRampUp",
     "SingleTeacher",
     "StrongView",
+    "StyleTransfer",
     "TensorBoardLog",
     "TrainedSettings",
     "TrainingCheckpoint",

@@ -40,8 +40,9 @@ DEFAULTS = {
     "published": "There is no other variant.",
     "commands_from": COMMANDS_FROM,
     "performance": "Not measured yet.",
-    "training_note": "These are the paper's (Table I, and 300 epochs of half as many iterations as there are unlabeled "
-    "scans); the switches of the method are our own. The overlay `configs/paper.json` sets them as the paper has them "
+    "training_note": "Patch, length, mask ratio and the weight of masked images are the paper's (Table I, and 300 "
+    "epochs of half as many iterations as there are unlabeled scans); optimizer, burn-in and the other weights are "
+    "what measured best in short trainings on other data. The overlay `configs/paper.json` is the paper's reading "
     "(`--config_file \"['$bundle_path/configs/train.json','$bundle_path/configs/paper.json']\"`); $method_page lists "
     "them all.",
 }

@@ -45,6 +45,7 @@ class StudentTrainer(SupervisedTrainer):
         mean_teacher: moving average of the student, with a method ``update(student, iteration)``.
         ramp_up: called with the iteration (from 0), gives the factor of all unlabeled terms; where it is 0, nothing is
             done with unlabeled images.
+        style_transfer: called with labeled and unlabeled images, gives the labeled ones in the style of the others.
         max_grad_norm: gradients are scaled down to this norm.
         amp: autocast to bfloat16 (CPU, and CUDA devices that have it) or float16.
         channels_last: keep weights and volumes in ``channels_last_3d``, which is faster.
@@ -69,6 +70,7 @@ class StudentTrainer(SupervisedTrainer):
         unlabeled_data_loader: Iterable[Any] | None,
         mean_teacher: Teacher,
         ramp_up: Callable[[int], float],
+        style_transfer: Callable[[Tensor, Tensor], Tensor] = lambda image, reference: image,
         max_grad_norm: float = 12.0,
         amp: bool = False,
         channels_last: bool = True,
@@ -90,7 +92,7 @@ class StudentTrainer(SupervisedTrainer):
         device = torch.device(device)
         self.unlabeled_data_loader = unlabeled_data_loader
         self.mean_teacher = mean_teacher
-        self.ramp_up = ramp_up
+        self.ramp_up, self.style_transfer = ramp_up, style_transfer
         self.max_grad_norm = max_grad_norm
         self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
         if channels_last:
@@ -132,6 +134,7 @@ class StudentTrainer(SupervisedTrainer):
         image_u = None
         if self._unlabeled_batches is not None:
             image_u = self._to_device(next(self._unlabeled_batches)[Keys.IMAGE])
+            image_l = self.style_transfer(image_l, image_u)
         output: dict[str, Any] = {Keys.IMAGE: image_l, Keys.LABEL: label_l, Keys.LOSS: 0.0}
         engine.state.output = output  # type: ignore[assignment]
         self.network.train()

@@ -14,7 +14,8 @@ UNITS = {"MB": 10**6, "GB": 10**9}
 
 # fitted to POINTS so that the largest relative error is smallest; docs/memory.md has the numbers
 PROCESS = 700e6  # interpreter, torch, MONAI
-PER_SQUARED_FEATURE = 1.12e6  # weights of all networks, their gradients and momentum
+PER_SQUARED_FEATURE = 1.12e6  # weights of all networks, their gradients and one moment, as SGD keeps it
+SECOND_MOMENT = 0.22e6  # of AdamW, per squared feature: 4 bytes for each of 54 600 weights; not in what was measured
 PER_FEATURE_VOXEL = 172.0  # what a convolution needs for one volume of the batch after the other
 PER_FEATURE_VOXEL_OF_BATCH = 85.5  # what a stream keeps for its backward pass
 PER_CLASS_VOXEL_OF_BATCH = 52.0  # logits, probabilities, noised label maps
@@ -42,7 +43,7 @@ def estimate_bytes(patch_size: Sequence[int], features: int, batch_size: int, nu
     """
     Peak memory of a training, without scans kept in memory::
 
-        1.09 * (P + a F^2 + max(b, c B) F V + d B C V)
+        1.09 * (P + (a + e) F^2 + max(b, c B) F V + d B C V)
 
     with ``F`` features, ``V`` voxels of a patch, ``B`` patches of each kind in a batch and ``C`` classes.
 
@@ -58,7 +59,7 @@ def estimate_bytes(patch_size: Sequence[int], features: int, batch_size: int, nu
     voxels = math.prod(patch_size)
     fitted = (
         PROCESS
-        + PER_SQUARED_FEATURE * features**2
+        + (PER_SQUARED_FEATURE + SECOND_MOMENT) * features**2
         + max(PER_FEATURE_VOXEL, PER_FEATURE_VOXEL_OF_BATCH * batch_size) * features * voxels
         + PER_CLASS_VOXEL_OF_BATCH * batch_size * num_classes * voxels
     )

@@ -546,6 +546,20 @@ def test_student_sees_strong_views_where_its_image_is_mixed_or_masked_and_teache
     assert strong == {TrainingStreams.MIXED, TrainingStreams.MASKED, TrainingStreams.MASKED_LABELED}
 
 
+def test_labeled_images_take_the_style_of_unlabeled_ones_before_anything_else_sees_them() -> None:
+    def restyled(image: Tensor, reference: Tensor) -> Tensor:
+        assert (len(image), len(reference)) == (2, 3)
+        return image + 100
+
+    trainer = make_trainer(style_transfer=restyled)
+    seen: list[float] = []
+    trainer.network.student.stem.register_forward_pre_hook(lambda _, inputs: seen.append(float(inputs[0].min())))
+    train(trainer)
+    assert float(trainer.state.output["image"].min()) > 50
+    assert max(seen) > 50  # labeled images
+    assert min(seen) < 50  # unlabeled ones
+
+
 def test_mean_teacher_follows_after_the_step() -> None:
     trainer = make_trainer(epoch_length=2)
     students: list[dict[str, Tensor]] = []
