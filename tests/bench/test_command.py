@@ -21,6 +21,7 @@ from dtlp_components.errors import InputError
 
 CONFIG = "bundles/hippocampus_5/configs/train.json"
 TINY = {"patch_size": [16, 32, 32], "features": 4, "ddim_steps": 2}
+ALL_TERMS = {"weights::kd": 0.1, "weights::rec": 0.1, "weights::corr": 1.0}
 STREAMS = {
     "labeled: diffusion",
     "labeled: recycling",
@@ -49,7 +50,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     """JSON and printed text of one comparison, started as a user would."""
     file, text = tmp_path_factory.mktemp("bench") / "bench.json", io.StringIO()
     words = ["bench", "--config_file", CONFIG, "--patch_size", "[16,32,32]", "--features", "4", "--repeats", "1"]
-    words += ["--overrides", '{"ddim_steps": 2}', "--compare", '{"ddim_steps": 6, "channels_last": false}']
+    words += ["--overrides", json.dumps({"ddim_steps": 2, **ALL_TERMS})]
+    words += ["--compare", json.dumps({"ddim_steps": 6, "channels_last": False, **ALL_TERMS})]
     words += ["--memory", "False", "--inference_size", "[24,40,36]", "--output", str(file)]
     with contextlib.redirect_stdout(text):
         main(words)
@@ -83,7 +85,8 @@ def test_units_and_ratio_are_quotients_of_the_seconds(run: tuple[dict[str, Any],
 @pytest.mark.slow
 def test_overrides_take_effect_and_json_words_are_read(run: tuple[dict[str, Any], str]) -> None:
     a, b = (run[0]["variants"][name] for name in "AB")
-    assert b["overrides"] == {"patch_size": [16, 32, 32], "features": 4, "ddim_steps": 6, "channels_last": False}
+    expected = {"patch_size": [16, 32, 32], "features": 4, "ddim_steps": 6, "channels_last": False, **ALL_TERMS}
+    assert b["overrides"] == expected
     ratio = {name: b["streams"][name]["flop"] / a["streams"][name]["flop"] for name in STREAMS if "DDIM" in name}
     assert ratio == {"teachers: DDIM": pytest.approx(6 / 2)}
     for name in ("labeled: diffusion", "student: mixed"):
