@@ -32,6 +32,8 @@ from .figures import draw_calibration
 __all__ = ["calibrate_model"]
 
 VOXELS_PER_SCAN = 200_000  # that the temperature is fitted on, drawn at random
+# probability of background from which on a voxel says nothing: most of a scan, where every network is sure and right
+BACKGROUND = 0.99
 LOGGER = logging.getLogger("dtlp")
 
 
@@ -109,7 +111,11 @@ def calibrate_model(
 
 
 def _voxels(scans: LabeledScans, network: nn.Module, inferer: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Logits ``(N, C)`` and classes ``(N,)`` of voxels of all scans, on the training grid."""
+    """
+    Logits ``(N, C)`` and classes ``(N,)`` of voxels of all scans that may be foreground, on the training grid.
+
+    The network alone decides which those are: by the label as well, they would be chosen for its being wrong.
+    """
     transform = Compose(scans.parser.get_parsed_content("deterministic_transforms"))
     generator = torch.Generator().manual_seed(0)
     logits, labels = [], []
@@ -119,9 +125,15 @@ def _voxels(scans: LabeledScans, network: nn.Module, inferer: Any, device: torch
         label = torch.as_tensor(scan[Keys.LABEL]).as_subclass(Tensor).long().flatten()
         with torch.no_grad():
             volume = inferer(image, network)[0].float().cpu().flatten(1)
-        drawn = torch.randperm(len(label), generator=generator)[:VOXELS_PER_SCAN]
+        near = (torch.softmax(volume, dim=0)[0] < BACKGROUND).nonzero()[:, 0]
+        drawn = near[torch.randperm(len(near), generator=generator)[:VOXELS_PER_SCAN]]
         logits.append(volume[:, drawn].T)
         labels.append(label[drawn])
+    if not sum(map(len, labels)):
+        raise InputError(
+            f"section `{scans.section}`: the model is sure of background everywhere in all {len(scans.items)} scans; "
+            "there is nothing to calibrate. Are these its weights, and scans of its kind?"
+        )
     return torch.cat(logits), torch.cat(labels)
 
 
@@ -159,9 +171,8 @@ def _draw(logits: Tensor, label: Tensor, temperature: float, file: Path) -> None
     curves = {}
     for name, t in (("as trained", 1.0), (f"temperature {temperature:.2f}", temperature)):
         confidence, predicted = tempered(torch.softmax(logits, dim=1).T, t).max(dim=0)
-        seen = (predicted > 0) | (label > 0)
-        bins = (confidence[seen].double() * BINS).long().clamp_max(BINS - 1)
-        right = (predicted == label)[seen].double()
-        values = (torch.ones_like(right), right, confidence[seen].double())
+        bins = (confidence.double() * BINS).long().clamp_max(BINS - 1)
+        right = (predicted == label).double()
+        values = (torch.ones_like(right), right, confidence.double())
         curves[name] = torch.stack([torch.bincount(bins, weights=v, minlength=BINS) for v in values]).numpy()
     save_figure(draw_calibration(curves), file)
