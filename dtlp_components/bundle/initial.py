@@ -108,5 +108,4 @@ def _classes_of(path: str) -> Sequence[str] | None:
         return None
     settings: Any = read_object(record, "the record of a training").get("settings")
     names = settings.get("label_names") if isinstance(settings, dict) else None
-    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return [str(name) for name in names] if is_list and isinstance(names, list) else None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from ..files import claim, release, write_json, write_text
+from ..files import write_json, write_text
 from ..metrics.conventions import CONVENTIONS
 from ..report.compare import compare_runs
 from ..report.scores import fraction_note
 from .plan import Experiment, PlannedRun, find_experiment, read_experiment
-from .runner import Runner, is_done, settings_problem
+from .runner import Runner, is_done, refuse_other_settings
 from .slurm import array_script
 
 __all__ = ["run_experiment"]
@@ -63,8 +63,7 @@ def run_experiment(
     folder = Path(output) if output else Path("experiments") / name
     places = {key: value for key, value in (("dataset_dir", dataset_dir), ("datalist", datalist)) if value}
     runs = plan.runs(folder, places)
-    if problems := [problem for run in runs if (problem := settings_problem(run))]:
-        raise InputError("\n".join(problems))
+    refuse_other_settings(runs)
     if only >= len(runs):
         raise InputError(f"--only: expected the number of a run, 0 to {len(runs) - 1}, got {only}.")
     if slurm:
@@ -76,16 +75,9 @@ def run_experiment(
     if only >= 0:
         runner.run(runs[only : only + 1])
     else:
-        lock = folder / "lock"
-        if holder := claim(lock):
-            raise InputError(f"{folder}: another experiment runs there ({holder}). Wait for its end, or give --output.")
-        try:
-            runner.run(runs)
-        finally:
-            release(lock)
+        runner.run_alone(folder, runs)
         _print_tables(plan, runs)
-    if runner.failed:
-        raise InputError(f"{len(runner.failed)} runs failed:\n" + "\n".join(runner.failed))
+    runner.raise_if_failed()
 
 
 def _print_tables(plan: Experiment, runs: list[PlannedRun]) -> None:

@@ -17,15 +17,16 @@ from monai.bundle import ConfigParser
 from ..bundle.find import find_bundle
 from ..bundle.start import config_word, take_flag, workflow_files
 from ..bundle.trained import FOLDS
+from ..checks.literals import literal
 from ..errors import InputError
-from ..files import read_object, sha256, write_json, write_text
+from ..files import read_object, write_json, write_text
 from ..keys import DatalistKeys as Keys
 from ..report.scores import read_training
 from ..report.statistics import bootstrap_interval
 from ..run_folder import RunFolder
 from ..tables import align, csv_text
-from .plan import PlannedRun, Variant
-from .runner import Runner, is_done, settings_problem
+from .plan import PlannedRun, Variant, checksums
+from .runner import Runner, is_done, refuse_other_settings
 
 __all__ = ["deal_folds", "train_folds"]
 
@@ -78,19 +79,17 @@ def train_folds(bundle: str, *words: str) -> None:
         scored = Keys.VALIDATION.value
         evaluation = ["run", "evaluating", "--config_file", config_word(evaluate), *given, "--eval_section", scored]
         # the list is part of what a fold is: other scans are another cross-validation
-        checksums = {"/".join(file.parts[-2:]): sha256(file) for file in files} | {"datalist": _checksum(content)}
-        runs.append(PlannedRun(Variant(f"fold {i}"), seed, run, training, {scored: evaluation}, checksums))
-    if problems := [problem for run in runs if (problem := settings_problem(run))]:
-        raise InputError("\n".join(problems))
+        seen = checksums(files) | {"datalist": _checksum(content)}
+        runs.append(PlannedRun(Variant(f"fold {i}"), seed, run, training, {scored: evaluation}, seen))
+    refuse_other_settings(runs)
     for fold, content in zip(runs, lists, strict=True):
         fold.run.root.mkdir(parents=True, exist_ok=True)
         write_json(fold.run.root / "datalist.json", content)
     write_json(root / FOLDS, {"bundle": str(folder), "folds": [fold.run.root.name for fold in runs]})
 
     runner = Runner(jobs, list(range(torch.cuda.device_count())))
-    runner.run(runs)
-    if runner.failed:
-        raise InputError(f"{len(runner.failed)} folds failed:\n" + "\n".join(runner.failed))
+    runner.run_alone(root, runs)
+    runner.raise_if_failed()
     if all(is_done(run) for run in runs):
         print(_out_of_fold(root, [run.run for run in runs]))
         print(f"To segment with all {count}: dtlp segment {bundle} SCANS OUT --model_file {root}")
@@ -162,12 +161,9 @@ def _out_of_fold(root: Path, runs: Sequence[RunFolder]) -> str:
 def _places(config: Path, datalist: str, dataset_dir: str) -> dict[str, Path]:
     """Where the list and the scans are, as the training would find them."""
     parser = ConfigParser(ConfigParser.load_config_file(str(config)))
-    found = {}
-    for key, given in (("dataset_dir", dataset_dir), ("datalist", datalist)):
-        # what is given comes from the command line and is a path, whatever it looks like
-        found[key] = Path(os.path.abspath(given or str(parser.get_parsed_content(key))))
-        if given and key == "dataset_dir" and not datalist:
-            parser[key] = str(found[key])
+    given = {"dataset_dir": dataset_dir, "datalist": datalist}
+    parser.update({key: literal(value) for key, value in given.items() if value})
+    found = {key: Path(os.path.abspath(parser.get_parsed_content(key))) for key in given}
     if not found["datalist"].is_file():
         raise InputError(f"datalist not found: {found['datalist']}. Give --datalist, and --dataset_dir for its scans.")
     return found

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..files import read_object, sha256
 from ..run_folder import RunFolder
 
-__all__ = ["EXPERIMENTS", "Experiment", "PlannedRun", "Variant", "find_experiment", "read_experiment"]
+__all__ = ["EXPERIMENTS", "Experiment", "PlannedRun", "Variant", "checksums", "find_experiment", "read_experiment"]
 
 EXPERIMENTS = Path(__file__).parents[1] / "recipes" / "experiments"
 
@@ -135,9 +135,13 @@ class Experiment:
                 ]
                 for section in self.sections
             },
-            # by folder and name: the project may lie elsewhere the next time
-            files={"/".join(file.parts[-2:]): sha256(file) for file in train_files},
+            files=checksums(train_files),
         )  # fmt: skip
+
+
+def checksums(files: Sequence[Path]) -> dict[str, str]:
+    """Of files by folder and name: the project may lie elsewhere the next time."""
+    return {"/".join(file.parts[-2:]): sha256(file) for file in files}
 
 
 def find_experiment(word: str) -> Path:

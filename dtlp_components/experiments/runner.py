@@ -14,15 +14,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ..checks.literals import literal_words
 from ..errors import InputError
-from ..files import read_object, write_json
+from ..files import claim, read_object, release, write_json
 from .plan import PlannedRun
 
-__all__ = ["Runner", "is_done", "settings_problem"]
+__all__ = ["Runner", "is_done", "refuse_other_settings", "settings_problem"]
 
 
 def settings_problem(planned: PlannedRun) -> str | None:
@@ -44,6 +45,15 @@ def settings_problem(planned: PlannedRun) -> str | None:
         f"{planned.run.root}: was trained with other settings ({'; '.join(changed)}); expected those of the "
         "experiment. Give another --output, or remove that folder."
     )
+
+
+def refuse_other_settings(planned: Sequence[PlannedRun]) -> None:
+    """
+    Raises:
+        InputError: if a run's folder has a training of other settings, with one sentence for each such run.
+    """
+    if problems := [problem for run in planned if (problem := settings_problem(run))]:
+        raise InputError("\n".join(problems))
 
 
 def is_done(planned: PlannedRun) -> bool:
@@ -98,6 +108,29 @@ class Runner:
         if self._stopped_by is not None:
             print("Stopped; the same command goes on.", file=sys.stderr)
             raise SystemExit(128 + self._stopped_by)
+
+    def run_alone(self, folder: Path, planned: Sequence[PlannedRun]) -> None:
+        """
+        As :py:meth:`run`, with the folder of all runs locked meanwhile.
+
+        Raises:
+            InputError: if another process runs there.
+        """
+        lock = folder / "lock"
+        if holder := claim(lock):
+            raise InputError(f"{folder}: another experiment runs there ({holder}). Wait for its end, or give --output.")
+        try:
+            self.run(planned)
+        finally:
+            release(lock)
+
+    def raise_if_failed(self) -> None:
+        """
+        Raises:
+            InputError: if a run failed, with what each of them said.
+        """
+        if self.failed:
+            raise InputError(f"{len(self.failed)} runs failed:\n" + "\n".join(self.failed))
 
     def _run_one(self, planned: PlannedRun) -> str:
         """Train and score; says how it went."""

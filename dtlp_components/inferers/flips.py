@@ -9,6 +9,8 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from ..networks.model_average import log_of_mean
+
 __all__ = ["FlipAverage"]
 
 
@@ -50,7 +52,6 @@ class FlipAverage(nn.Module):
         if len(self.flips) == 1:
             logits: Tensor = self.network(image)
             return logits
-        mirrored = [torch.softmax(self.network(image.flip(axes)).float(), dim=1).flip(axes) for axes in self.flips]
-        mean = torch.stack(mirrored).mean(dim=0)
-        # a probability may be 0 in float32, its logarithm may not
-        return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+        return log_of_mean(
+            [torch.softmax(self.network(image.flip(axes)).float(), dim=1).flip(axes) for axes in self.flips]
+        )

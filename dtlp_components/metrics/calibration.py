@@ -42,9 +42,10 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
         >>> round(float(torch.softmax(logits[0] / temperature, dim=0)[0]), 3)
         0.8
     """
+    precise = logits.double()
 
     def cross_entropy(log_temperature: float) -> float:
-        return float(F.cross_entropy(logits.double() / math.exp(log_temperature), label))
+        return float(F.cross_entropy(precise / math.exp(log_temperature), label))
 
     low, high = (math.log(bound) for bound in TEMPERATURES)
     found = minimize_scalar(cross_entropy, bounds=(low, high), method="bounded", options={"xatol": 1e-4})

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from .weights import load_weights
 
-__all__ = ["ModelAverage", "average_models"]
+__all__ = ["ModelAverage", "average_models", "log_of_mean"]
+
+
+def log_of_mean(probabilities: Sequence[Tensor]) -> Tensor:
+    """The logarithm of the mean of maps ``(B, C, …)``, which stands where logits do."""
+    mean = torch.stack(list(probabilities)).mean(dim=0)
+    # a probability may be 0 in float32, its logarithm may not
+    return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
 
 class ModelAverage(nn.Module):
@@ -35,11 +42,7 @@ class ModelAverage(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Images ``(B, in_channels, D, H, W)`` -> log-probabilities ``(B, C, D, H, W)``."""
-        total = torch.softmax(self.networks[0](image).float(), dim=1)
-        for network in self.networks[1:]:
-            total = total + torch.softmax(network(image).float(), dim=1)
-        mean = total / len(self.networks)
-        return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+        return log_of_mean([torch.softmax(network(image).float(), dim=1) for network in self.networks])
 
 
 def average_models(network: nn.Module, others: Sequence[str]) -> nn.Module:

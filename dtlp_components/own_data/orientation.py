@@ -73,18 +73,13 @@ def mirrored_axes(first: Sequence[ScanFacts], second: Sequence[ScanFacts]) -> di
     if min(len(first), len(second)) < LEAST:
         return {}
     found: dict[int, str] = {}
-    known: set[int] = set()
     for axis in range(3):
         order = _order(first, axis), _order(second, axis)
-        shared = sorted(order[0].keys() & order[1].keys())
-        if shared:
-            known.add(axis)
-        turned = [pair for pair in shared if order[0][pair] != order[1][pair]]
-        if shared and len(turned) > len(shared) / 2:
-            a, b = turned[0]
-            found[axis] = f"labels {a} and {b} lie in the other order"
-    for axis in range(3):
-        if axis in known:
+        if shared := sorted(order[0].keys() & order[1].keys()):
+            turned = [pair for pair in shared if order[0][pair] != order[1][pair]]
+            if len(turned) > len(shared) / 2:
+                a, b = turned[0]
+                found[axis] = f"labels {a} and {b} lie in the other order"
             continue
         profiles = [_direction([facts.profiles[axis] for facts in group]) for group in (first, second)]
         if profiles[0] is None or profiles[1] is None:

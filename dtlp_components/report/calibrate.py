@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..keys import DatalistKeys, ScanKeys
 from ..metrics.calibration import Calibration, conformal_margins, fit_temperature, tempered
 from ..metrics.overlap import batch_dice
 from ..run_folder import RunFolder
-from .cases import BINS, LabeledScans
+from .cases import BINS, LabeledScans, count_by_confidence
 from .figures import draw_calibration
 
 __all__ = ["calibrate_model"]
@@ -34,7 +34,6 @@ __all__ = ["calibrate_model"]
 VOXELS_PER_SCAN = 200_000  # that the temperature is fitted on, drawn at random
 # probability of background from which on a voxel says nothing: most of a scan, where every network is sure and right
 BACKGROUND = 0.99
-LOGGER = logging.getLogger("dtlp")
 
 
 def calibrate_model(
@@ -92,7 +91,7 @@ def calibrate_model(
     except InputError as error:
         too_few = str(error)
     else:
-        calibration = Calibration(**{**calibration.content(), "below": below, "above": above})
+        calibration = replace(calibration, below=below, above=above)
     write_json(run.calibration, calibration.content())
 
     before, after = (_error(logits, label, t) for t in (1.0, temperature))
@@ -171,8 +170,5 @@ def _draw(logits: Tensor, label: Tensor, temperature: float, file: Path) -> None
     curves = {}
     for name, t in (("as trained", 1.0), (f"temperature {temperature:.2f}", temperature)):
         confidence, predicted = tempered(torch.softmax(logits, dim=1).T, t).max(dim=0)
-        bins = (confidence.double() * BINS).long().clamp_max(BINS - 1)
-        right = (predicted == label).double()
-        values = (torch.ones_like(right), right, confidence.double())
-        curves[name] = torch.stack([torch.bincount(bins, weights=v, minlength=BINS) for v in values]).numpy()
+        curves[name] = count_by_confidence(confidence, predicted == label)
     save_figure(draw_calibration(curves), file)

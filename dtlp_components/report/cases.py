@@ -28,7 +28,7 @@ from ..metrics.overlap import batch_dice
 from ..metrics.uncertainty import entropy_bits
 from ..run_folder import RunFolder
 
-__all__ = ["BINS", "CaseMaps", "CasePredictor", "LabeledScans"]
+__all__ = ["BINS", "CaseMaps", "CasePredictor", "LabeledScans", "count_by_confidence"]
 
 BINS = 10  # of the calibration curve
 # sections in which labels were not trained on, in the order in which they are looked for
@@ -186,9 +186,19 @@ class CasePredictor:
 
 def _calibration(student: torch.Tensor, prediction: torch.Tensor, reference: torch.Tensor) -> np.ndarray:
     seen = (prediction > 0) | (reference > 0)
-    confidence = student.amax(dim=0)[seen].double()
+    return count_by_confidence(student.amax(dim=0)[seen], (prediction == reference)[seen])
+
+
+def count_by_confidence(confidence: torch.Tensor, right: torch.Tensor) -> np.ndarray:
+    """
+    Voxels, right ones and sum of confidence by bin of the confidence, ``(3, BINS)``.
+
+    Args:
+        confidence: of the predicted class, ``(N,)``, 0 to 1.
+        right: whether it is the true one, ``(N,)`` bool.
+    """
+    confidence, right = confidence.double(), right.double()
     bins = (confidence * BINS).long().clamp_max(BINS - 1)
-    right = (prediction == reference)[seen].double()
     sums = [
         torch.bincount(bins, weights=weights, minlength=BINS) for weights in (torch.ones_like(right), right, confidence)
     ]

@@ -580,10 +580,11 @@ def test_transforms_after_the_loader_take_a_volume_that_another_program_has_load
     scans: Path, tmp_path: Path, weights: Path
 ) -> None:
     # MONAI Deploy's operator takes LoadImaged away and gives what it holds in memory, without a channel
-    segment(scans / "a.nii.gz", tmp_path / "out", weights)
+    one = {"window_batch_size": 1}  # rounding depends on the batch that a window is in, and decides ties
+    segment(scans / "a.nii.gz", tmp_path / "out", weights, **one)
     parser = ConfigParser()
     parser.read_config(f"{BUNDLE}/configs/inference.json")
-    parser.update({**RECORD, **GIVEN, "model_file": str(weights), "preprocessing_keys": ["image"]})
+    parser.update({**RECORD, **GIVEN, **one, "model_file": str(weights), "preprocessing_keys": ["image"]})
     load, *others = parser.get_parsed_content("deterministic_transforms")
     assert isinstance(load, LoadImaged)
     image = nib.load(scans / "a.nii.gz")
@@ -596,7 +597,4 @@ def test_transforms_after_the_loader_take_a_volume_that_another_program_has_load
     logits = parser.get_parsed_content("inferer")(item["image"][None], parser.get_parsed_content("network"))[0]
     parser["postprocessing::transforms"] = [{"_target_": "dtlp_components.ScanGridLabelsd", "keys": "pred"}]
     labels = parser.get_parsed_content("postprocessing")({**item, "pred": logits})["pred"]
-    written = np.asarray(nib.load(tmp_path / "out/a_seg.nii.gz").dataobj)
-    # the windows come in other batches, whose rounding decides ties, on one processor and not on another
-    assert (np.asarray(labels[0]) != written).mean() < 1e-3
-    assert len(np.unique(written)) > 1
+    np.testing.assert_array_equal(labels[0], nib.load(tmp_path / "out/a_seg.nii.gz").dataobj)
