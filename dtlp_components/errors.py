@@ -3,14 +3,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-__all__ = ["InputError", "NonFiniteError", "cause_of", "first_line", "raise_if_any", "stand_in"]
+__all__ = [
+    "InputError",
+    "NonFiniteError",
+    "ask_before_telling",
+    "cause_of",
+    "first_line",
+    "may_tell",
+    "raise_if_any",
+    "stand_in",
+]
 
 MAX_PROBLEMS = 20
 
 
-class InputError(SystemExit):
+_ask: list[Callable[[], bool]] = []
+
+
+def ask_before_telling(ask: Callable[[], bool]) -> None:
+    """From now on, ask whether this process may tell why it ends: of several that work together, one does."""
+    _ask[:] = [ask]
+
+
+def may_tell() -> bool:
+    """Whether this process may tell why it ends."""
+    return all(ask() for ask in _ask)
+
+
+class _SaidOnce(SystemExit):
+    """An end with a message, which one of several processes prints; the exit code of all is 1."""
+
+    @property
+    def code(self) -> str | int:  # type: ignore[override]
+        """What Python prints and makes of it: a text is printed and gives 1."""
+        return str(self) if may_tell() else 1
+
+
+class InputError(_SaidOnce):
     """
     What the user gave (a file, a key, a number) cannot be used; the message says what was found and what was expected.
 
@@ -20,7 +51,7 @@ class InputError(SystemExit):
     """
 
 
-class NonFiniteError(SystemExit):
+class NonFiniteError(_SaidOnce):
     """
     Training met a loss term or a gradient norm that is NaN or infinite; the message names it.
 

@@ -48,6 +48,7 @@ from .networks.model_average import ModelAverage, average_models
 from .networks.two_students import TwoStudents
 from .networks.vnet import VNet
 from .networks.weights import load_weights
+from .processes import join_processes, my_share, rank
 from .pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
 from .pseudo_labels.propagation import PropagationLoss
 from .pseudo_labels.single_teacher import SingleTeacher
@@ -128,13 +129,16 @@ __all__ = [
     "average_models",
     "find_images",
     "initial_student",
+    "join_processes",
     "load_calibration",
     "load_datalist",
     "load_teachers",
     "load_weights",
     "loss_terms",
     "mlflow_address",
+    "my_share",
     "predict_sources",
+    "rank",
     "run_name",
     "scan_problems",
     "scans_to_segment",

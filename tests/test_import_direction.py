@@ -17,7 +17,7 @@ MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 # Rooms by floor, the lowest first. A module may import what is on a lower floor, and of its own floor its own room
 # only.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "files", "keys", "run_folder", "tables", "__version__"}),  # ground
+    frozenset({"errors", "files", "keys", "processes", "run_folder", "tables", "__version__"}),  # ground
     frozenset({"metrics", "networks", "data"}),  # parts, from here
     frozenset({"losses", "pseudo_labels", "transforms"}),
     frozenset({"inferers", "methods"}),
@@ -35,6 +35,7 @@ NEIGHBORS = {
     ("bench", "own_data"),  # the estimate that its measurement is compared with
     ("experiments", "report"),  # an experiment ends with the table of its scores
     ("files", "errors"),  # a file that cannot be read is an error of the user's
+    ("processes", "errors"),  # one of several processes tells why all end
 }
 # only errors on the ground floor: a network can be taken elsewhere with nothing but torch and MONAI
 NARROW = {"networks": {"errors"}}

@@ -256,6 +256,7 @@ class TrainingVariant:
         trainer, clock = self.trainer, self.clock
         labeler, teacher = trainer.pseudo_labeler, trainer.mean_teacher
         clock.watch_part(trainer, "loss_function", LOSSES)
+        clock.watch_part(trainer.difficulty_loss, "observe", LOSSES)
         clock.watch_part(trainer.difficulty_loss, "update", LOSSES)
         clock.watch_part(trainer.difficulty_loss, "forward", LOSSES)
         for loss in ("reconstruction_loss", "distillation_loss"):

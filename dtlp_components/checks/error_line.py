@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import cause_of
+from ..errors import cause_of, may_tell
 from ..files import write_text
 
 __all__ = ["error_line", "show_errors_in_one_line"]
@@ -36,6 +36,8 @@ def show_errors_in_one_line(error_file: str | os.PathLike[str]) -> None:
             return
         place = Path(error_file).absolute()
         try:
+            if not may_tell():  # of several processes, the first to fail does
+                return
             write_text(place, "".join(traceback.format_exception(error)))
             print(f"{error_line(error)} The traceback is in {place}", file=sys.stderr)
         except OSError:

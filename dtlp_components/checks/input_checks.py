@@ -10,6 +10,7 @@ from itertools import chain
 
 from ..errors import raise_if_any
 from ..keys import DatalistKeys
+from ..processes import same_for_all
 from .lists import (
     box_problems,
     copy_problems,
@@ -101,10 +102,11 @@ class InputChecks:
         self.prediction_dir, self.input, self.output_dir = prediction_dir, input, output_dir
 
     def __call__(self) -> None:
-        raise_if_any([*self.settings.problems(), *self._cheap_problems()])
+        # of several processes, the first one looks
+        raise_if_any(same_for_all(lambda: [*self.settings.problems(), *self._cheap_problems()]))
         self._warn()
         if self.read_volumes:
-            raise_if_any(self._volume_problems())
+            raise_if_any(same_for_all(self._volume_problems))
 
     def _warn(self) -> None:
         """Say what may be right, but rarely is meant."""

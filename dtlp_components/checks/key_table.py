@@ -75,7 +75,7 @@ class Key:
     def expected(self) -> str:
         """What the value may be, as a phrase, such as ``an integer from 1``."""
         phrase = {
-            "flag": "True or False, capitalized",
+            "flag": ", ".join(["True or False, capitalized", *map(repr, self.choices)]).replace(", '", " or '"),
             "integer": "an integer",
             "number": "a number",
             "text": "a string",
@@ -108,7 +108,7 @@ class Key:
         if self.kind in ("text", "path"):
             return isinstance(value, str)
         if self.kind == "flag":
-            return isinstance(value, bool)
+            return isinstance(value, bool) or (isinstance(value, str) and value in self.choices)
         if self.kind == "choice":
             return isinstance(value, str) and value in self.choices
         if self.kind == "names":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from monai.data.utils import list_data_collate
 from monai.transforms import Randomizable
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..processes import num_processes, rank
 
 __all__ = ["EndlessDataLoader", "RandomDraws"]
 
@@ -47,16 +50,18 @@ class RandomDraws(Dataset[Any]):
 
 
 class _CountFrom(Sampler[int]):
-    """0, 1, 2, … without an end, or from where it is told."""
+    """
+    0, 1, 2, … without an end, or from the batch that it is told; of several processes, each takes its own batches of
+    the one sequence: together they draw what one would draw that takes as many batches.
+    """
 
-    def __init__(self) -> None:
-        self.start = 0
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size, self.start = batch_size, 0
 
     def __iter__(self) -> Iterator[int]:
-        draw = self.start
-        while True:
-            yield draw
-            draw += 1
+        for iteration in itertools.count(self.start):
+            first = (iteration * num_processes() + rank()) * self.batch_size
+            yield from range(first, first + self.batch_size)
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
@@ -95,7 +100,7 @@ class EndlessDataLoader(DataLoader[Any]):
         super().__init__(
             RandomDraws(dataset, transform, seed),
             batch_size=batch_size,
-            sampler=_CountFrom(),
+            sampler=_CountFrom(batch_size),
             num_workers=num_workers,
             collate_fn=list_data_collate,
             pin_memory=torch.cuda.is_available(),
@@ -108,5 +113,4 @@ class EndlessDataLoader(DataLoader[Any]):
     def start_at(self, iteration: int) -> None:
         """Let the next iterator begin with the batch of ``iteration`` (from 0)."""
         assert isinstance(self.sampler, _CountFrom)
-        assert self.batch_size is not None
-        self.sampler.start = iteration * self.batch_size
+        self.sampler.start = iteration

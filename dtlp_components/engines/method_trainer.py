@@ -46,25 +46,23 @@ class MethodTrainer(StudentTrainer):
             NonFiniteError: if a term or the gradient norm is not finite; no weight has been changed by the iteration
                 then.
         """
-        image_l, label_l, image_u = self._take_batches(engine, batchdata)
+        ramp = self.ramp_up(engine.state.iteration - 1)
+        for image_l, label_l, image_u in self._batches(engine, batchdata):
+            streams = self.method(image_l, label_l, image_u, 0.0 if image_u is None else ramp)
+            while True:
+                with self._autocast():  # around what the method computes, not around the way back
+                    step = next(streams, None)
+                if step is None:
+                    break
+                stream, losses = step
+                if losses:
+                    self._backward(stream, losses)
+                else:
+                    self._complete(stream)
+
         output: Any = engine.state.output
-        ramp = 0.0
-        if image_u is not None:
-            ramp = output["ramp_up"] = self.ramp_up(engine.state.iteration - 1)
-        self._complete(Streams.BATCH)
-
-        streams = self.method(image_l, label_l, image_u, ramp)
-        while True:
-            with self._autocast():  # around what the method computes, not around the way back
-                step = next(streams, None)
-            if step is None:
-                break
-            stream, losses = step
-            if losses:
-                self._backward(stream, losses)
-            else:
-                self._complete(stream)
-
+        if self.unlabeled_data_loader is not None:
+            output["ramp_up"] = ramp
         self._step(engine, self.student)
         self._complete(Streams.STEP)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)

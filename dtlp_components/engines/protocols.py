@@ -76,6 +76,12 @@ class TrainedModule(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]:
         """As :py:meth:`torch.nn.Module.parameters`."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """As :py:meth:`torch.nn.Module.state_dict`."""
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """As :py:meth:`torch.nn.Module.named_buffers`."""
+
 
 class TrainingNetwork(TrainedModule, Protocol):
     """A module with the student, the two decoders that teach it, and what the correlation map needs."""
@@ -160,8 +166,15 @@ class Method(Protocol):
 class ClassWeightedLoss(Protocol):
     """A loss whose class weights follow how well each class is segmented."""
 
-    def update(self, predicted: Tensor, label: Tensor) -> Tensor:
-        """Take in one batch of class indices ``(B, 1, D, H, W)`` and return the weights ``(C,)``."""
+    @property
+    def counts(self) -> Tensor:
+        """What was observed since the last update, such that the counts of several batches can be added or averaged."""
+
+    def observe(self, predicted: Tensor, label: Tensor) -> Tensor:
+        """Count one batch of class indices ``(B, 1, D, H, W)`` and return its weights ``(C,)``."""
+
+    def update(self) -> None:
+        """Take in what was counted; the end of an iteration."""
 
     def __call__(self, logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         """The loss, a scalar."""

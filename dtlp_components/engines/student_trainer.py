@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from ..errors import NonFiniteError
 from ..keys import TrainingEvents
 from ..keys import TrainingStreams as Streams
+from ..processes import average_tensors, copy_from_first, num_processes
+from .batch_sums import BatchSums, scalars_of
 from .protocols import Teacher, TrainedModule
+from .random_streams import RandomStreams
 
 __all__ = ["StudentTrainer", "loss_terms"]
 
@@ -32,25 +35,29 @@ class StudentTrainer(SupervisedTrainer):
     Base of the trainers: what is around an iteration, which derived classes write as ``_iteration``.
 
     Every stream of an iteration runs forward and backward on its own and frees its graph before the next, so peak
-    memory is that of one stream.
+    memory is that of one stream. An iteration is one step of the optimizer, from ``accumulation_steps`` batches of each
+    of the processes that train together: ``W`` processes step as one does that accumulates ``W`` batches.
 
     Args:
         device: where to train.
         max_epochs: epochs of ``epoch_length`` iterations.
-        train_data_loader: endless batches of ``image`` (B_l, in_channels, D, H, W) and ``label`` (B_l, 1, D, H, W).
+        train_data_loader: endless batches of ``image`` (k B_l, in_channels, D, H, W) and ``label`` (k B_l, 1, D, H, W),
+            ``k`` batches to accumulate in one.
         network: everything that is trained.
         optimizer: of the network's parameters.
         loss_function: DiceCE of logits (B, C, D, H, W) and class indices (B, 1, D, H, W).
-        unlabeled_data_loader: endless batches of ``image`` (B_u, in_channels, D, H, W), or ``None``.
+        unlabeled_data_loader: endless batches of ``image`` (k B_u, in_channels, D, H, W), or ``None``.
         mean_teacher: moving average of the student, with a method ``update(student, iteration)``.
         ramp_up: called with the iteration (from 0), gives the factor of all unlabeled terms; where it is 0, nothing is
             done with unlabeled images.
         style_transfer: called with labeled and unlabeled images, gives the labeled ones in the style of the others.
         max_grad_norm: gradients are scaled down to this norm.
+        accumulation_steps: batches that this process takes one after the other before a step. MONAI's trainer would
+            count each of them as an iteration.
         amp: autocast to bfloat16 (CPU, and CUDA devices that have it) or float16.
         channels_last: keep weights and volumes in ``channels_last_3d``, which is faster.
         gradient_checkpointing: compute the inside of every stage once more on the way back instead of keeping it.
-        kwargs: see :py:class:`monai.engines.SupervisedTrainer`; ``accumulation_steps`` and ``compile`` are refused.
+        kwargs: see :py:class:`monai.engines.SupervisedTrainer`; ``compile`` is refused.
 
     Raises:
         ValueError: if an unsupported argument is given.
@@ -72,13 +79,14 @@ class StudentTrainer(SupervisedTrainer):
         ramp_up: Callable[[int], float],
         style_transfer: Callable[[Tensor, Tensor], Tensor] = lambda image, reference: image,
         max_grad_norm: float = 12.0,
+        accumulation_steps: int = 1,
         amp: bool = False,
         channels_last: bool = True,
         gradient_checkpointing: bool = False,
         **kwargs: Any,
     ) -> None:
-        if kwargs.get("accumulation_steps", 1) != 1 or kwargs.get("compile", False):
-            raise ValueError(f"{type(self).__name__} supports neither accumulation_steps nor compile.")
+        if kwargs.get("compile", False):
+            raise ValueError(f"{type(self).__name__} does not support compile.")
         super().__init__(
             device=device,
             max_epochs=max_epochs,
@@ -94,6 +102,7 @@ class StudentTrainer(SupervisedTrainer):
         self.mean_teacher = mean_teacher
         self.ramp_up, self.style_transfer = ramp_up, style_transfer
         self.max_grad_norm = max_grad_norm
+        self.random_streams = RandomStreams(device, accumulation_steps)
         self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
         if channels_last:
             self.network.use_channels_last()
@@ -115,9 +124,16 @@ class StudentTrainer(SupervisedTrainer):
 
     def _start(self, engine: Engine) -> None:
         logger = logging.getLogger("dtlp")
+        copy_from_first([*self.network.state_dict().values(), *self.mean_teacher.module.state_dict().values()])
+        self.random_streams.start()
         counts = [_count_cases(loader) for loader in (self.data_loader, self.unlabeled_data_loader)]
         if None not in counts:
             logger.info(f"Training on {counts[0]} labeled and {counts[1]} unlabeled scans.")
+        if num_processes() > 1 or self.random_streams.count > 1:
+            logger.info(
+                f"A step takes {num_processes() * self.random_streams.count} batches: {num_processes()} processes, "
+                f"accumulation_steps {self.random_streams.count}."
+            )
         if self.unlabeled_data_loader is None:
             logger.warning(
                 "No unlabeled scans: the student trains on true labels alone (labeled-only baseline); "
@@ -127,19 +143,39 @@ class StudentTrainer(SupervisedTrainer):
             self._unlabeled_batches = iter(self.unlabeled_data_loader)
             logger.info(f"Loss terms and weights: {self.active_terms()}.")
 
-    def _take_batches(self, engine: Engine, batchdata: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Labeled image and label, unlabeled image if there is any; gradients and ``state.output`` start anew."""
-        image_l = self._to_device(batchdata[Keys.IMAGE])
-        label_l = self._to_device(batchdata[Keys.LABEL]).long()
-        image_u = None
-        if self._unlabeled_batches is not None:
-            image_u = self._to_device(next(self._unlabeled_batches)[Keys.IMAGE])
-            image_l = self.style_transfer(image_l, image_u)
-        output: dict[str, Any] = {Keys.IMAGE: image_l, Keys.LABEL: label_l, Keys.LOSS: 0.0}
-        engine.state.output = output  # type: ignore[assignment]
+    def _batches(
+        self, engine: Engine, batchdata: Mapping[str, Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """
+        Labeled images and labels, and unlabeled images if there are any, of each batch of an iteration; gradients and
+        ``state.output`` start anew.
+        """
+        output: Any = {Keys.LOSS: torch.zeros((), device=self.state.device)}
+        engine.state.output = output
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        return image_l, label_l, image_u
+        images, labels = self._split(batchdata[Keys.IMAGE]), self._split(batchdata[Keys.LABEL])
+        unlabeled: Sequence[Tensor | None] = [None] * self.random_streams.count
+        if self._unlabeled_batches is not None:
+            unlabeled = self._split(next(self._unlabeled_batches)[Keys.IMAGE])
+        sums = BatchSums(self.network.parameters()) if self.random_streams.count > 1 else None
+        for batch, (image_l, label_l, image_u) in enumerate(zip(images, labels, unlabeled, strict=True)):
+            with self.random_streams.use(batch):
+                image_l, label_l = self._to_device(image_l), self._to_device(label_l).long()
+                if image_u is not None:
+                    image_u = self._to_device(image_u)
+                    image_l = self.style_transfer(image_l, image_u)
+                output.update({Keys.IMAGE: image_l, Keys.LABEL: label_l})
+                self._complete(Streams.BATCH)
+                yield image_l, label_l, image_u
+            if sums is not None:
+                sums.take(output)
+        if sums is not None:
+            sums.give(output)
+
+    def _split(self, batches: Tensor) -> Sequence[Tensor]:
+        # a plain tensor: MetaTensor costs time in every operation and its meta data end here
+        return torch.as_tensor(batches).as_subclass(torch.Tensor).chunk(self.random_streams.count)
 
     def _complete(self, stream: Streams) -> None:
         """Tell who watches that a stream is done."""
@@ -148,36 +184,43 @@ class StudentTrainer(SupervisedTrainer):
 
     def _backward(self, stream: Streams, losses: Mapping[str, tuple[float, Tensor]]) -> None:
         """Add one stream's weighted terms, ``{name: (weight, loss)}``, run backward and free its graph."""
-        output: Any = self.state.output
         total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
         self.grad_scaler.scale(total).backward()
-        output[Keys.LOSS] = output[Keys.LOSS] + total.detach()
+        self._report(Keys.LOSS, total)
         for name, (_, loss) in losses.items():
-            output[name] = output.get(name, 0.0) + loss.detach()
+            self._report(name, loss)
         self._complete(stream)
 
+    def _report(self, name: str, value: Tensor) -> None:
+        """Add a scalar of a batch to ``state.output``."""
+        output: Any = self.state.output
+        output[name] = output.get(name, 0.0) + value.detach()
+
     def _step(self, engine: Engine, student: Any) -> None:
-        """Check, clip, step, and let the mean teacher follow."""
+        """Average over processes, check, clip, step, and let the mean teacher follow."""
         output: Any = engine.state.output
-        output.update(loss_terms(output))
+        names, terms = zip(*scalars_of(output).items(), strict=True)
+        scalars = torch.stack(terms).float()
+        gradients = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
+        average_tensors([*gradients, scalars, *self._statistics()], self.random_streams.count)
+        # as one larger batch would have them
+        average_tensors(_running_statistics(self.network, self.mean_teacher.module))
         self.grad_scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
-        output["grad_norm"] = float(norm)
+        # the one message from the device, for which the processor has to wait
+        values = torch.cat([scalars, norm.to(scalars)[None]]).tolist()
+        output.update(zip([*names, "grad_norm"], values, strict=True))
         output["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
-        broken = [name for name, value in output.items() if isinstance(value, float) and not math.isfinite(value)]
-        if self.grad_scaler.is_enabled():
-            # a float16 gradient may overflow now and then: the scaler skips that step and lowers its scale
-            broken = [name for name in broken if name != "grad_norm"]
-        if broken:
-            values = ", ".join(f"{name} = {output[name]}" for name in broken)
-            raise NonFiniteError(
-                f"Training stopped at iteration {engine.state.iteration}: not finite: {values}. The last checkpoint is "
-                "untouched. Try a smaller learning_rate or max_grad_norm, amp False, or look for broken scans."
-            )
+        # a float16 gradient may overflow now and then: the scaler skips that step and lowers its scale
+        _refuse_non_finite(output, engine.state.iteration, {"grad_norm"} if self.grad_scaler.is_enabled() else set())
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         self._after_step()
         self.mean_teacher.update(student, engine.state.iteration)
+
+    def _statistics(self) -> list[Tensor]:
+        """Float tensors on the device that all processes average before a step, beside the gradients."""
+        return []
 
     def _after_step(self) -> None:
         """What changes weights after the optimizer and before the mean teacher follows."""
@@ -189,8 +232,7 @@ class StudentTrainer(SupervisedTrainer):
         return torch.autocast(**self.autocast_kwargs)
 
     def _to_device(self, batch: Tensor) -> Tensor:
-        # a plain tensor: MetaTensor costs time in every operation and its meta data end here
-        return self._format(torch.as_tensor(batch).as_subclass(torch.Tensor).to(self.state.device, non_blocking=True))
+        return self._format(batch.to(self.state.device, non_blocking=True))
 
     def _format(self, volume: Tensor) -> Tensor:
         return volume.contiguous(memory_format=self.memory_format)
@@ -201,3 +243,22 @@ def _count_cases(loader: Any) -> int | None:
     if loader is None:
         return 0
     return len(loader.dataset) if hasattr(loader, "dataset") else None
+
+
+def _refuse_non_finite(output: Mapping[str, Any], iteration: int, may_be: set[str]) -> None:
+    broken = [
+        f"{name} = {value}"
+        for name, value in output.items()
+        if isinstance(value, float) and not math.isfinite(value) and name not in may_be
+    ]
+    if broken:
+        raise NonFiniteError(
+            f"Training stopped at iteration {iteration}: not finite: {', '.join(broken)}. The last checkpoint is "
+            "untouched. Try a smaller learning_rate or max_grad_norm, amp False, or look for broken scans."
+        )
+
+
+def _running_statistics(*modules: Any) -> list[Tensor]:
+    """Of batch norm, if there is one."""
+    buffers = (buffer for module in modules for buffer in module.named_buffers())
+    return [buffer for name, buffer in buffers if name.endswith(("running_mean", "running_var"))]

@@ -57,7 +57,8 @@ class DTLPTrainer(StudentTrainer):
         args: see :py:class:`StudentTrainer`; the network is one such as :py:class:`dtlp_components.DTLPNet`, and what
             it and the other parts must have is in ``protocols.py``.
         pseudo_labeler: called with unlabeled images, returns :py:class:`dtlp_components.PseudoLabels`.
-        difficulty_loss: class-weighted loss with a method ``update(predicted, label) -> weights``.
+        difficulty_loss: class-weighted loss with methods ``observe(predicted, label) -> weights`` and
+            ``update()``, see ``protocols.py``.
         reconstruction_loss: one value per volume of masked student logits and teacher logits.
         distillation_loss: called with student logits and a list of soft maps.
         propagation_loss: label propagation, called with query, key, logits and label.
@@ -138,6 +139,7 @@ class DTLPTrainer(StudentTrainer):
         Writes to ``state.output``: ``image`` and ``label`` (the labeled batch), ``loss`` (weighted total), every term
         of :py:class:`LossTerms` that was computed (before its weight), ``grad_norm``, ``learning_rate`` and, with
         unlabeled data, ``ramp_up`` and ``difficulty_weight`` (the largest of the classes; their mean is always 1).
+        A term is the mean over the batches of the iteration, of all processes.
 
         Raises:
             NonFiniteError: if a term or the gradient norm is not finite; no weight has been changed by the iteration
@@ -145,18 +147,16 @@ class DTLPTrainer(StudentTrainer):
         """
         net, weights = self.network, self.weights
 
-        # 1. One labeled batch, and one unlabeled if there is any
-        image_l, label_l, image_u = self._take_batches(engine, batchdata)
-        output: Any = engine.state.output
         ramp = self.ramp_up(engine.state.iteration - 1)
-        self._complete(Streams.BATCH)
+        # 1. One labeled batch, and one unlabeled if there is any; several of them if they are accumulated
+        for image_l, label_l, image_u in self._batches(engine, batchdata):
+            if image_u is None:
+                # 2. Labeled only: the student on true labels, nothing else
+                with self._autocast():
+                    logits = net(image_l)
+                self._backward(Streams.LABELED, {Terms.STUDENT_LABELED: (1.0, self._loss(logits, label_l))})
+                continue
 
-        if image_u is None:
-            # 2. Labeled only: the student on true labels, nothing else
-            with self._autocast():
-                logits = net(image_l)
-            self._backward(Streams.LABELED, {Terms.STUDENT_LABELED: (1.0, self._loss(logits, label_l))})
-        else:
             # 3. Diffusion flow on labeled images: denoise the label map (Eq. 1, 2), propagate its logits (Eq. 21)
             if weights[Terms.DENOISING] or weights[Terms.CORRELATION]:
                 clean = net.diffusion.clean_from_label(label_l)
@@ -186,8 +186,8 @@ class DTLPTrainer(StudentTrainer):
                         difficulty_logits = net.difficulty_decoder(features)
                 if self.weighs_classes:
                     source = diffusion_logits if self.difficulty_source == Sources.DIFFUSION else difficulty_logits
-                    class_weights = self.difficulty_loss.update(source.detach().argmax(dim=1, keepdim=True), label_l)
-                    output["difficulty_weight"] = float(class_weights.max())
+                    class_weights = self.difficulty_loss.observe(source.argmax(dim=1, keepdim=True), label_l)
+                    self._report("difficulty_weight", class_weights.max())
                 if weights[Terms.DIFFICULTY]:
                     loss = self.difficulty_loss(difficulty_logits.float(), label_l, class_weights)
                     losses[Terms.DIFFICULTY] = (weights[Terms.DIFFICULTY], loss)
@@ -200,9 +200,10 @@ class DTLPTrainer(StudentTrainer):
                         loss = self._loss(logits, label_l)
                     losses[Terms.STUDENT_LABELED] = (weights[Terms.STUDENT_LABELED], loss)
                 self._backward(Streams.DIFFICULTY, losses)
-            output["ramp_up"] = ramp
 
-        if image_u is not None and ramp > 0 and any(weights[term] for term in TAUGHT_TERMS):
+            if ramp == 0 or not any(weights[term] for term in TAUGHT_TERMS):
+                continue
+
             # 5. Both teachers name the unlabeled voxels (Eq. 7-10); no gradient, no dropout, no statistics
             with self.teacher_mode(net, self.mean_teacher), torch.no_grad(), self._autocast():  # type: ignore[arg-type]
                 pseudo = self.pseudo_labeler(image_u)
@@ -254,13 +255,20 @@ class DTLPTrainer(StudentTrainer):
                     losses[Terms.UNLABELED] = (ramp * weights[Terms.UNLABELED], self._loss(logits, pseudo.label))
                 self._backward(Streams.UNLABELED, losses)
 
-        # 9. One step, unless something is not finite; then the mean teacher follows
+        # 9. One step, of all processes alike, unless something is not finite; then the mean teacher follows
+        output: Any = engine.state.output
+        if self.unlabeled_data_loader is not None:
+            output["ramp_up"] = ramp
         self._step(engine, net.student)
         self._complete(Streams.STEP)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return output
 
+    def _statistics(self) -> list[Tensor]:
+        return [self.difficulty_loss.counts]
+
     def _after_step(self) -> None:
+        self.difficulty_loss.update()
         if self.decoder_aggregation:
             self.network.aggregate_decoders(self.decoder_aggregation)
 

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.distributed import one_rank_only
 
 from ..errors import InputError
 from ..files import part_of, whole_file
 from ..networks.weights import load_tensors
+from ..processes import is_first
 from ..run_folder import RunFolder
 
 __all__ = [
-    "RandomStates",
     "compare_trainings",
     "keep_earlier",
     "load_checkpoint",
@@ -31,20 +30,6 @@ __all__ = [
 ]
 
 
-class RandomStates:
-    """Torch's random states as a ``state_dict`` of tensors (loading is ``weights_only``)."""
-
-    def state_dict(self) -> dict[str, Any]:
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        torch.set_rng_state(state["cpu"].cpu())
-        if state["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
-
-
-@one_rank_only()
 def write_checkpoint(content: Mapping[str, Any], file: Path, previous: Path | None = None) -> None:
     """
     Write tensors so that the file is whole or not there, even after a power cut; of several processes, the first does.
@@ -54,6 +39,8 @@ def write_checkpoint(content: Mapping[str, Any], file: Path, previous: Path | No
         file: their place.
         previous: where a file that is there already goes.
     """
+    if not is_first():
+        return
     # not Ignite's DiskSaver, which lets everybody read what is written, whatever the umask
     with whole_file(file, part_of(file), durable=True) as part:
         with part.open("wb") as stream:

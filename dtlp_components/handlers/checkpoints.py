@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import torch
@@ -17,14 +18,15 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import claim, release, write_json, write_text
+from ..processes import highest, is_first, num_processes, same_for_all
 from ..run_folder import RunFolder, in_use_sentence
-from .checkpoint_files import RandomStates, compare_trainings, keep_earlier, load_checkpoint, write_checkpoint
+from .checkpoint_files import compare_trainings, keep_earlier, load_checkpoint, write_checkpoint
 from .signals import SignalWatch
 
-__all__ = ["RandomStates", "TrainingCheckpoint", "run_name"]
+__all__ = ["TrainingCheckpoint", "run_name"]
 
 
-def run_name(name: str, output_dir: str, resume: bool) -> str:
+def run_name(name: str, output_dir: str, resume: bool | str) -> str:
     """
     Name of a training in MLflow: ``name``, the time of the start and four random digits, or, on resume, the one that is
     on record.
@@ -46,10 +48,13 @@ def run_name(name: str, output_dir: str, resume: bool) -> str:
 # keys that say how a training is run and watched, not what it learns
 MAY_CHANGE = frozenset(
     {
-        "allow_changes", "cache_rate", "checkpoint_interval", "gradient_checkpointing", "log_interval", "mlflow",
-        "monitor_cases", "num_workers", "resume", "window_batch_size", "window_overlap",
+        "accumulation_steps", "allow_changes", "cache_rate", "checkpoint_interval", "gradient_checkpointing",
+        "log_interval", "mlflow", "monitor_cases", "num_workers", "resume", "window_batch_size", "window_overlap",
     }
 )  # fmt: skip
+
+
+BATCHES = "processes × accumulation_steps"
 
 
 class TrainingCheckpoint:
@@ -77,7 +82,8 @@ class TrainingCheckpoint:
         trainer_loaders: endless loaders, told where to begin on resume; ``None`` entries are ignored.
         validator: evaluator whose ``best_metric`` decides on ``best.pt``, or ``None``.
         interval: epochs from one checkpoint to the next; the last epoch always writes one.
-        resume: go on from ``last.pt`` if there is one; else an earlier run's files are kept under another name.
+        resume: go on from ``last.pt`` if there is one, ``"auto"`` without a warning if there is none; else an earlier
+            run's files are kept under another name.
         selection: ``last`` or ``best``.
         allow_changes: go on with other ``values`` and ``scans`` than before, which the log names.
         settings: numbers that must not change on resume, by name.
@@ -101,7 +107,7 @@ class TrainingCheckpoint:
         trainer_loaders: tuple[Any, ...] = (),
         validator: Any | None = None,
         interval: int = 1,
-        resume: bool = False,
+        resume: bool | str = False,
         allow_changes: bool = False,
         selection: str = "last",
         settings: Mapping[str, Any] | None = None,
@@ -114,7 +120,7 @@ class TrainingCheckpoint:
         if selection not in ("last", "best"):
             raise ValueError(f"selection must be 'last' or 'best', got {selection!r}.")
         self.run = RunFolder(output_dir)
-        self.objects = {**objects, "random": RandomStates()}
+        self.objects = dict(objects)
         self.exported_model = exported_model
         self.loaders = [loader for loader in trainer_loaders if loader is not None]
         self.validator, self.interval, self.resume, self.selection = validator, interval, resume, selection
@@ -136,8 +142,6 @@ class TrainingCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Resume at the start of ``engine`` and write at the end of its epochs."""
-        if hasattr(engine, "grad_scaler"):  # made by the trainer, so a config cannot name it among the objects
-            self.objects["scaler"] = engine.grad_scaler
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop_if_asked)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
@@ -148,20 +152,33 @@ class TrainingCheckpoint:
 
     def start(self, engine: Engine) -> None:
         """Resume, or put an earlier run's files aside; from now on, a signal ends the run between two iterations."""
+        # made by the trainer, after its handlers, so a config cannot name them among the objects
+        trainer: Any = engine
+        self.objects |= {"scaler": trainer.grad_scaler, "random": trainer.random_streams}
+        self.settings[BATCHES] = num_processes() * trainer.random_streams.count
+        self.fixed.add(BATCHES)
+        if same_for_all(self._prepare):
+            self._load(engine)
+        if is_first():
+            write_json(self.run.model_settings, self.model_settings)
+            if self.run_name is not None:
+                write_text(self.run.run_name, self.run_name)
+        self.signals.listen()
+
+    def _prepare(self) -> bool:
+        """Take the folder; whether there is a training in it to go on with. The first process alone does it."""
         if holder := claim(self.run.lock):
             raise InputError(in_use_sentence(self.run, holder))
-        if self.resume and (self.run.last.is_file() or self.run.previous.is_file()):
-            self._load(engine)
-        else:
-            if self.resume:
+        goes_on = bool(self.resume) and (self.run.last.is_file() or self.run.previous.is_file())
+        if goes_on and not self.run.last.is_file():  # the process was killed between two renames
+            os.replace(self.run.previous, self.run.last)
+        if not goes_on:
+            if self.resume is True:
                 self.logger.warning(
                     f"Nothing to resume: {self.run.last} does not exist. Training starts from the beginning."
                 )
             keep_earlier(self.run, self.in_use)
-        write_json(self.run.model_settings, self.model_settings)
-        if self.run_name is not None:
-            write_text(self.run.run_name, self.run_name)
-        self.signals.listen()
+        return goes_on
 
     def _release(self) -> None:
         release(self.run.lock)
@@ -177,15 +194,17 @@ class TrainingCheckpoint:
         Raises:
             SystemExit: with 128 and the number of the signal, as a shell says it.
         """
-        asked = self.signals.received
+        # a signal may have reached one process alone, or one earlier than another
+        asked = highest(self.signals.received or 0)
         epoch_ends = engine.state.iteration % (engine.state.epoch_length or 1) == 0
-        if asked is None or (epoch_ends and engine.last_event_name == Events.ITERATION_COMPLETED):
+        if not asked or (epoch_ends and engine.last_event_name == Events.ITERATION_COMPLETED):
             return  # the end of the epoch, with its validation and weights, comes before the stop
         self._write_last(engine)
         self.logger.info(
-            f"Stopped by {asked.name} after iteration {engine.state.iteration}; --resume True goes on from here."
+            f"Stopped by {Signals(asked).name} after iteration {engine.state.iteration}; "
+            "--resume True goes on from here."
         )
-        self.signals.end(engine)
+        self.signals.end(engine, asked)
 
     def save(self, engine: Engine) -> None:
         """Write what is due at the end of this epoch."""
@@ -221,26 +240,23 @@ class TrainingCheckpoint:
         # the evaluator counts its own epochs on the trainer's clock, see monai.engines.Evaluator.run(global_epoch)
         if best_epoch > self._best_epoch_written and best_epoch == epoch:
             self._best_epoch_written = best_epoch
-            write_checkpoint(self._exported_state(), self.run.best)
+            write_checkpoint(_exported_state(self.exported_model), self.run.best)
             if self.selection == "best":
                 self._export(iteration)
 
     def _export(self, iteration: int) -> None:
-        write_checkpoint(self._exported_state(), self.run.model)
-        write_json(self.run.exported, {"iteration": iteration})
-
-    def _exported_state(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach().cpu().contiguous() for name, value in self.exported_model.state_dict().items()}
+        write_checkpoint(_exported_state(self.exported_model), self.run.model)
+        if is_first():
+            write_json(self.run.exported, {"iteration": iteration})
 
     def _load(self, engine: Engine) -> None:
-        if not self.run.last.is_file():  # the process was killed between two renames
-            os.replace(self.run.previous, self.run.last)
         content = load_checkpoint(self.run)
         progress = content["progress"]
         now = {"settings": self.settings, "scans": self.scans}
         compare_trainings(self.run.last, progress, now, self.fixed, self.allow_changes)
         for name, item in self.objects.items():
-            item.load_state_dict(content[name])
+            if name in content:  # an earlier version kept no scaler
+                item.load_state_dict(content[name])
         engine.state.iteration, engine.state.epoch = progress["iteration"], progress["epoch"]
         if self.validator is not None:
             self.validator.state.best_metric = progress["best_metric"]
@@ -249,3 +265,7 @@ class TrainingCheckpoint:
         for loader in self.loaders:
             loader.start_at(progress["iteration"])
         self.logger.info(f"Resumed {self.run.last} after iteration {progress['iteration']}.")
+
+
+def _exported_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from ..keys import PseudoLabelSources as Sources
 from ..metrics.overlap import batch_dice
 from ..metrics.uncertainty import entropy_bits
+from ..processes import gather, is_first, my_share
 from ..run_folder import RunFolder
 from .run_table import RunTable
 
@@ -75,12 +75,12 @@ class PseudoLabelMonitor:
         interval: epochs from one look to the next.
         max_cases: volumes to look at; the diffusion teacher costs ``ddim_steps`` passes of each window.
         output_dir: holds ``logs/``.
-        seed: of the noise, the same at every look.
+        seed: of the noise, with the number of the case; the same at every look.
     """
 
     def __init__(
         self,
-        dataset: Iterable[Mapping[str, Any]],
+        dataset: Sequence[Mapping[str, Any]],
         network: nn.Module,
         student: nn.Module,
         pseudo_labeler: Callable[[Tensor], Any],
@@ -103,26 +103,34 @@ class PseudoLabelMonitor:
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
 
     def _clear(self, engine: Engine) -> None:
-        self.table.begin(engine.state.iteration)
+        if is_first():
+            self.table.begin(engine.state.iteration)
         # a value stands in the logs only for the epoch in which it was measured
         for name in [name for name in engine.state.metrics if name.startswith(("dice/", "entropy/"))]:
             del engine.state.metrics[name]
 
     def __call__(self, engine: Engine) -> None:
-        dice: dict[str, list[float]] = defaultdict(list)
-        entropy: dict[str, list[float]] = defaultdict(list)
+        # every process looks at its share; the noise of a case depends on its number alone
+        own: dict[int, dict[str, tuple[float, float]]] = {}
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), eval_mode(self.network, self.student):
-            torch.manual_seed(self.seed)
-            for case in itertools.islice(self.dataset, self.max_cases):
+            for number in my_share(range(min(self.max_cases, len(self.dataset)))):
+                torch.manual_seed(self.seed + number)
+                case, own[number] = self.dataset[number], {}
                 image = torch.as_tensor(case[Keys.IMAGE]).as_subclass(torch.Tensor)[None].to(self.device)
                 label = torch.as_tensor(case[Keys.LABEL]).as_subclass(torch.Tensor).to(self.device).long()
                 maps = predict_sources(image, self.student, self.pseudo_labeler, self.inferer)
                 for name, probabilities in maps.items():
                     scores, present = batch_dice(probabilities.argmax(dim=1), label, self.num_classes)
-                    there = present[1:].any()
-                    dice[name].append(float(scores[1:][present[1:]].mean()) if there else float("nan"))
-                    entropy[name].append(float(entropy_bits(probabilities).mean()))
+                    mean_dice = float(scores[1:][present[1:]].mean()) if present[1:].any() else float("nan")
+                    own[number][name] = (mean_dice, float(entropy_bits(probabilities).mean()))
+        seen = {number: values for share in gather(own) for number, values in share.items()}
+        dice: dict[str, list[float]] = defaultdict(list)
+        entropy: dict[str, list[float]] = defaultdict(list)
+        for number in sorted(seen):
+            for name, (mean_dice, mean_entropy) in seen[number].items():
+                dice[name].append(mean_dice)
+                entropy[name].append(mean_entropy)
         self._report(engine, {k: _mean(v) for k, v in dice.items()}, {k: _mean(v) for k, v in entropy.items()})
 
     def _report(self, engine: Engine, dice: dict[str, float], entropy: dict[str, float]) -> None:
@@ -130,7 +138,8 @@ class PseudoLabelMonitor:
         row.update({f"dice/{name}": value for name, value in dice.items()})
         row.update({f"entropy/{name}": value for name, value in entropy.items()})
         engine.state.metrics.update({k: v for k, v in row.items() if k != "iteration"})
-        self.table.add([row])
+        if is_first():
+            self.table.add([row])
         table = "  ".join(f"{name} {value:.3f} ({entropy[name]:.3f})" for name, value in dice.items())
         self.logger.info(f"Iteration {engine.state.iteration}: Dice (entropy in bits) of each source: {table}")
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
@@ -19,6 +18,7 @@ from ..files import json_text, read_object, write_text
 from ..keys import DatalistKeys
 from ..metrics.conventions import CONVENTIONS, METRICS, NATIVE, TOLERANCE
 from ..metrics.segmentation_scores import CaseScores, segmentation_scores
+from ..processes import gather, is_first
 from ..run_folder import RunFolder
 from ..tables import align, csv_text
 
@@ -119,16 +119,15 @@ class ScoreTable:
             self.cases.append(_Case(path, given.get(DatalistKeys.DOMAIN, ""), scores))
 
     def _set_metrics(self, engine: Engine) -> None:
-        # every process scored its own share; a sampler that fills up the last batch scores a case twice
-        gathered: Any = idist.all_gather(self.cases) if idist.get_world_size() > 1 else [self.cases]
-        by_path = {case.path: case for cases in gathered for case in cases}
+        # every process scored its own share; of few cases, all of them
+        by_path = {case.path: case for cases in gather(self.cases) for case in cases}
         self.cases = [by_path[path] for path in sorted(by_path)]
         if not self.cases:
             raise InputError(f"section `{self.section}`: no case was scored.")
         engine.state.metrics.update(self._summarize(self.cases)["mean"])
 
     def _report(self, engine: Engine) -> None:
-        if idist.get_rank() > 0:
+        if not is_first():
             return
         domains = sorted({case.domain for case in self.cases} - {""})
         summary = {

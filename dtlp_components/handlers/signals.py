@@ -10,12 +10,15 @@ from typing import Any, NoReturn
 
 from ignite.engine import Engine
 
+from ..processes import num_processes
+
 __all__ = ["SignalWatch"]
 
 
 class SignalWatch:
     """
-    Remember the first signal to stop, so that what is under way can be finished; the second has its usual effect.
+    Remember the first signal to stop, so that what is under way can be finished; the second has its usual effect,
+    unless several processes work together.
 
     Ignite's ``Checkpoint`` with ``Events.TERMINATE`` would stop in the middle of an epoch too, but nothing in Ignite
     listens to signals.
@@ -43,16 +46,22 @@ class SignalWatch:
             signal.signal(number, earlier)
         self._earlier = {}
 
-    def end(self, engine: Engine) -> NoReturn:
+    def end(self, engine: Engine, number: int = 0) -> NoReturn:
         """
         End a run for the signal that came; whoever calls has finished what was under way, and said so.
+
+        Args:
+            engine: that runs.
+            number: of the signal, if it came to another process than this one.
 
         Raises:
             SystemExit: with 128 and the number of the signal, as a shell says it.
         """
         engine.logger.disabled = True  # Ignite would call it an error
-        raise SystemExit(128 + (self.received or 0))
+        raise SystemExit(128 + (number or self.received or 0))
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        self.stop_listening()
+        if num_processes() == 1:
+            self.stop_listening()
+        # else torchrun, which was told as well, passes the signal on; and kills whoever takes too long

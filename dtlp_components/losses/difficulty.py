@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
-from ..metrics.overlap import batch_dice
+from ..metrics.overlap import class_counts, dice_of_counts
 
 __all__ = ["DifficultyAwareLoss"]
 
@@ -25,6 +25,9 @@ class DifficultyAwareLoss(nn.Module):
     same. ``w_lambda`` is smoothed in the same way. A class that is absent from the batch moves none of its statistics.
     Weights of the foreground classes present are scaled to mean 1 and clamped; the background weighs 1. The statistics
     are buffers, so they are part of a checkpoint. MONAI's ``DiceCELoss`` is given its class weights once and for all.
+
+    Batches are counted with :py:meth:`observe` and taken in together by :py:meth:`update` at the end of an iteration,
+    which may have several, on one process or on many; an iteration's weights follow from the iterations before.
 
     Args:
         num_classes: classes with the background.
@@ -54,16 +57,19 @@ class DifficultyAwareLoss(nn.Module):
         self.register_buffer("learned", torch.zeros(num_classes))
         self.register_buffer("unlearned", torch.zeros(num_classes))
         self.register_buffer("one_minus_dice", torch.ones(num_classes))
+        # nothing is left in them between two iterations
+        self.register_buffer("counts", torch.zeros(3, num_classes), persistent=False)
         self.seen: Tensor
         self.last_dice: Tensor
         self.learned: Tensor
         self.unlearned: Tensor
         self.one_minus_dice: Tensor
+        self.counts: Tensor
 
     @torch.no_grad()
-    def update(self, predicted: Tensor, label: Tensor) -> Tensor:
+    def observe(self, predicted: Tensor, label: Tensor) -> Tensor:
         """
-        Take in one iteration's Dice and return the class weights.
+        Count a batch for the next :py:meth:`update` and return its class weights, which follow from the updates before.
 
         Args:
             predicted: class indices ``(B, 1, D, H, W)`` of the decoder whose Dice counts.
@@ -72,7 +78,15 @@ class DifficultyAwareLoss(nn.Module):
         Returns:
             Weights ``(C,)``, finite, within ``[min_weight, max_weight]``.
         """
-        dice, present = batch_dice(predicted, label, self.num_classes)
+        counts = class_counts(predicted, label, self.num_classes)
+        self.counts += counts
+        return self.class_weights(dice_of_counts(counts)[1])
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the Dice over all that was counted in ``counts`` ``(3, C)`` since the last update."""
+        dice, present = dice_of_counts(self.counts)
+        self.counts.zero_()
         known = present & self.seen
         delta = dice - self.last_dice
         log_ratio = torch.log(dice.clamp_min(self.floor) / self.last_dice.clamp_min(self.floor))
@@ -87,7 +101,6 @@ class DifficultyAwareLoss(nn.Module):
         self.one_minus_dice = torch.where(present, smoothed, self.one_minus_dice)
         self.last_dice = torch.where(present, dice, self.last_dice)
         self.seen = self.seen | present
-        return self.class_weights(present)
 
     def class_weights(self, present: Tensor) -> Tensor:
         """
@@ -109,7 +122,7 @@ class DifficultyAwareLoss(nn.Module):
         Args:
             logits: ``(B, C, D, H, W)``.
             label: class indices ``(B, 1, D, H, W)``.
-            weight: class weights ``(C,)`` of :py:meth:`update`.
+            weight: class weights ``(C,)`` of :py:meth:`observe`.
         """
         dice = (self.dice_loss(logits, label).flatten() * weight).mean()
         cross_entropy = F.cross_entropy(logits, label[:, 0].long(), weight=weight)

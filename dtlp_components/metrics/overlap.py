@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["batch_dice"]
+__all__ = ["batch_dice", "class_counts", "dice_of_counts"]
 
 
 def batch_dice(predicted: Tensor, label: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -24,8 +24,25 @@ def batch_dice(predicted: Tensor, label: Tensor, num_classes: int) -> tuple[Tens
         Dice ``(C,)`` float32 and whether the class occurs in ``label`` ``(C,)`` bool; Dice of absent classes means
         nothing.
     """
+    return dice_of_counts(class_counts(predicted, label, num_classes))
+
+
+def class_counts(predicted: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """
+    Voxels ``(3, C)`` float32 of every class: in both maps, in the label, in the prediction. Those of several batches
+    may be added up.
+
+    Args:
+        predicted: class indices, any shape, int64.
+        label: class indices, same shape.
+        num_classes: classes with the background.
+    """
     predicted, label = predicted.flatten(), label.flatten()
-    overlap = torch.bincount(label[predicted == label], minlength=num_classes).float()
-    in_label = torch.bincount(label, minlength=num_classes).float()
-    total = in_label + torch.bincount(predicted, minlength=num_classes).float()
-    return 2 * overlap / total.clamp_min(1), in_label > 0
+    maps = (label[predicted == label], label, predicted)
+    return torch.stack([torch.bincount(values, minlength=num_classes) for values in maps]).float()
+
+
+def dice_of_counts(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Dice of every class and whether it occurs, as :py:func:`batch_dice` gives them, of :py:func:`class_counts`."""
+    overlap, in_label, in_prediction = counts
+    return 2 * overlap / (in_label + in_prediction).clamp_min(1e-6), in_label > 0

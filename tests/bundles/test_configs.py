@@ -87,9 +87,9 @@ def test_every_root_key_is_in_the_table_and_every_entry_is_a_root_key() -> None:
 
 def test_configurations_are_short() -> None:
     # those of the Model Zoo have 307 to 424 lines and 17 to 44 root keys
-    for name, lines in {"train": 626, "evaluate": 200, "inference": 275}.items():
+    for name, lines in {"train": 650, "evaluate": 205, "inference": 285}.items():
         assert len((BUNDLES / f"la_5/configs/{name}.json").read_text(encoding="utf-8").splitlines()) <= lines, name
-    assert len(load(BUNDLES / "la_5/configs/train.json")) <= 104
+    assert len(load(BUNDLES / "la_5/configs/train.json")) <= 110
 
 
 # the same in every bundle, but for the comment

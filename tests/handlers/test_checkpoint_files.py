@@ -9,16 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dtlp_components.handlers.checkpoint_files import RandomStates, keep_earlier, write_checkpoint
+from dtlp_components.handlers.checkpoint_files import keep_earlier, write_checkpoint
 from dtlp_components.run_folder import RunFolder
-
-
-def test_random_states_come_back(seed: int) -> None:
-    state = RandomStates().state_dict()
-    expected = torch.rand(3)
-    torch.rand(5)
-    RandomStates().load_state_dict(state)
-    assert torch.equal(torch.rand(3), expected)
 
 
 def test_runs_of_one_second_are_all_kept(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from dtlp_components.engines.random_streams import RandomStreams
 from dtlp_components.errors import InputError
 from dtlp_components.handlers.checkpoints import TrainingCheckpoint, run_name
 from dtlp_components.networks.mean_teacher import MeanTeacher
@@ -63,7 +64,9 @@ class Run:
         self.losses: list[float] = []
         self.weights: list[dict[str, torch.Tensor]] = []  # at the end of each epoch
         self.loader = Loader()
-        self.engine = Engine(self.step)
+        self.engine: Any = Engine(self.step)
+        self.engine.grad_scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self.engine.random_streams = RandomStreams(torch.device("cpu"), count=1)
         self.validator = None
         if scores is not None:
             self.validator = SimpleNamespace(state=SimpleNamespace(best_metric=-1, best_metric_epoch=-1))
@@ -132,7 +135,7 @@ def test_files_can_be_loaded_without_pickled_objects_and_models_holds_weights_al
     ]
     assert [f.name for f in (tmp_path / "models").iterdir()] == ["model.pt"]
     assert are_equal(load(tmp_path / "models/model.pt"), run.weights[-1])
-    assert {"network", "mean_teacher", "optimizer", "scheduler", "random", "progress"} == set(
+    assert {"network", "mean_teacher", "optimizer", "scheduler", "random", "scaler", "progress"} == set(
         load(run.checkpoint.run.last)
     )
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from dtlp_components.handlers.pseudo_label_monitor import PseudoLabelMonitor, predict_sources
 from dtlp_components.keys import PseudoLabelSources as Sources
 from dtlp_components.pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
+from tests.together import together
 
 CPU = torch.device("cpu")
 SHAPE = (4, 5, 6)
@@ -118,13 +118,31 @@ def test_dice_is_the_mean_over_volumes_of_the_classes_that_are_there(tmp_path: P
 def test_no_more_volumes_are_loaded_than_asked_for(tmp_path: Path) -> None:
     loaded = []
 
-    def dataset() -> Iterator[dict[str, Tensor]]:
-        for i in range(9):
-            loaded.append(i)
-            yield case()
+    class Cases(list[dict[str, Tensor]]):
+        def __getitem__(self, number: Any) -> Any:
+            loaded.append(number)
+            return super().__getitem__(number)
 
-    run(make_monitor(tmp_path, dataset(), max_cases=2))
+    run(make_monitor(tmp_path, Cases(case() for _ in range(9)), max_cases=2))
     assert loaded == [0, 1]
+
+
+def _look(folder: Path) -> list[list[str]]:
+    def noisy(image: Tensor) -> Tensor:
+        return torch.randn(len(image), 3, *image.shape[2:])
+
+    teachers = DualTeacher(diffusion=noisy, difficulty=half_blind, mean_teacher=onehot_logits, blur_sigma=0)
+    metrics = run(make_monitor(folder, [case(), case(2, 1), case()], teachers, max_cases=3))
+    return [[name, repr(value)] for name, value in sorted(metrics[-1].items())]
+
+
+def test_values_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
+    alone = _look(tmp_path / "alone")
+    zero, one = together(_look, tmp_path / "two", folder=tmp_path)
+    assert zero == one == alone
+    assert len(alone) > 6
+    rows = (tmp_path / "two" / "logs" / "pseudo_labels.csv").read_text()
+    assert rows == (tmp_path / "alone" / "logs" / "pseudo_labels.csv").read_text()
 
 
 def test_table_has_a_row_per_look_and_metrics_stand_for_their_own_epoch_alone(tmp_path: Path) -> None:
