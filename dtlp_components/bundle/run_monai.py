@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..checks.literals import literal_words
 from ..errors import InputError
+from .launch import become_torchrun
 
 __all__ = ["become_monai", "run_monai"]
 
@@ -53,20 +54,24 @@ def run_monai(words: Sequence[str], *, quiet: bool = False, alone_in: Path | Non
         raise InputError(f"The command above failed{where} with exit code {done.returncode}{said}")
 
 
-def become_monai(words: Sequence[str]) -> None:
+def become_monai(words: Sequence[str], processes: int = 1) -> None:
     """
-    Print a command of MONAI and go on as that command, in this process.
+    Print a command of MONAI and go on as that command, in this process or as the launcher of several.
 
     Exit code, signals and standard input are its own then, and ``sys.argv`` is what it would be: the bundle's checks of
     the command line read it.
 
     Args:
         words: what follows ``python -m monai.bundle``.
+        processes: copies that work together.
 
     Raises:
         SystemExit: whatever the command ends with.
     """
     words = literal_words(words)
+    if processes > 1:
+        become_torchrun(processes, ["-m", "monai.bundle", *words])
+        return
     _show(words)
     sys.argv = ["", *words]  # runpy fills in the first
     if not getattr(sys.flags, "safe_path", False) and sys.path[:1] != [os.getcwd()]:

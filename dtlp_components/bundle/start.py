@@ -10,6 +10,7 @@ from ..checks.trained_settings import record_of
 from ..errors import InputError
 from ..run_folder import RunFolder
 from .find import find_bundle
+from .launch import count_processes
 from .run_monai import become_monai
 
 __all__ = ["config_word", "evaluate_bundle", "render_bundles", "take_flag", "train_bundle", "workflow_files"]
@@ -24,7 +25,8 @@ def train_bundle(bundle: str, *words: str) -> None:
 
     Every key of the bundle's train.json is a flag: --max_iterations 500 --patch_size "[64,64,48]". `dtlp keys BUNDLE`,
     and the README of the bundle, list them. --variant paper (or published) adds the bundle's file of that name,
-    --method uamt (or another one of configs/methods) trains by that method instead of DTLP's.
+    --method uamt (or another one of configs/methods) trains by that method instead of DTLP's. --gpus 4 trains with four
+    processes, each on a GPU, whose batches make one step.
 
     Args:
         bundle: folder of the bundle, or its name as `dtlp list` shows it.
@@ -35,7 +37,8 @@ def train_bundle(bundle: str, *words: str) -> None:
     """
     variant, rest = take_flag(words, "variant")
     method, rest = take_flag(rest, "method")
-    _start("training", workflow_files(find_bundle(bundle), "train", [variant], method), rest)
+    gpus, rest = take_flag(rest, "gpus")
+    _start("training", workflow_files(find_bundle(bundle), "train", [variant], method), rest, gpus)
 
 
 def evaluate_bundle(bundle: str, *words: str) -> None:
@@ -43,7 +46,8 @@ def evaluate_bundle(bundle: str, *words: str) -> None:
     Score a trained bundle, with MONAI's command, which is printed.
 
     Every key of the bundle's evaluate.json is a flag: --output_dir runs/mine --eval_section validation. What was
-    trained as a variant of preprocessing is evaluated as that variant.
+    trained as a variant of preprocessing is evaluated as that variant. --gpus 4 shares the scans out among four
+    processes.
 
     Args:
         bundle: folder of the bundle, or its name as `dtlp list` shows it.
@@ -53,9 +57,10 @@ def evaluate_bundle(bundle: str, *words: str) -> None:
         InputError: if there is no such bundle or variant.
     """
     variant, rest = take_flag(words, "variant")
+    gpus, rest = take_flag(rest, "gpus")
     folder = find_bundle(bundle)
     files = workflow_files(folder, "evaluate", [variant or _trained_variant(folder, rest)])
-    _start("evaluating", files, rest)
+    _start("evaluating", files, rest, gpus)
 
 
 def workflow_files(folder: Path, workflow: str, variants: Sequence[str] = (), method: str = "") -> list[Path]:
@@ -132,14 +137,14 @@ def _overlay(folder: Path, name: str, kind: str = "variant") -> list[Path]:
     return [configs / f"{name}.json"]
 
 
-def _start(run_id: str, files: Sequence[Path], words: Sequence[str]) -> None:
+def _start(run_id: str, files: Sequence[Path], words: Sequence[str], gpus: str = "") -> None:
     """Become the command of MONAI that runs a file of the bundle, with others laid over it if there are any."""
     if _value(words, "config_file"):
         raise InputError(
             f"--config_file: expected none, since the bundle says {files[0]}; --variant NAME and --method NAME add "
             "files."
         )
-    become_monai(["run", run_id, "--config_file", config_word(files), *words])
+    become_monai(["run", run_id, "--config_file", config_word(files), *words], count_processes(gpus or 1))
 
 
 def _trained_variant(folder: Path, words: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError, cause_of
 from ..keys import DatalistKeys, ScanKeys
+from ..processes import same_for_all
 from .dicom import folders_below, unreadable
 from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_files, without_suffix
 from .segmentations import IMAGE_PREFIX, LABEL_ENDING, LABEL_PREFIX, prediction_name, printable, read_table
@@ -82,9 +83,23 @@ def scans_to_segment(
         InputError: see :py:func:`find_images`.
         SystemExit: with code 0, if none is left to segment.
     """
-    images = find_images(path)
+    # of several processes, the first one looks, before any has segmented one
+    images, left = same_for_all(lambda: _look(path, prediction_dir, model_file, skip_existing))
     if not skip_existing:
         return images
+    LOGGER.info(f"{len(images) - len(left)} of {len(images)} scans have a label map in {prediction_dir}: skipped.")
+    if not left:
+        raise SystemExit(0)
+    return left
+
+
+def _look(
+    path: str, prediction_dir: str, model_file: str, skip_existing: bool
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """All scans, and those that are left to segment."""
+    images = find_images(path)
+    if not skip_existing:
+        return images, images
     weights = os.stat(model_file).st_mtime_ns if os.path.exists(model_file) else 0
     made = {}
     for row in read_table(prediction_dir):
@@ -97,10 +112,7 @@ def scans_to_segment(
         if (when := made.get(printable(item[DatalistKeys.IMAGE]))) is None
         or when < max(weights, scan_stamp(item[DatalistKeys.IMAGE])["mtime_ns"])
     ]
-    LOGGER.info(f"{len(images) - len(left)} of {len(images)} scans have a label map in {prediction_dir}: skipped.")
-    if not left:
-        raise SystemExit(0)
-    return left
+    return images, left
 
 
 def _without_labels(files: list[Path], root: Path) -> list[Path]:

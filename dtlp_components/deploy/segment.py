@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ..bundle.find import find_bundle
+from ..bundle.launch import become_torchrun, count_processes
 from ..bundle.metadata import refuse_expressions
 from ..bundle.trained import fold_models
 from ..checks.literals import literal
@@ -16,6 +20,7 @@ from ..checks.overrides import no_such_key
 from ..checks.trained_settings import record_of
 from ..errors import InputError, raise_if_any
 from ..files import read_object
+from ..processes import join_processes
 from ..run_folder import RunFolder
 
 __all__ = ["segment_scans"]
@@ -33,6 +38,7 @@ def segment_scans(
     uncertainty: bool = False,
     dicom_seg: bool = False,
     skip_existing: bool = False,
+    gpus: int = 1,
     **keys: Any,
 ) -> None:
     """
@@ -56,11 +62,16 @@ def segment_scans(
         dicom_seg: answer a DICOM series with a DICOM Segmentation as well.
         skip_existing: leave scans out that have a label map in output already, newer than they and the weights: go on
             where an earlier run was stopped.
+        gpus: processes among which the scans are shared out, each with a GPU of its own if there are any.
 
     Raises:
         InputError: if there is no such bundle or key, or nothing to segment, before anything is done; at the end, if a
             scan was skipped.
     """
+    if "RANK" not in os.environ and (count := count_processes(gpus)) > 1:
+        become_torchrun(count, ["-m", "dtlp_components", *sys.argv[1:]])
+        return
+    join_processes(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     bundle = str(find_bundle(bundle))
     config_file = Path(bundle, "configs", "inference.json")
     if not config_file.is_file():

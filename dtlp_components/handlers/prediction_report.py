@@ -22,6 +22,7 @@ from ..data.segmentations import COLOR_TABLE, COMPANIONS, LABEL_MAP_ENDING, TABL
 from ..errors import raise_if_any
 from ..files import locked, write_text
 from ..keys import ScanEvents, ScanKeys
+from ..processes import gather, is_first, num_processes
 from ..tables import csv_text
 from .signals import SignalWatch
 
@@ -55,7 +56,7 @@ class PredictionReport:
     def __init__(self, prediction_dir: str, label_names: Sequence[str] = ()) -> None:
         self.prediction_dir, self.label_names = Path(prediction_dir), list(label_names)
         self.rows: dict[str, dict[str, Any]] = {}  # of this run, by scan
-        self.segmented = self.empty = 0
+        self.segmented: dict[str, bool] = {}  # scan -> whether anything is in its label map
         self.problems: list[str] = []
         self.signals = SignalWatch()
         self.logger = logging.getLogger("dtlp")
@@ -72,7 +73,7 @@ class PredictionReport:
         engine.add_event_handler(Events.COMPLETED, self.signals.stop_listening)
 
     def _start(self, engine: Engine) -> None:
-        self.problems, self.segmented, self.empty, self.started = [], 0, 0, time.monotonic()
+        self.problems, self.segmented, self.started = [], {}, time.monotonic()
         self.rows = {}
         if self.label_names:
             self._write_color_table()
@@ -118,7 +119,7 @@ class PredictionReport:
             return
         self._close_bar()
         self.logger.info(
-            f"Stopped by {asked.name} with {self.segmented} of {engine.state.epoch_length} scans segmented; "
+            f"Stopped by {asked.name} with {len(self.segmented)} of {engine.state.epoch_length} scans segmented; "
             "--skip_existing True goes on with the others."
         )
         self.signals.end(engine)
@@ -136,9 +137,8 @@ class PredictionReport:
             self.problems.append(row["problem"])
             self.logger.error(f"{count}  failed: {row['problem']}")
         if ScanKeys.PRED in output:
-            self.segmented += 1
             volumes = self._describe(output, row)
-            self.empty += not volumes
+            self.segmented[scan] = bool(volumes)
             left = tqdm.format_interval((now - self.started) / engine.state.iteration * self._to_go(engine))
             self.logger.info(
                 f"{count}  {row['seconds']} s, {left} left  {Path(scan).name} -> {row['label_map']}: "
@@ -193,18 +193,32 @@ class PredictionReport:
                 self.logger.error(problem)
 
     def _finish(self, engine: Engine) -> None:
-        place = os.path.abspath(self.prediction_dir)
-        self.logger.info(f"Wrote {self.segmented} label maps and {TABLE} to {place}")
-        if self.empty > self.segmented / 2:
+        self._collect_shares()
+        place, segmented = os.path.abspath(self.prediction_dir), len(self.segmented)
+        empty = segmented - sum(self.segmented.values())
+        self.logger.info(f"Wrote {segmented} label maps and {TABLE} to {place}")
+        if empty > segmented / 2:
             self.logger.warning(
-                f"{self.empty} of {self.segmented} label maps hold nothing but background. Are these the weights of "
+                f"{empty} of {segmented} label maps hold nothing but background. Are these the weights of "
                 "this bundle, trained long enough, and are the scans of the kind that it was trained on?"
             )
         if self.problems:
-            total = engine.state.iteration
             raise_if_any(
-                self.problems, f"Segmented {self.segmented} of {total} scans; the rest was skipped or is not whole"
+                self.problems, f"Segmented {segmented} of {len(self.rows)} scans; the rest was skipped or is not whole"
             )
+
+    def _collect_shares(self) -> None:
+        """What the other processes have done, each of which wrote its own rows into the table."""
+        if num_processes() == 1:
+            return
+        problems: dict[str, None] = {}
+        for rows, segmented, others in gather((self.rows, self.segmented, self.problems)):
+            self.rows |= rows
+            self.segmented |= segmented
+            problems |= dict.fromkeys(others)
+        self.problems = list(problems)
+        if is_first():
+            self._write()
 
     def _close_bar(self) -> None:
         if self.bar is not None:

@@ -23,7 +23,11 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]
         (tmp_path / f"mine/configs/{name}.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     given: list[list[str]] = []
-    monkeypatch.setattr(start, "become_monai", given.append)
+
+    def keep(words: list[str], processes: int) -> None:
+        given.append(words if processes == 1 else [f"{processes} of", *words])
+
+    monkeypatch.setattr(start, "become_monai", keep)
     return given
 
 
@@ -124,3 +128,13 @@ def test_unknown_method_is_refused_with_those_there_are(commands: list[list[str]
     with pytest.raises(InputError, match=r"--method vat: .*expected one of: uamt\."):
         train_bundle("mine", "--method", "vat")
     assert not commands
+
+
+@pytest.mark.parametrize("flag", [["--gpus", "2"], ["--gpus=2"]])
+def test_several_processes_get_the_same_words(commands: list[list[str]], flag: list[str]) -> None:
+    train_bundle("mine", "--seed", "1", *flag)
+    evaluate_bundle("mine", *flag, "--seed", "1")
+    assert commands == [
+        ["2 of", "run", "training", "--config_file", TRAIN, "--seed", "1"],
+        ["2 of", "run", "evaluating", "--config_file", EVALUATE, "--seed", "1"],
+    ]
