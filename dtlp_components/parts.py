@@ -48,7 +48,7 @@ from .networks.model_average import ModelAverage, average_models
 from .networks.two_students import TwoStudents
 from .networks.vnet import VNet
 from .networks.weights import load_weights
-from .processes import join_processes, my_share, rank
+from .processes import join_processes, leave_processes, my_share, rank
 from .pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
 from .pseudo_labels.propagation import PropagationLoss
 from .pseudo_labels.single_teacher import SingleTeacher
@@ -130,6 +130,7 @@ __all__ = [
     "find_images",
     "initial_student",
     "join_processes",
+    "leave_processes",
     "load_calibration",
     "load_datalist",
     "load_teachers",

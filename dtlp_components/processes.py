@@ -29,6 +29,7 @@ __all__ = [
     "highest",
     "is_first",
     "join_processes",
+    "leave_processes",
     "my_share",
     "num_processes",
     "rank",
@@ -105,6 +106,12 @@ def join_processes(device: str | torch.device = "cpu", environment: Mapping[str,
     if rank() > 0:
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
+
+
+def leave_processes() -> None:
+    """The end of what processes do together, if it ended well; else torch ends the group with the process."""
+    if _are_several():
+        dist.destroy_process_group()
 
 
 def _refuse_copies(environment: Mapping[str, str]) -> None:

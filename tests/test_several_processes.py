@@ -63,6 +63,9 @@ def train(
             str(folder), objects=objects, exported_model=trainer.mean_teacher.module,
             trainer_loaders=(labeled, unlabeled), resume=resume,
         ).attach(trainer)  # fmt: skip
+        # a configuration's handlers are attached before the trainer's own
+        started = trainer._event_handlers[Events.STARTED]
+        started.insert(0, started.pop())
     scalars: list[dict[str, float]] = []
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: scalars.append(terms_of(e)))
     trainer.add_event_handler(Events.ITERATION_STARTED, hook)

@@ -26,6 +26,8 @@ TEXTS = ("text", "path", "device")
 
 DISPLAYABLE = "@displayable_configs::"
 
+MULTI_GPU = "multi_gpu_train"
+
 TRAINER = "trainer"  # what the overlays of methods share
 
 LENGTHS = {"train": "training", "evaluate": "evaluating", "inference": "run"}
@@ -72,12 +74,14 @@ def compose_overlays(recipe: Recipe, recipes: str | Path = RECIPES) -> dict[str,
     """
     The variants of a bundle by the name of their file: what is merged over a workflow's configuration.
 
-    ``paper`` and the methods to compare with go over ``train.json`` and ``published``, of recipes that have it, over
+    ``paper``, ``multi_gpu_train`` and the methods to compare with go over ``train.json`` and ``published``, of recipes that have it, over
     every workflow. Ids have to exist in each of them.
     """
     folder = Path(recipes)
     paper = read_json_recipe(folder / "base" / "paper.json") | recipe.sections.get("paper", {})
     overlays: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {"paper": (paper, ("train",))}
+    # train.json needs none; MONAI Label asks for one by this name, in which it undoes the device that it has set
+    overlays[MULTI_GPU] = (read_json_recipe(folder / "base" / f"{MULTI_GPU}.json"), ("train",))
     if published := recipe.sections.get("published"):
         load = _compose_facts("train", recipe, folder)["deterministic_transforms"][:2]  # the second puts channels first
         transforms = [*load, *published["deterministic_transforms"]]
@@ -90,7 +94,8 @@ def compose_overlays(recipe: Recipe, recipes: str | Path = RECIPES) -> dict[str,
             parser = ConfigParser(_compose_facts(workflow, recipe, folder))
             apply_overrides(parser, content, f"{recipe.origin}, overlay {name} over {workflow}")
         files = [f"{_folder(recipe)}/configs/{file}.json" for file in (workflows[0], name)]
-        command = f'python -m monai.bundle run {LENGTHS[workflows[0]]} --config_file "{files}"'
+        start = "torchrun --nproc_per_node 2" if name == MULTI_GPU else "python"
+        command = f'{start} -m monai.bundle run {LENGTHS[workflows[0]]} --config_file "{files}"'
         comment = [recipe.comment, f"Overlay of {', '.join(f'{w}.json' for w in workflows)}: {command}"]
         rendered[name] = {"_comment": comment, **content}
     return rendered

@@ -16,7 +16,7 @@ from .run_monai import become_monai
 __all__ = ["config_word", "evaluate_bundle", "render_bundles", "take_flag", "train_bundle", "workflow_files"]
 
 VARIANT = "preprocessing_variant"
-WORKFLOWS = {"train", "evaluate", "inference", "metadata"}  # files that are no variants
+WORKFLOWS = {"train", "multi_gpu_train", "evaluate", "inference", "metadata"}  # files that are no variants
 
 
 def train_bundle(bundle: str, *words: str) -> None:

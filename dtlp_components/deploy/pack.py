@@ -27,7 +27,7 @@ from .path_leaks import paths_in
 __all__ = ["pack_bundle"]
 
 CHECKSUMS = "SHA256SUMS"
-OVERLAYS = ("paper", "published")
+OVERLAYS = ("paper", "published", "multi_gpu_train")
 MODEL_ZOO_LIMIT = 25 * 2**20  # bytes a file, see its CONTRIBUTING.md
 # what MONAI's commands are told in the packed folder
 IN_FOLDER = (

@@ -47,9 +47,10 @@ class RandomStreams:
         self.states: list[_State] = []
 
     def start(self) -> None:
-        """Begin all sequences from the present seed."""
+        """Begin all sequences from the present seed, unless those of a checkpoint have been loaded."""
+        if self.states:
+            return
         first, seed = rank() * self.count, torch.initial_seed()
-        self.states = []
         for number in range(first, first + self.count):
             if number > 0:
                 torch.manual_seed(seed + number)

@@ -126,7 +126,7 @@ def test_overlay_has_to_fit_every_workflow_that_it_goes_over(recipes: Path) -> N
     with pytest.raises(InputError, match="overlay published over evaluate: `amp` does not exist"):
         compose_overlays(heart(recipes, published={**transforms, "amp": True}), recipes)
     overlays = compose_overlays(heart(recipes, published=transforms), recipes)
-    assert list(overlays) == ["paper", "published"]
+    assert list(overlays) == ["paper", "multi_gpu_train", "published"]
     published = overlays["published"]
     assert published["preprocessing_variant"] == "published"
     assert [t["_target_"] for t in published["deterministic_transforms"]] == [
@@ -140,7 +140,7 @@ def test_overlay_has_to_fit_every_workflow_that_it_goes_over(recipes: Path) -> N
 
 
 def test_recipe_without_the_variant_has_no_such_overlay(recipes: Path) -> None:
-    assert list(compose_overlays(heart(recipes), recipes)) == ["paper"]
+    assert list(compose_overlays(heart(recipes), recipes)) == ["paper", "multi_gpu_train"]
 
 
 def test_overlay_is_what_monai_makes_of_a_list_of_files(recipes: Path, tmp_path: Path) -> None:

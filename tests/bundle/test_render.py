@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_bundle_has_the_documented_files(recipes: Path) -> None:
-    configs = [f"configs/{name}.json" for name in ("train", "evaluate", "inference", "paper", "metadata")]
+    configs = [
+        f"configs/{name}.json" for name in ("train", "multi_gpu_train", "evaluate", "inference", "paper", "metadata")
+    ]
     others = ["configs/logging.conf", "docs/README.md", "docs/data_license.txt", "LICENSE"]
     assert sorted(render("heart_5", recipes)) == sorted(configs + others)
 
@@ -84,7 +86,15 @@ def test_failed_write_keeps_the_old_file(recipes: Path, tmp_path: Path, monkeypa
         write_bundles(output=tmp_path / "bundles", recipes=recipes)
     assert (tmp_path / "bundles/heart_5/configs/train.json").read_bytes() == before
     assert sorted(p.name for p in (tmp_path / "bundles/heart_5/configs").iterdir()) == sorted(
-        ["train.json", "evaluate.json", "inference.json", "paper.json", "metadata.json", "logging.conf"]
+        [
+            "train.json",
+            "multi_gpu_train.json",
+            "evaluate.json",
+            "inference.json",
+            "paper.json",
+            "metadata.json",
+            "logging.conf",
+        ]
     )
 
 
