@@ -47,7 +47,7 @@ def run_script(folder: Path, script: str, *, nodes: int = 1, **commands: str) ->
 
 
 def test_job_that_slurm_stops_is_queued_again(tmp_path: Path) -> None:
-    training = "trap 'sleep 0.2; echo checkpoint > saved; exit 143' TERM; echo $@ > started; while :; do sleep 0.1; done"
+    training = "trap 'echo checkpoint > saved; exit 143' TERM; echo $@ > started; while :; do sleep 0.1; done"
     process = run_script(tmp_path, ONE_NODE, dtlp=training, scontrol="echo $@ > again")
     while not (tmp_path / "started").exists():
         time.sleep(0.05)
@@ -78,8 +78,8 @@ def test_seeds_of_an_array_have_folders_of_their_own(tmp_path: Path) -> None:
 def test_two_nodes_train_one_model(tmp_path: Path, tiny_dataset: Path) -> None:
     """Both on this machine, with one process each on the CPU."""
     settings = {
-        **tiny.FACTS, **tiny.TRAINING, "dataset_dir": str(tiny_dataset), "datalist": str(tiny_dataset / "datalist.json"),
-        "max_iterations": 2,
+        **tiny.FACTS, **tiny.TRAINING, "max_iterations": 2, "dataset_dir": str(tiny_dataset),
+        "datalist": str(tiny_dataset / "datalist.json"),
     }  # fmt: skip
     (tmp_path / "args.json").write_text(json.dumps(settings))
     changes = {

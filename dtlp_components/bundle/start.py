@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..checks.trained_settings import record_of
 from ..errors import InputError
+from ..files import read_object
 from ..run_folder import RunFolder
 from .find import find_bundle
 from .launch import count_processes
@@ -26,7 +28,8 @@ def train_bundle(bundle: str, *words: str) -> None:
     Every key of the bundle's train.json is a flag: --max_iterations 500 --patch_size "[64,64,48]". `dtlp keys BUNDLE`,
     and the README of the bundle, list them. --variant paper (or published) adds the bundle's file of that name,
     --method uamt (or another one of configs/methods) trains by that method instead of DTLP's. --gpus 4 trains with four
-    processes, each on a GPU, whose batches make one step.
+    processes, each on a GPU, whose batches make one step. --hours 8 measures a few iterations and sets max_iterations
+    so that the training ends when the time is over.
 
     Args:
         bundle: folder of the bundle, or its name as `dtlp list` shows it.
@@ -38,7 +41,12 @@ def train_bundle(bundle: str, *words: str) -> None:
     variant, rest = take_flag(words, "variant")
     method, rest = take_flag(rest, "method")
     gpus, rest = take_flag(rest, "gpus")
-    _start("training", workflow_files(find_bundle(bundle), "train", [variant], method), rest, gpus)
+    hours, rest = take_flag(rest, "hours")
+    folder = find_bundle(bundle)
+    files = workflow_files(folder, "train", [variant], method)
+    if hours:
+        rest = _with_length(hours, folder, files, rest, count_processes(gpus or 1))
+    _start("training", files, rest, gpus)
 
 
 def evaluate_bundle(bundle: str, *words: str) -> None:
@@ -145,6 +153,28 @@ def _start(run_id: str, files: Sequence[Path], words: Sequence[str], gpus: str =
             "files."
         )
     become_monai(["run", run_id, "--config_file", config_word(files), *words], count_processes(gpus or 1))
+
+
+def _with_length(hours: str, folder: Path, files: Sequence[Path], words: Sequence[str], processes: int) -> list[str]:
+    """The words of a training, with the number of its iterations."""
+    if _value(words, "max_iterations"):
+        raise InputError("--hours: expected no --max_iterations beside it, since it sets them. Leave one of them out.")
+    from .time_budget import choose_length  # here, since it imports MONAI, and others start without
+
+    config: dict[str, Any] = {}
+    for file in files:
+        config |= read_object(file, "a bundle's configuration")
+    given, rest = {}, list(words)
+    for key in ("burn_in", "iterations_per_epoch", "val_interval", "resume"):
+        value, rest = take_flag(rest, key)
+        given[key] = value or config[key]
+    given["resume"] = str(given["resume"]) in ("True", "auto")
+    kept = [
+        word for key in given if (v := _value(words, key)) for word in (f"--{key}", v) if key != "iterations_per_epoch"
+    ]
+    output_dir, measured = take_flag(rest, "output_dir")
+    run = RunFolder(output_dir or folder)
+    return [*rest, *kept, *choose_length(hours, files, given, measured, run, processes)]
 
 
 def _trained_variant(folder: Path, words: Sequence[str]) -> str:

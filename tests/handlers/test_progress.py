@@ -53,11 +53,12 @@ def run(interval: int, epochs: int = 2, epoch_length: int = 5, start: int = 0, f
 
     engine = Engine(step)
 
-    @engine.on(Events.STARTED)
+    TrainingProgress(lambda output: output, interval=interval).attach(engine)
+
+    @engine.on(Events.STARTED)  # last, as in a bundle's configuration
     def resume(engine: Engine) -> None:
         engine.state.epoch, engine.state.iteration = start, start * epoch_length
 
-    TrainingProgress(lambda output: output, interval=interval).attach(engine)
     engine.run([0] * epoch_length, max_epochs=epochs)
 
 
@@ -80,13 +81,32 @@ def test_line_tells_speed_time_left_and_every_term(caplog: pytest.LogCaptureFixt
 def test_time_left_of_a_resumed_run_counts_its_own_iterations_alone(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ticks = iter((100.0, 110.0, 120.0))  # at the start and at each line
+    ticks = iter(range(100, 200, 2))  # at the start and at each iteration
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(ticks))
     with caplog.at_level(logging.INFO, logger="dtlp"):
         run(interval=5, epochs=4, start=2)
-    # five iterations in ten seconds, and five left: had it counted all fifteen, it would say 0.67 s/it
+    # five iterations in ten seconds, and five left: had it counted all fifteen, it would say 0.67 s/it, and had it
+    # looked before the checkpoint was read, 15 left
     assert lines(caplog)[0].startswith("15/20  2.00 s/it  00:10 left")
     assert lines(caplog)[1].startswith("20/20  2.00 s/it  00:00 left")
+
+
+def test_time_left_follows_the_last_iterations(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 1.0 if now < 100 else 3.0  # unlabeled scans join in
+        return now
+
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    with caplog.at_level(logging.INFO, logger="dtlp"):
+        run(interval=100, epochs=4, epoch_length=100)
+    speeds = [line.split()[1] for line in lines(caplog)]
+    assert speeds == ["1.04", "3.00", "3.00", "3.00"]
+    assert "10:00 left" in lines(caplog)[1]
 
 
 def test_terminal_gets_one_bar_over_all_epochs_instead_of_lines(

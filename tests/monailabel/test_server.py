@@ -296,6 +296,19 @@ def test_training_with_slicers_parameters_uses_the_studies_without_a_label(
     assert_server_segments_like_the_command(server, "phantom_10", config, server.studies, tmp_path)
 
 
+@pytest.mark.parametrize("model", ["phantom_10", "hippocampus_5"])  # the repository's code, and a packed bundle's own
+def test_several_processes_train_as_the_server_starts_them(server: Server, model: str) -> None:
+    """On a machine with several GPUs it does so by itself; here it is forced to."""
+    weights = server.app / "model" / model / "models/model.pt"
+    earlier = weights.read_bytes()
+    status, log = server.train(model, max_epochs=2, force_multi_gpu=True, gpus="0,1")
+    assert status == "DONE", log
+    assert "Return code: 0" in log, log  # MONAI Label reports success whatever it was
+    assert log.count("A step takes 2 batches: 2 processes, accumulation_steps 1.") == 1
+    assert log.count("Training on 2 labeled and 3 unlabeled scans.") == 1
+    assert weights.read_bytes() != earlier
+
+
 def test_packed_bundle_trains_with_the_code_in_its_folder(server: Server) -> None:
     bundle = server.app / "model/hippocampus_5"
     earlier = (bundle / "models/model.pt").read_bytes()
