@@ -100,9 +100,8 @@ def test_training_is_started_with_the_number_of_iterations(commands: list[list[s
     train_bundle("la_5", "--hours", "0.1", "--seed", "1", "--burn_in", "0.2", "--output_dir", run)
     ((_, _, _, config, *words),) = commands
     assert config.endswith("la_5/configs/train.json")
-    assert words == [
-        "--seed", "1", "--output_dir", run, "--burn_in", "0.2", "--max_iterations", "350", "--iterations_per_epoch", "50",
-    ]  # fmt: skip
+    kept = ["--seed", "1", "--output_dir", run, "--burn_in", "0.2"]
+    assert words == [*kept, "--max_iterations", "350", "--iterations_per_epoch", "50"]
 
 
 def test_number_of_iterations_beside_a_time_is_refused(commands: list[list[str]]) -> None:
@@ -113,10 +112,9 @@ def test_number_of_iterations_beside_a_time_is_refused(commands: list[list[str]]
 
 @pytest.mark.slow
 def test_measurement_trains_both_phases_and_leaves_nothing(tmp_path: Path, tiny_dataset: Path) -> None:
-    settings = {
-        key: value for key, value in tiny.TRAINING.items() if not key.endswith(("iterations", "epoch", "val_interval"))
-    }
-    settings = {**tiny.FACTS, **settings, "dataset_dir": tiny_dataset, "datalist": tiny_dataset / "datalist.json"}
+    own = ("max_iterations", "iterations_per_epoch", "val_interval")  # which the measurement sets
+    settings = {key: value for key, value in {**tiny.FACTS, **tiny.TRAINING}.items() if key not in own}
+    settings |= {"dataset_dir": tiny_dataset, "datalist": tiny_dataset / "datalist.json"}
     words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     checked = tmp_path / "checked_inputs.json"
     measured = measure([ROOT / "bundles/la_5/configs/train.json"], words, True, checked)
