@@ -74,8 +74,8 @@ def compose_overlays(recipe: Recipe, recipes: str | Path = RECIPES) -> dict[str,
     """
     The variants of a bundle by the name of their file: what is merged over a workflow's configuration.
 
-    ``paper``, ``multi_gpu_train`` and the methods to compare with go over ``train.json``; ``published``, of recipes that
-    have it, over every workflow. Ids have to exist in each of them.
+    ``paper``, ``multi_gpu_train`` and the methods to compare with go over ``train.json``; ``published``, of recipes
+    that have it, over every workflow. Ids have to exist in each of them.
     """
     folder = Path(recipes)
     paper = read_json_recipe(folder / "base" / "paper.json") | recipe.sections.get("paper", {})

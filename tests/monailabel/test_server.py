@@ -130,11 +130,21 @@ def make_packed_bundle(app: Path, folder: Path) -> None:
     edit(app / "model/hippocampus_5/configs/train.json", **{**TINY_TRAINING, "iterations_per_epoch": 2})
 
 
+def write_torchrun(folder: Path) -> None:
+    """The server's command is right but for its number of processes, which is that of the GPUs here, none: of two."""
+    folder.mkdir()
+    script = f'exec {sys.executable} -m torch.distributed.run "${{@/--nproc_per_node=0/--nproc_per_node=2}}"'
+    (folder / "torchrun").write_text(f"#!/bin/bash\n{script}\n")
+    (folder / "torchrun").chmod(0o755)
+
+
 @pytest.fixture(scope="module")
 def server(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with two bundles and six studies, none of them labeled; the tests submit labels in their order."""
     folder = tmp_path_factory.mktemp("server")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    write_torchrun(folder / "bin")
+    path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path}
     command = [sys.executable, "-m", "monailabel.main"]
     subprocess.run(
         [*command, "apps", "--download", "--name", "monaibundle", "--output", str(folder)], check=True, env=environment
@@ -301,7 +311,7 @@ def test_several_processes_train_as_the_server_starts_them(server: Server, model
     """On a machine with several GPUs it does so by itself; here it is forced to."""
     weights = server.app / "model" / model / "models/model.pt"
     earlier = weights.read_bytes()
-    status, log = server.train(model, max_epochs=2, force_multi_gpu=True, gpus="0,1")
+    status, log = server.train(model, max_epochs=2, force_multi_gpu=True)
     assert status == "DONE", log
     assert "Return code: 0" in log, log  # MONAI Label reports success whatever it was
     assert log.count("A step takes 2 batches: 2 processes, accumulation_steps 1.") == 1
