@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import pickle  # for its error alone
 import tempfile
@@ -21,13 +22,17 @@ import torch
 from monai.data import CacheDataset, MetaTensor
 from monai.transforms import Compose
 from monai.utils import ImageMetaKey
+from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import whole_file
+from ..processes import gather, my_share
+from .resources import available_memory, in_threads, usable_cores
 from .series import scan_stamp
 
 __all__ = ["ScanCache", "describe"]
 
+LOGGER = logging.getLogger("dtlp")
 PACKAGES = ("dtlp-bundles", "monai", "torch", "nibabel", "numpy")
 
 
@@ -68,7 +73,12 @@ def _describe(thing: Any, around: tuple[int, ...]) -> Any:
 
 class ScanCache(CacheDataset):
     """
-    MONAI's cache of preprocessed scans in memory, with a second one on disk that outlives the run.
+    MONAI's cache of preprocessed scans in memory, or one on disk that outlives the run.
+
+    On disk, every scan is preprocessed once, before the first draw, by all cores and all processes that work together;
+    an interrupted start goes on where it was. A draw maps the file into memory and reads what it needs, so memory does
+    not grow with the number of scans. In memory, as many are kept as fit or as are asked for, and the rest is read and
+    preprocessed at every draw, which takes seconds.
 
     MONAI's own cache on disk (``PersistentDataset``) is named by the classes of the transforms, not by what they are
     set to, and by the names of the files, not by what they hold: another spacing or a corrected label would go
@@ -82,26 +92,28 @@ class ScanCache(CacheDataset):
     Args:
         data: items, dictionaries with paths.
         transform: deterministic transforms; the random ones come after.
-        cache_rate: share of scans to keep in memory.
+        cache_rate: share of scans to keep in memory, without a folder; ``"auto"`` for what half of the free memory
+            holds, as the first scan is large.
         cache_dir: folder for the cache on disk, made if need be; ``None`` or an empty text for none.
-        num_workers: threads that preprocess.
+        num_workers: threads that preprocess; as many as there are cores if ``None``.
         progress: show a progress bar.
 
     Raises:
-        InputError: if the folder cannot be made or written to.
+        InputError: if the folder cannot be made or written to, or its disk gets full.
     """
 
     def __init__(
         self,
         data: Sequence[Mapping[str, Any]],
         transform: Compose,
-        cache_rate: float = 1.0,
+        cache_rate: float | str = 1.0,
         cache_dir: str | os.PathLike[str] | None = None,
-        num_workers: int | None = 1,
+        num_workers: int | None = None,
         progress: bool = True,
     ) -> None:
         self.cache_dir = Path(cache_dir) if cache_dir else None
         self._pipeline = ""
+        self._first: Any = None  # where it had to be made to see how large it is
         if self.cache_dir is not None:
             try:
                 self.cache_dir.mkdir(parents=True, exist_ok=True)
@@ -111,9 +123,43 @@ class ScanCache(CacheDataset):
                 raise InputError(f"--cache_dir {self.cache_dir}: found no folder to write to ({error}).") from error
             versions = {name: _version(name) for name in PACKAGES}
             self._pipeline = json.dumps([describe(transform.flatten().transforms), versions])
-        super().__init__(
-            data=data, transform=transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress
+        rate = 0.0 if self.cache_dir is not None or cache_rate == "auto" else float(cache_rate)
+        num_workers = num_workers or usable_cores()
+        super().__init__(data=data, transform=transform, cache_rate=rate, num_workers=num_workers, progress=progress)
+        if self.cache_dir is not None:
+            self._write_missing()
+        elif cache_rate == "auto" and data:
+            self.set_rate = self._rate_that_fits()
+            self.set_data(data)
+            self._first = None
+
+    def _write_missing(self) -> None:
+        """Preprocess what is not on disk yet; of several processes, each its share, and all wait for all."""
+        missing = [index for index in my_share(self.data) if not self.file_of(index).is_file()]
+        # not MONAI's loop, which keeps all of them
+        written = in_threads(self._write, missing, int(self.num_workers or 1))
+        for _ in tqdm(
+            written, total=len(missing), desc="preparing scans", unit="scan", disable=not (self.progress and missing)
+        ):
+            pass
+        gather(None)
+
+    def _write(self, index: int) -> None:
+        self._load_cache_item(index)
+
+    def _rate_that_fits(self) -> float:
+        self._first = self._load_cache_item(0)
+        size = sum(value.numel() * value.element_size() for value in self._first.values() if torch.is_tensor(value))
+        free = available_memory()
+        if free is None or free / 2 >= size * len(self.data):
+            return 1.0
+        count = int(free / 2 / max(size, 1))
+        LOGGER.warning(
+            f"{count} of {len(self.data)} scans are kept in memory, of {size / 1e9:.2g} GB each ({free / 1e9:.2g} GB "
+            "are free); the others are read and preprocessed at each draw, which takes seconds. --cache_dir FOLDER "
+            "keeps all of them on disk instead."
         )
+        return count / len(self.data)
 
     def file_of(self, index: int) -> Path:
         """
@@ -134,21 +180,24 @@ class ScanCache(CacheDataset):
 
     def _load_cache_item(self, idx: int) -> Any:
         if self.cache_dir is None:
-            return super()._load_cache_item(idx)
+            return self._first if idx == 0 and self._first is not None else super()._load_cache_item(idx)
         file = self.file_of(idx)
         if file.is_file():
             try:
-                return _unpack(torch.load(file, weights_only=True))
+                # mapped: what nobody reads stays on disk, and what somebody writes goes into a copy
+                return _unpack(torch.load(file, weights_only=True, mmap=True))
             except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
                 warnings.warn(f"{file} cannot be read and is made anew ({error}).", stacklevel=2)
         item = super()._load_cache_item(idx)
-        _save(_pack(item), file)
+        try:
+            _save(_pack(item), file)
+        except OSError as error:
+            raise InputError(f"--cache_dir {self.cache_dir}: cannot be written to ({error}).") from error
         return item
 
     def _transform(self, index: int) -> Any:
-        # what is not in memory may be on disk
-        if self.cache_dir is not None and index % len(self) >= self.cache_num:
-            return self._load_cache_item(index % len(self))
+        if self.cache_dir is not None:
+            return self._load_cache_item(range(len(self))[index])
         return super()._transform(index)
 
 

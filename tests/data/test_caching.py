@@ -17,6 +17,7 @@ from monai.transforms import Compose, LoadImaged, NormalizeIntensityd, ScaleInte
 
 from dtlp_components import InputError, ScanCache
 from dtlp_components.data.caching import describe
+from tests.together import together
 
 
 class Counted(Transform):
@@ -67,15 +68,76 @@ def test_second_run_reads_what_the_first_one_computed(items: list[dict[str, Any]
         assert other["image"].meta["filename_or_obj"] == one["image"].meta["filename_or_obj"]
 
 
-def test_scans_beyond_memory_come_from_disk(items: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_all_are_on_disk_before_the_first_draw_whatever_memory_holds(
+    items: list[dict[str, Any]], tmp_path: Path
+) -> None:
     dataset = cache(items, tmp_path / "cache", cache_rate=0.4)
-    assert Counted.calls == 1
+    assert Counted.calls == 3
+    assert all(dataset.file_of(i).is_file() for i in range(3))
     for _ in range(3):
         values = [dataset[i]["image"] for i in (0, 1, -1)]
     assert Counted.calls == 3
     expected = [item["image"] for item in cache(items, None)]
     for value, other in zip(values, expected, strict=True):
         torch.testing.assert_close(value.as_tensor(), other.as_tensor(), rtol=0, atol=0)
+
+
+def test_what_somebody_writes_into_a_draw_is_not_in_the_next(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    dataset = cache(items, tmp_path / "cache")
+    before = dataset[0]["image"].clone()
+    dataset[0]["image"].zero_()
+    torch.testing.assert_close(dataset[0]["image"].as_tensor(), before.as_tensor(), rtol=0, atol=0)
+
+
+def test_start_that_was_interrupted_goes_on_where_it_was(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    Path(items[2]["image"]).rename(tmp_path / "away.nii.gz")
+    with pytest.raises(Exception, match="applying transform"):
+        cache(items, tmp_path / "cache", num_workers=1)
+    assert Counted.calls == 2
+    (tmp_path / "away.nii.gz").rename(items[2]["image"])
+    cache(items, tmp_path / "cache")
+    assert Counted.calls == 3
+
+
+def test_full_disk_ends_the_start_in_a_sentence(
+    items: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(packed: Any, file: Path) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("dtlp_components.data.caching._save", full)
+    with pytest.raises(InputError, match=r"--cache_dir .*cache: cannot be written to \(No space left on device\)"):
+        cache(items, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("scans", "kept"), [(10.0, 3), (4.0, 2), (2.0, 1), (1.0, 0)])
+def test_memory_that_is_free_decides_how_many_scans_are_kept(
+    items: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    scans: float,
+    kept: int,
+) -> None:
+    size = 4 * 5 * 6 * 4  # bytes of a scan
+    monkeypatch.setattr("dtlp_components.data.caching.available_memory", lambda: int(scans * size) + 2)
+    dataset = cache(items, None, cache_rate="auto")
+    assert dataset.cache_num == kept
+    assert Counted.calls == max(kept, 1)  # the first one tells how large they are
+    assert ("--cache_dir FOLDER keeps all of them on disk instead" in caplog.text) == (kept < 3)
+    values = [dataset[i]["image"] for i in range(3)]
+    for value, item in zip(values, items, strict=True):
+        torch.testing.assert_close(value, pipeline()(item)["image"])
+
+
+def _fill(items: list[dict[str, Any]], folder: Path) -> list[int]:
+    dataset = cache(items, folder)
+    return [Counted.calls, sum(dataset.file_of(i).is_file() for i in range(3))]
+
+
+def test_shared_cache_is_filled_once(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    zero, one = together(_fill, items, tmp_path / "cache", folder=tmp_path)
+    assert zero == [2, 3]
+    assert one == [1, 3]
 
 
 def test_without_a_folder_nothing_is_written(items: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -108,8 +170,9 @@ def test_broken_file_is_made_anew(items: list[dict[str, Any]], tmp_path: Path, c
     file = cache(items, tmp_path / "cache").file_of(2)
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    again = cache(items, tmp_path / "cache")
     with pytest.warns(UserWarning, match=file.name):
-        again = cache(items, tmp_path / "cache")
+        again[2]
     assert Counted.calls == 4
     torch.testing.assert_close(again[2]["image"], pipeline()(items[2])["image"])
     assert torch.load(file, weights_only=True)["domain"] == "ct"
