@@ -51,6 +51,7 @@ class InputChecks:
         require_labels: whether items of `labeled` and `validation` must have a label.
         cache_file: JSON file that keeps what was read, by path, size and time of change, so that a second start
             is instant; none if None.
+        checked_before: another such file, which is only read: `new` writes it into the bundle.
         section: section of the datalist that `labeled` comes from, named in messages.
         datalist: the file, whose sections are told if that one is empty.
         studies_dir: the studies of a MONAI Label server, which then gives the lists instead of `datalist`.
@@ -79,6 +80,7 @@ class InputChecks:
         validation: Sequence[Mapping[str, str]] = (),
         require_labels: bool = True,
         cache_file: str | None = None,
+        checked_before: str | None = None,
         section: str = DatalistKeys.TRAINING,
         datalist: str | None = None,
         studies_dir: str | None = None,
@@ -97,6 +99,7 @@ class InputChecks:
             read_volumes,
         )
         self.cache_file, self.datalist, self.studies_dir = cache_file, datalist, studies_dir
+        self.checked_before = checked_before
         self.section = str(section)
         self.model_file = model_file
         self.prediction_dir, self.input, self.output_dir = prediction_dir, input, output_dir
@@ -138,7 +141,7 @@ class InputChecks:
         if missing:  # said before hours of reading
             return missing
         num_classes = self.settings.values["num_classes"]
-        volumes, problems = list_volume_problems(with_label, images, num_classes, self.cache_file)
+        volumes, problems = list_volume_problems(with_label, images, num_classes, self.cache_file, self.checked_before)
         others = {str(DatalistKeys.UNLABELED): self.unlabeled, str(DatalistKeys.VALIDATION): self.validation}
         problems += copy_problems(self.section, volumes, self.labeled, others)
         labels = [item[DatalistKeys.LABEL] for item in self.labeled if DatalistKeys.LABEL in item]

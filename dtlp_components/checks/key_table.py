@@ -97,6 +97,8 @@ class Key:
             if bound is not None
         ]  # fmt: skip
         text = " ".join([phrase, *(["each"] if bounds and self.length else []), *bounds])
+        if self.kind == "number" and self.choices:
+            text += f", or {' or '.join(map(repr, self.choices))}"
         if self.scalar:
             text = f"a number or {text}"
         return text + (", all different" if self.distinct else "") + (", or None" if self.null else "")
@@ -116,7 +118,7 @@ class Key:
         if self.kind == "weights":
             return isinstance(value, Mapping) and all(_is_number(w) and w >= 0 for w in value.values())
         if self.kind in ("integer", "number"):
-            return self._is_within(value)
+            return self._is_within(value) or (isinstance(value, str) and value in self.choices)
         if self.kind in ("integers", "numbers"):
             if self.scalar and self._is_within(value):
                 return True

@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from ..checks.settings import patch_size_problems
 from ..errors import raise_if_any
 from ..files import json_text, read_json, write_text
 from ..keys import DatalistKeys as Keys
+from ..run_folder import RunFolder
+from .duration import duration_sentence, seconds_of_a_step
 from .label_names import read_label_names
 from .memory import parse_memory
 from .orientation import orientation_notes
 from .patients import with_patients
-from .plan import choose_settings
+from .plan import Choice, cached_bytes, choose_settings
 from .recipe import COMMAND, folder_to_segment, recipe_of
 from .report import scan_table
 from .sections import (
@@ -155,6 +158,7 @@ def new_bundle(
     print("\nSettings")
     for key, choice in choices.items():
         print(f"  {key}: {json.dumps(choice.value)}\n      {choice.why}")
+    notes += _disk_notes(Path(output), choices, groups)
     for note in [*on_scans, *notes]:
         print(f"Note: {note}")
     if on_scans:
@@ -184,8 +188,29 @@ def new_bundle(
         print(
             f"\nWrote {folder}: {', '.join(f'{len(items)} {TITLES[s]}' for s, items in groups.items() if items)} scans."
         )
+    checked = {path: entry for items in groups.values() for _, facts in items for path, entry in facts.checked.items()}
+    write_text(RunFolder(folder).checked_inputs, json.dumps(checked))
+    patch, features, batch = (choices[key].value for key in ("patch_size", "features", "batch_size_labeled"))
+    step = seconds_of_a_step(patch, features, batch, len(label_names))
+    print("\n" + duration_sentence(choices["max_iterations"].value, step, bool(groups[Keys.UNLABELED])))
     _print_commands(folder, groups)
     return folder
+
+
+def _disk_notes(output: Path, choices: Mapping[str, Choice], groups: Mapping[Keys, Inspected]) -> list[str]:
+    """A sentence on the disk that the bundle's cache takes, and one if there is not that much."""
+    if not choices["cache_dir"].value:
+        return []
+    facts = {section: [of_scan for _, of_scan in items] for section, items in groups.items()}
+    needed = cached_bytes(facts, choices["spacing_mm"].value)
+    there = next(place for place in (output.absolute(), *output.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if free < 1.05 * needed:
+        return [
+            f"The preprocessed scans take {needed / 1e9:.2g} GB of disk, and {there} has {free / 1e9:.2g} GB that are "
+            "free: give the training a --cache_dir on another disk."
+        ]
+    return [f"The first training fills a cache of {needed / 1e9:.2g} GB in the bundle's folder, for all later ones."]
 
 
 def _check_arguments(
@@ -248,7 +273,11 @@ def _command_line(arguments: Mapping[str, Any]) -> str:
 def _print_commands(folder: Path, groups: Mapping[Keys, Inspected]) -> None:
     configs = (folder / "configs").as_posix()
     run = "python -m monai.bundle run"
-    print("\nNext, from this folder:")
+    print("\nNext, from this folder; the first is a try of half an hour:")
+    place = shlex.quote(folder.as_posix())
+    print(
+        f"  python -m dtlp_components train {place} --hours 0.5 --output_dir {shlex.quote((folder / 'try').as_posix())}"
+    )
     print(f"  {run} training --config_file {shlex.quote(configs + '/train.json')}")
     if groups[Keys.TESTING] or groups[Keys.VALIDATION]:
         print(f"  {run} evaluating --config_file {shlex.quote(configs + '/evaluate.json')}")

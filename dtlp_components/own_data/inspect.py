@@ -6,14 +6,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from scipy.ndimage import center_of_mass
 from tqdm import tqdm
 
+from ..checks.scan_files import checked_entry
+from ..data.resources import in_threads, usable_cores
+from ..data.series import scan_stamp
 from ..data.volumes import (
     PROGRESS_FROM,
     Volume,
@@ -58,6 +63,8 @@ class ScanFacts:
         oriented: whether the file says how the patient lies.
         profiles: mean brightness along the patient's x, y, z, ``(3, 32)``, each with mean 0 and deviation 1.
         centers: of each label above 0, along x, y, z, as a share of the side; empty without a label.
+        checked: what the checks of a training need to know of the files, by path, so that they need not read them
+            again; empty where a part of a file was taken.
     """
 
     shape: tuple[int, int, int]
@@ -75,6 +82,7 @@ class ScanFacts:
     oriented: bool = True
     profiles: np.ndarray = field(default_factory=lambda: np.zeros((3, PROFILE)))
     centers: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    checked: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def voxel_ml(self) -> float:
@@ -101,8 +109,9 @@ def inspect_scans(
         InputError: if a package that reads the files is missing.
     """
     good, broken = [], {}
-    for scan in tqdm(scans, desc=title, unit="scan", disable=len(scans) <= PROGRESS_FROM):
-        facts, problems = _inspect(scan, frame, with_labels)
+    results = in_threads(lambda scan: _inspect(scan, frame, with_labels), scans, usable_cores())
+    shown = tqdm(results, total=len(scans), desc=title, unit="scan", disable=len(scans) <= PROGRESS_FROM)
+    for scan, (facts, problems) in zip(scans, shown, strict=True):
         if facts is None or problems:
             broken[scan.image] = problems
         else:
@@ -111,6 +120,8 @@ def inspect_scans(
 
 
 def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFacts | None, list[str]]:
+    paths = [path for path in (scan.image, scan.label if with_labels else None) if path and os.path.exists(path)]
+    stamps = {path: scan_stamp(path) for path in paths}  # before reading
     image, problems = _read(scan.image, frame)
     if image is not None:
         problems += image_problems(scan.image, image[1])
@@ -163,6 +174,13 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
         oriented=is_oriented(affine),
         profiles=_profiles(nib.orientations.apply_orientation(voxels, orientation), (low, high)),
         centers=centers,
+        checked={}
+        if frame is not None
+        else {
+            path: checked_entry(stamps[path], volume[1])
+            for path, volume in ((scan.image, image), (scan.label, label))
+            if volume is not None and path
+        },
     )
     return facts, []
 

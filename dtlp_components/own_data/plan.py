@@ -15,7 +15,7 @@ from ..transforms.intensity import AIR_HU, LOWEST_CT, looks_like_hu
 from .inspect import ScanFacts
 from .memory import estimate_bytes
 
-__all__ = ["Choice", "choose_settings", "guess_modality", "guess_spacing", "guess_window"]
+__all__ = ["Choice", "cached_bytes", "choose_settings", "guess_modality", "guess_spacing", "guess_window"]
 
 ANISOTROPIC = 3.0  # ratio of the largest to the smallest side of a voxel
 MAX_PATCH_VOXELS = 2**20  # about 100 along each side; more has not been tried
@@ -82,8 +82,7 @@ def choose_settings(
             f"the paper's length, 300 times through {count} {kind} scans, is {epochs}; at least {ITERATIONS[0]}, at "
             f"most {ITERATIONS[1]}",
         )
-    chosen["cache_rate"] = _choose_cache_rate(groups, chosen, num_classes, budget, memory)
-    return chosen
+    return chosen | _choose_cache(groups, chosen, num_classes, budget, memory)
 
 
 def guess_modality(scans: Sequence[ScanFacts]) -> Choice:
@@ -222,20 +221,25 @@ def _fit_patch(
     return sides
 
 
-def _choose_cache_rate(
-    groups: Mapping[Keys, Sequence[ScanFacts]], chosen: Mapping[str, Choice], num_classes: int, budget: int, memory: str
-) -> Choice:
-    """Share of the volumes that training may keep in memory."""
-    voxel = float(np.prod(chosen["spacing_mm"].value))
-    total = 0.0
+def cached_bytes(groups: Mapping[Keys, Sequence[ScanFacts]], spacing_mm: Sequence[float]) -> int:
+    """What all volumes that a training draws from take after preprocessing."""
+    voxel, total = float(np.prod(spacing_mm)), 0.0
     for section in (Keys.TRAINING, Keys.UNLABELED, Keys.VALIDATION):
         # float32 image, and label if it has one
         size = 4 if section == Keys.UNLABELED else 8
         total += sum(size * math.prod(f.shape) * math.prod(f.spacing_mm) / voxel for f in groups[section])
+    return int(total)
+
+
+def _choose_cache(
+    groups: Mapping[Keys, Sequence[ScanFacts]], chosen: Mapping[str, Choice], num_classes: int, budget: int, memory: str
+) -> dict[str, Choice]:
+    """Where the preprocessed volumes are: in memory if all of them fit, else on disk."""
+    total = cached_bytes(groups, chosen["spacing_mm"].value)
     batch = max(chosen["batch_size_labeled"].value, chosen["batch_size_unlabeled"].value)
     room = budget - estimate_bytes(chosen["patch_size"].value, chosen["features"].value, batch, num_classes)
-    rate = min(1.0, math.floor(20 * max(room, 0) / total) / 20)
-    return Choice(
-        rate,
-        f"all volumes take {total / 1e9:.2g} GB; {max(room, 0) / 1e9:.2g} GB of --memory {memory} is left for them",
-    )
+    sizes = f"all volumes take {total / 1e9:.2g} GB; {max(room, 0) / 1e9:.2g} GB of --memory {memory} is left for them"
+    if total <= room:
+        return {"cache_dir": Choice("", f"{sizes}, so none need be on disk")}
+    why = f"{sizes}, so they are kept on disk, from which a draw reads the part that it needs"
+    return {"cache_dir": Choice("$@bundle_root + '/cache'", why)}

@@ -50,7 +50,7 @@ def recipe_of(
         }
         intensity = f"{low:g} to {high:g} HU scaled to 0 to 1 and clipped"
 
-    keys = ("batch_size_labeled", "batch_size_unlabeled", "max_iterations", "cache_rate")
+    keys = ("batch_size_labeled", "batch_size_unlabeled", "max_iterations", "cache_dir")
     sections: dict[str, dict[str, Any]] = {
         "common": common,
         "train": {key: choices[key].value for key in keys},

@@ -23,6 +23,7 @@ from ..data.series import is_series
 from ..errors import InputError, raise_if_any
 from ..files import is_leftover, read_json
 from ..keys import DatalistKeys as Keys
+from ..run_folder import RunFolder
 from .find import FLAGS, Scan
 from .recipe import COMMENT
 from .sections import Inspected
@@ -153,7 +154,8 @@ def is_current(folder: Path, files: Mapping[str, str], copies: Mapping[Path, Any
     missing = [path for path in files if path not in there] + [str(c) for c in copies if not c.is_file()]
     if not differing and not missing:
         return True
-    mine = set(files) | {target.relative_to(folder).as_posix() for target in copies}
+    checked = RunFolder(folder).checked_inputs.relative_to(folder).as_posix()
+    mine = set(files) | {target.relative_to(folder).as_posix() for target in copies} | {checked}
     others = sorted(path for path in there if path not in mine and not path.startswith(f"{COPIES}/"))
     advice = "choose another name, or move the folder away"
     if others:

@@ -16,8 +16,10 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from dtlp_components.cli import main
 from dtlp_components.errors import InputError
+from dtlp_components.own_data import plan
 from dtlp_components.own_data.find import Scan as FoundScan
 from dtlp_components.own_data.inspect import inspect_scans
+from dtlp_components.own_data.plan import Choice
 from tests.own_data.scans import (
     SHAPE,
     cases,
@@ -336,3 +338,29 @@ def test_dicom_series_are_trained_on_and_segmented(near: Path, write_series: Any
     assert (near / "out/models/model.pt").is_file()
     run(bundle, "inference", near / "out")  # the configuration names the series
     assert (near / "out/predictions/a_seg.nii.gz").is_file()
+
+
+def test_first_command_is_a_try_of_half_an_hour_after_how_long_a_training_takes(
+    near: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make()
+    printed = capsys.readouterr().out
+    length, commands = printed.split("Next, from this folder; the first is a try of half an hour:")
+    assert "1000 iterations take about " in length
+    first = commands.split("\n")[1].split()
+    assert first == ["python", "-m", "dtlp_components", "train", "bundles/mine", "--hours", "0.5", "--output_dir", "bundles/mine/try"]
+
+
+def test_disk_that_the_scans_need_is_said_and_missed(
+    near: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretended = Choice("$@bundle_root + '/cache'", "they are large")
+    monkeypatch.setattr(plan, "_choose_cache", lambda *_: {"cache_dir": pretended})
+    make()
+    assert train()["cache_dir"] == pretended.value
+    assert "The first training fills a cache of" in capsys.readouterr().out
+    monkeypatch.setattr("dtlp_components.own_data.command.cached_bytes", lambda *_: 10**18)
+    make(name="other")
+    printed = capsys.readouterr().out
+    assert "The preprocessed scans take 1e+09 GB of disk" in printed
+    assert "give the training a --cache_dir on another disk" in printed

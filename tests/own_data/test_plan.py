@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dtlp_components.keys import DatalistKeys as Keys
 from dtlp_components.own_data.inspect import ScanFacts
 from dtlp_components.own_data.memory import estimate_bytes
-from dtlp_components.own_data.plan import guess_modality, guess_spacing, guess_window
+from dtlp_components.own_data.plan import (
+    Choice,
+    _choose_cache,
+    cached_bytes,
+    guess_modality,
+    guess_spacing,
+    guess_window,
+)
 from tests.own_data.scans import ct, label, labeled, make, mr, read, save, train, unlabeled
 
 
@@ -120,3 +128,19 @@ def test_less_memory_means_smaller_settings_that_fit(near: Path) -> None:
         )
         used.append((config["features"], math.prod(config["patch_size"])))
     assert used[0] < used[1] <= used[2] == (32, 80 * 64 * 96)
+
+
+def test_scans_that_do_not_fit_into_memory_go_onto_disk() -> None:
+    chosen = {
+        "spacing_mm": Choice([1.0, 1.0, 1.0], ""), "patch_size": Choice([32, 32, 32], ""), "features": Choice(8, ""),
+        "batch_size_labeled": Choice(1, ""), "batch_size_unlabeled": Choice(1, ""),
+    }  # fmt: skip
+    cts = [facts(shape=(512, 512, 200), spacing_mm=(1.0, 1.0, 1.0))] * 5
+    groups = {Keys.TRAINING: cts[:2], Keys.UNLABELED: cts[2:], Keys.VALIDATION: []}
+    total = 512 * 512 * 200 * (2 * 8 + 3 * 4)
+    assert cached_bytes(groups, [1.0, 1.0, 1.0]) == total
+    training = estimate_bytes([32, 32, 32], 8, 1, 2)
+    on_disk = _choose_cache(groups, chosen, 2, training + total - 1, "some")["cache_dir"]
+    assert on_disk.value == "$@bundle_root + '/cache'"
+    assert "all volumes take 1.5 GB; 1.5 GB of --memory some is left" in on_disk.why
+    assert _choose_cache(groups, chosen, 2, training + total, "some")["cache_dir"].value == ""

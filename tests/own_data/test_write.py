@@ -10,10 +10,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from dtlp_components.checks.scan_files import list_volume_problems
 from dtlp_components.data.datalists import load_datalist
 from dtlp_components.errors import InputError
 from dtlp_components.own_data.find import Scan
 from dtlp_components.own_data.write import distinct_names
+from dtlp_components.run_folder import RunFolder
 from tests.own_data.scans import SHAPE, four_dimensions, gap_in_the_values, make, mr, save, train
 
 
@@ -125,3 +127,14 @@ def test_bundle_that_somebody_else_made_is_never_overwritten(near: Path) -> None
     with pytest.raises(InputError, match="was not made by this command"):
         make(overwrite=True)
     assert train() == content
+
+
+def test_first_training_need_not_read_what_was_read(near: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = make()
+    checked = RunFolder(bundle).checked_inputs
+    monkeypatch.setattr("dtlp_components.checks.scan_files.read_volume", lambda *_, **__: pytest.fail("read again"))
+    items = json.loads((bundle / "datalist.json").read_text())
+    images = [item["image"] for item in items["unlabeled"]]
+    volumes, problems = list_volume_problems(items["training"], images, 3, None, str(checked))
+    assert problems == []
+    assert len(volumes) == 2 * len(items["training"]) + len(images) > 4
