@@ -16,6 +16,7 @@ from .data.scans import ScanDataset, find_images, scans_to_segment
 from .data.segmentations import PredictionNames
 from .data.studies import unlabeled_studies
 from .data.volumes import scan_problems
+from .engines.devices import checkpoint_minutes, loading_processes, set_up_device
 from .engines.method_trainer import MethodTrainer
 from .engines.ramp_up import SigmoidRampUp
 from .engines.scan_evaluator import ScanEvaluator
@@ -127,6 +128,7 @@ __all__ = [
     "WholeFileWriter",
     "WriteDicomSegd",
     "average_models",
+    "checkpoint_minutes",
     "find_images",
     "initial_student",
     "join_processes",
@@ -135,6 +137,7 @@ __all__ = [
     "load_datalist",
     "load_teachers",
     "load_weights",
+    "loading_processes",
     "loss_terms",
     "mlflow_address",
     "my_share",
@@ -143,5 +146,6 @@ __all__ = [
     "run_name",
     "scan_problems",
     "scans_to_segment",
+    "set_up_device",
     "unlabeled_studies",
 ]

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "dtlp_components"
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 NAMED = [module for module in MODULES if module.name not in ("__init__.py", "__main__.py")]
 
-LINES_OF_A_FILE, LINES_OF_A_CLASS, MODULES_OF_THE_ROOT = 400, 210, 11
+LINES_OF_A_FILE, LINES_OF_A_CLASS, MODULES_OF_THE_ROOT = 400, 220, 11
 LONG_CLASSES = {
     "engines/trainer.py: DTLPTrainer",  # one iteration of the paper, whose steps read each other's tensors
 }

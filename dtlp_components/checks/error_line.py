@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import cause_of, may_tell
+import torch
+
+from ..errors import cause_of, first_line, may_tell
 from ..files import write_text
 
 __all__ = ["error_line", "show_errors_in_one_line"]
@@ -48,10 +50,35 @@ def show_errors_in_one_line(error_file: str | os.PathLike[str]) -> None:
 
 
 def error_line(error: BaseException) -> str:
-    """The cause of an exception, after the key of the configuration that it was raised for, if there is one."""
+    """
+    The cause of an exception, after the key of the configuration that it was raised for, if there is one; or what to
+    change if memory was short.
+    """
+    if advice := _memory_advice(error):
+        return advice
     keys = [key for key in _keys(error) if key.partition("::")[0] not in STEPS]
     of_key = f"--{keys[-1]}: " if keys else ""
     return f"Cannot go on: {of_key}{cause_of(error)}."
+
+
+def _memory_advice(error: BaseException) -> str:
+    """A sentence if the GPU's memory, or that of processes which load, was short; else an empty text."""
+    chain: BaseException | None = error
+    while chain is not None:
+        text = str(chain)
+        if isinstance(chain, torch.OutOfMemoryError):
+            return (
+                f"The GPU's memory is too small for this training ({first_line(chain)}). In this order: --amp True; "
+                "--gradient_checkpointing True; --batch_size_labeled 1 --batch_size_unlabeled 1 with "
+                "--accumulation_steps 2; a smaller --patch_size; fewer --features."
+            )
+        if isinstance(chain, RuntimeError) and "DataLoader worker" in text and "killed by signal" in text:
+            return (
+                f"A process that loads scans was killed ({first_line(chain)}), for want of memory or of shared memory "
+                "(/dev/shm; docker run --shm-size 8g). Fewer --num_workers, or a --cache_dir, need less."
+            )
+        chain = chain.__cause__ or chain.__context__
+    return ""
 
 
 def _keys(error: BaseException) -> Iterator[str]:

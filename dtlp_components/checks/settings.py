@@ -77,6 +77,11 @@ class Settings:
             there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
             yield f"--device: expected one of {', '.join(there)}, got {str(self.device)!r} ({first_line(error)})."
         yield from class_weight_problems(self.values)
+        if self.values.get("augment_on_device") and self.values.get("num_workers"):
+            yield (
+                f"--num_workers: expected 0 with --augment_on_device True, got {self.values['num_workers']}: processes "
+                "that load cannot use the GPU. Leave one of the two out."
+            )
         sides = self.values.get("patch_size")
         if isinstance(sides, (list, tuple)) and not check_values({"patch_size": sides}):
             yield from patch_size_problems(sides, str(self.values.get("norm", "instance")))

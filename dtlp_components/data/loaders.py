@@ -79,6 +79,7 @@ class EndlessDataLoader(DataLoader[Any]):
         batch_size: draws in a batch.
         seed: of order and transforms; labeled and unlabeled loaders may share it.
         num_workers: processes that make the draws; 0 makes them in the main process.
+        pin_memory: where there is CUDA, put batches where a GPU copies from; not those that lie on one already.
 
     Raises:
         ValueError: if there is nothing to draw from.
@@ -91,6 +92,7 @@ class EndlessDataLoader(DataLoader[Any]):
         batch_size: int,
         seed: int = 0,
         num_workers: int = 0,
+        pin_memory: bool = True,
     ) -> None:
         if len(dataset) == 0 or batch_size < 1:
             raise ValueError(f"nothing to draw: {len(dataset)} cases, batch size {batch_size}.")
@@ -103,7 +105,7 @@ class EndlessDataLoader(DataLoader[Any]):
             sampler=_CountFrom(batch_size),
             num_workers=num_workers,
             collate_fn=list_data_collate,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pin_memory and torch.cuda.is_available(),
             # a generator of its own: creating an iterator must not move the global random state
             generator=torch.Generator().manual_seed(seed),
             persistent_workers=num_workers > 0,

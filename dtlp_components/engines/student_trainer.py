@@ -19,6 +19,7 @@ from ..keys import TrainingEvents
 from ..keys import TrainingStreams as Streams
 from ..processes import average_tensors, copy_from_first, num_processes
 from .batch_sums import BatchSums, scalars_of
+from .devices import half_precision
 from .protocols import Teacher, TrainedModule
 from .random_streams import RandomStreams
 
@@ -54,7 +55,7 @@ class StudentTrainer(SupervisedTrainer):
         max_grad_norm: gradients are scaled down to this norm.
         accumulation_steps: batches that this process takes one after the other before a step. MONAI's trainer would
             count each of them as an iteration.
-        amp: autocast to bfloat16 (CPU, and CUDA devices that have it) or float16.
+        amp: autocast to :py:func:`half_precision`.
         channels_last: keep weights and volumes in ``channels_last_3d``, which is faster.
         gradient_checkpointing: compute the inside of every stage once more on the way back instead of keeping it.
         kwargs: see :py:class:`monai.engines.SupervisedTrainer`; ``compile`` is refused.
@@ -110,7 +111,7 @@ class StudentTrainer(SupervisedTrainer):
         if gradient_checkpointing:
             self.network.use_gradient_checkpointing()
 
-        half = torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
+        half = half_precision(device)
         self.autocast_kwargs: dict[str, Any] = {"device_type": device.type, "dtype": half, "enabled": amp}
         # MONAI's own scaler is made anew at each run and could not be resumed
         self.grad_scaler = torch.amp.GradScaler(device.type, enabled=amp and half == torch.float16)

@@ -48,8 +48,9 @@ def run_name(name: str, output_dir: str, resume: bool | str) -> str:
 # keys that say how a training is run and watched, not what it learns
 MAY_CHANGE = frozenset(
     {
-        "accumulation_steps", "allow_changes", "cache_rate", "checkpoint_interval", "gradient_checkpointing",
-        "log_interval", "mlflow", "monitor_cases", "num_workers", "resume", "window_batch_size", "window_overlap",
+        "accumulation_steps", "allow_changes", "cache_rate", "checkpoint_interval", "checkpoint_minutes",
+        "cudnn_benchmark", "gradient_checkpointing", "log_interval", "mlflow", "monitor_cases", "num_workers", "resume",
+        "tf32", "window_batch_size", "window_overlap",
     }
 )  # fmt: skip
 
@@ -82,6 +83,7 @@ class TrainingCheckpoint:
         trainer_loaders: endless loaders, told where to begin on resume; ``None`` entries are ignored.
         validator: evaluator whose ``best_metric`` decides on ``best.pt``, or ``None``.
         interval: epochs from one checkpoint to the next; the last epoch always writes one.
+        minutes: that have to be over as well since the last one was written, or the training started.
         resume: go on from ``last.pt`` if there is one, ``"auto"`` without a warning if there is none; else an earlier
             run's files are kept under another name.
         selection: ``last`` or ``best``.
@@ -107,6 +109,7 @@ class TrainingCheckpoint:
         trainer_loaders: tuple[Any, ...] = (),
         validator: Any | None = None,
         interval: int = 1,
+        minutes: float = 0.0,
         resume: bool | str = False,
         allow_changes: bool = False,
         selection: str = "last",
@@ -139,6 +142,7 @@ class TrainingCheckpoint:
         self.signals = SignalWatch()
         self.logger = logging.getLogger("dtlp")
         self._best_epoch_written = 0
+        self.minutes, self._written = minutes, 0.0
 
     def attach(self, engine: Engine) -> None:
         """Resume at the start of ``engine`` and write at the end of its epochs."""
@@ -163,6 +167,7 @@ class TrainingCheckpoint:
             write_json(self.run.model_settings, self.model_settings)
             if self.run_name is not None:
                 write_text(self.run.run_name, self.run_name)
+        self._written = time.monotonic()
         self.signals.listen()
 
     def _prepare(self) -> bool:
@@ -211,7 +216,7 @@ class TrainingCheckpoint:
         state = engine.state
         is_last = state.epoch == state.max_epochs
         self._save_best(state.epoch, state.iteration)
-        if state.epoch % self.interval and not is_last:
+        if not is_last and (state.epoch % self.interval or not self._is_time()):
             return
         never_validated = is_last and self._best_epoch_written < 1
         if self.selection == "last" or self.validator is None or never_validated:
@@ -219,6 +224,10 @@ class TrainingCheckpoint:
         self._write_last(engine)
         if is_last:
             self.logger.info(f"Student's weights: {os.path.abspath(self.run.model)}")
+
+    def _is_time(self) -> bool:
+        """Whether a checkpoint is due by the clock, which is the first process's."""
+        return self.minutes == 0 or same_for_all(lambda: time.monotonic() - self._written >= 60 * self.minutes)
 
     def _write_last(self, engine: Engine) -> None:
         """Everything that is needed to go on, between two iterations."""
@@ -232,6 +241,7 @@ class TrainingCheckpoint:
             "scans": self.scans,
         }
         write_checkpoint(content, self.run.last, self.run.previous)
+        self._written = time.monotonic()
 
     def _save_best(self, epoch: int, iteration: int) -> None:
         if self.validator is None:

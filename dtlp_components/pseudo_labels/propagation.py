@@ -16,7 +16,7 @@ from ..keys import NO_LABEL
 __all__ = ["PropagationLoss", "propagate"]
 
 
-def propagate(query: Tensor, key: Tensor, values: Tensor) -> Tensor:
+def propagate(query: Tensor, key: Tensor, values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """
     Average values over voxels with alike features, by the correlation map of two projections (Eq. 18, 19)::
 
@@ -30,6 +30,7 @@ def propagate(query: Tensor, key: Tensor, values: Tensor) -> Tensor:
         query: ``e_1`` ``(B, E, d, h, w)``.
         key: ``e_2``, same shape.
         values: ``z`` ``(B, C, d, h, w)``.
+        dtype: to compute in; on CUDA the projections' own, which autocast makes, and on a CPU float32 if not given.
 
     Returns:
         Propagated values ``(B, C, d, h, w)`` float32.
@@ -55,11 +56,12 @@ def propagate(query: Tensor, key: Tensor, values: Tensor) -> Tensor:
     def tokens(x: Tensor) -> Tensor:  # (B, c, d, h, w) -> (B, 1, N, total)
         return F.pad(x.flatten(2).transpose(1, 2), (0, total - x.shape[1])).unsqueeze(1).contiguous()
 
+    dtype = dtype or (query.dtype if query.is_cuda else torch.float32)
     with torch.autocast(query.device.type, enabled=False):
         propagated = F.scaled_dot_product_attention(
-            tokens(query.float()), tokens(key.float()), tokens(values.float()), scale=width**-0.5
+            tokens(query.to(dtype)), tokens(key.to(dtype)), tokens(values.to(dtype)), scale=width**-0.5
         )
-    return propagated[:, 0, :, :classes].transpose(1, 2).reshape(batch, classes, *grid)
+    return propagated[:, 0, :, :classes].transpose(1, 2).reshape(batch, classes, *grid).float()
 
 
 class PropagationLoss(nn.Module):

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from monai.bundle import ConfigParser
 
 from dtlp_components.checks.error_line import error_line
+from dtlp_components.checks.key_table import key_table
 from dtlp_components.checks.settings import Settings
 
 CONFIG = {
@@ -47,6 +49,7 @@ def test_own_error_is_told_as_it_is() -> None:
 
 PROGRAM = """
 import sys
+from dtlp_components.checks.key_table import key_table
 from dtlp_components.checks.settings import Settings
 Settings({{}}, [sys.argv[0], {words}], error_file={file!r}).check()
 raise {error}
@@ -88,3 +91,29 @@ def test_this_process_keeps_its_hook() -> None:
     before = sys.excepthook
     Settings({}, ["pytest", "run"]).check()  # without a file
     assert sys.excepthook is before
+
+
+def test_gpu_without_memory_is_told_with_what_to_change() -> None:
+    try:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+        except torch.OutOfMemoryError as error:
+            raise RuntimeError("wrapped by an engine") from error
+    except RuntimeError as error:
+        line = error_line(error)
+    assert line.startswith(
+        "The GPU's memory is too small for this training (CUDA out of memory. Tried to allocate 2.00"
+    )
+    for key in ("amp", "gradient_checkpointing", "batch_size_labeled", "accumulation_steps", "patch_size", "features"):
+        assert f"--{key}" in line
+        assert key in key_table()
+    assert "\n" not in line
+
+
+def test_loading_process_that_was_killed_is_told_with_the_way_out() -> None:
+    line = error_line(RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ..."))
+    assert line.startswith(
+        "A process that loads scans was killed (DataLoader worker (pid 7) is killed by signal: Bus error"
+    )
+    assert "--num_workers" in line
+    assert "--shm-size" in line

@@ -459,3 +459,23 @@ def test_iteration_of_the_exported_weights_is_written_beside_them(tmp_path: Path
     run = Run(tmp_path, scores=[0.2, 0.6, 0.4, 0.5], selection=selection).run()
     exported = json.loads((tmp_path / "logs/exported.json").read_text())
     assert exported == {"iteration": epoch * run.engine.state.epoch_length}
+
+
+def test_checkpoint_waits_for_its_time_but_not_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("dtlp_components.handlers.checkpoints.time.monotonic", lambda: now)
+    run, written = Run(tmp_path, minutes=5, epochs=8), []
+
+    @run.engine.on(Events.EPOCH_STARTED)
+    def pass_time(engine: Engine) -> None:
+        nonlocal now
+        now += 120.0
+
+    @run.engine.on(Events.EPOCH_COMPLETED)
+    def look(engine: Engine) -> None:
+        if run.checkpoint.run.last.is_file():
+            epoch = load(run.checkpoint.run.last)["progress"]["epoch"]
+            written.append(epoch)
+
+    run.run()
+    assert list(dict.fromkeys(written)) == [3, 6, 8]

@@ -160,3 +160,20 @@ def test_predictions_where_there_is_no_label_change_nothing_that_is_near_one(mod
 def test_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="mode must be 'logits', 'detached' or 'probabilities', got 'grid'"):
         PropagationLoss(PartialDiceCELoss(), "grid")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_within_a_hundredth(dtype: torch.dtype) -> None:
+    query, key = projections(width=8)
+    probabilities = torch.softmax(2 * torch.randn(2, 3, *GRID), dim=1)
+    exact = propagate(query, key, probabilities)
+    rounded = propagate(query.to(dtype), key.to(dtype), probabilities, dtype)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    assert (rounded - exact).abs().max() < 1e-2
+
+
+def test_cpu_computes_in_float32_whatever_the_projections_are() -> None:
+    query, key = (x.bfloat16() for x in projections(width=8))
+    values = torch.randn(2, 3, *GRID)
+    torch.testing.assert_close(propagate(query, key, values), propagate(query.float(), key.float(), values))
