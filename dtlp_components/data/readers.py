@@ -8,7 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -89,19 +89,26 @@ class ScanReader(ImageReader):
         return True
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
-        # trailing axes of length 1 are none; without the flag, only the first of several would go
-        self._reader: ImageReader = NibabelReader(squeeze_non_spatial_dims=True)
         path = str(ensure_tuple(data)[0])
         if is_series(path):
-            self._reader = _SeriesReader() if series_of(path)[0].frame is None else _FramesReader()
-            return self._reader.read(data, **kwargs)
-        self._reader.read(data, **kwargs)  # which notes the name
+            of_series: ImageReader = _SeriesReader() if series_of(path)[0].frame is None else _FramesReader()
+            return _Opened(of_series, of_series.read(data, **kwargs))
+        # trailing axes of length 1 are none; without the flag, only the first of several would go
+        of_nifti = NibabelReader(squeeze_non_spatial_dims=True)
+        of_nifti.read(data, **kwargs)  # which notes the name
         # not what it returns: where sides and sform disagree, it puts the qform into the sform, even one of code 0
-        return nib.load(path)
+        return _Opened(of_nifti, nib.load(path))
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        data: tuple[np.ndarray, dict[str, Any]] = self._reader.get_data(img)
+        data: tuple[np.ndarray, dict[str, Any]] = img.reader.get_data(img.file)
         return data
+
+
+class _Opened(NamedTuple):
+    """What was opened, with its reader, which is not kept in the one for all files: threads share that one."""
+
+    reader: ImageReader
+    file: Any
 
 
 class _SeriesReader(PydicomReader):

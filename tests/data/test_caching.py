@@ -12,11 +12,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, NormalizeIntensityd, ScaleIntensityRanged, Transform
 
 from dtlp_components import InputError, ScanCache
 from dtlp_components.data.caching import describe
+from dtlp_components.data.datalists import load_datalist
 from tests.together import together
 
 
@@ -226,3 +228,19 @@ def test_thing_that_contains_itself_is_refused() -> None:
     thing.inner = [thing]
     with pytest.raises(ValueError, match="contains itself"):
         describe(thing)
+
+
+@pytest.mark.parametrize("bundle", ["la_5", "synapse_20"])
+def test_threads_preprocess_as_one_does(tiny_dataset: Path, bundle: str) -> None:
+    """By the transforms of a bundle, which all threads share."""
+    parser = ConfigParser()
+    parser.read_config(f"bundles/{bundle}/configs/train.json")
+    parser["spacing_mm"] = [1.5, 1.0, 2.0]
+    transform = parser.get_parsed_content("train::preprocessing")
+    items = load_datalist(str(tiny_dataset / "datalist.json"), "training", str(tiny_dataset)) * 8
+    one = ScanCache(items, transform, num_workers=1, progress=False)
+    several = ScanCache(items, transform, num_workers=8, progress=False)
+    for mine, theirs in zip(one, several, strict=True):
+        for key in ("image", "label"):
+            assert torch.equal(mine[key].as_tensor(), theirs[key].as_tensor())
+            assert mine[key].meta["filename_or_obj"] == theirs[key].meta["filename_or_obj"]

@@ -16,6 +16,7 @@ import pytest
 from monai.transforms import LoadImage
 
 from dtlp_components.data.readers import ScanReader, load_volume
+from dtlp_components.data.resources import in_threads
 from dtlp_components.data.series_problems import series_problems
 
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")  # pytest replaces the package's filter
@@ -117,3 +118,12 @@ def test_series_without_the_mark_has_the_same_voxels(tmp_path: Path, write_serie
         plain.save_as(file, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
     assert series_problems(folder) == []
     np.testing.assert_array_equal(load_volume(str(folder))[0], voxels)
+
+
+def test_threads_may_share_a_reader(tmp_path: Path) -> None:
+    paths = [tmp_path / f"scan{i}.nii.gz" for i in range(40)]
+    for i, path in enumerate(paths):
+        nib.save(nib.Nifti1Image(np.full((16, 16, 16), i, np.int16), np.eye(4)), path)
+    load = LoadImage(image_only=True, reader=ScanReader())
+    found = list(in_threads(lambda path: int(load(path).max()), [str(path) for path in paths], 8))
+    assert found == list(range(40))
