@@ -23,7 +23,7 @@ from ..keys import DatalistKeys as Keys
 from ..run_folder import RunFolder
 from .duration import duration_sentence, seconds_of_a_step
 from .label_names import read_label_names
-from .memory import parse_memory
+from .memory import CACHE_SHARE, Room, gpu_bytes, parse_memory
 from .orientation import orientation_notes
 from .patients import with_patients
 from .plan import Choice, cached_bytes, choose_settings
@@ -58,6 +58,7 @@ def new_bundle(
     validation_share: float = 0.0,
     seed: int = 0,
     memory: str = "8GB",
+    gpu_memory: str = "",
     modality: str = "",
     intensity_window: list[float] | None = None,
     spacing_mm: list[float] | None = None,
@@ -88,7 +89,8 @@ def new_bundle(
         output: folder of the bundles.
         validation_share: share of the labeled scans to draw for validation.
         seed: of that draw.
-        memory: what a training may take, such as 8GB.
+        memory: what a training may take of the computer's memory, such as 8GB.
+        gpu_memory: what it may take of a GPU's, such as 24GB; what is free on the one that is there unless given.
         modality: CT or MR; guessed unless given.
         intensity_window: lowest and highest HU that a CT network sees, such as "[-175,275]".
         spacing_mm: grid to resample to, along x, y, z.
@@ -113,11 +115,11 @@ def new_bundle(
     """
     command = _command_line(locals())
     folder = Path(output, name)
-    budget = _check_arguments(
+    room = _check_arguments(
         name=name, output=output, modality=modality, intensity_window=intensity_window, spacing_mm=spacing_mm,
         patch_size=patch_size, features=features, batch_size_labeled=batch_size_labeled,
         batch_size_unlabeled=batch_size_unlabeled, max_iterations=max_iterations, frame=frame,
-        validation=validation, validation_share=validation_share, seed=seed, memory=memory,
+        validation=validation, validation_share=validation_share, seed=seed, memory=memory, gpu_memory=gpu_memory,
     )  # fmt: skip
 
     # 1. what there is
@@ -148,12 +150,11 @@ def new_bundle(
 
     # 3. what follows from it
     choices = choose_settings(
-        {section: [facts for _, facts in items] for section, items in groups.items()}, len(label_names), budget,
+        {section: [facts for _, facts in items] for section, items in groups.items()}, len(label_names), room,
         {"modality": modality, "named_modality": found.modality, "intensity_window": intensity_window,
          "spacing_mm": spacing_mm, "patch_size": patch_size,
          "features": features, "batch_size_labeled": batch_size_labeled, "batch_size_unlabeled": batch_size_unlabeled,
          "max_iterations": max_iterations},
-        memory,
     )  # fmt: skip
     print("\nSettings")
     for key, choice in choices.items():
@@ -217,10 +218,10 @@ def _check_arguments(
     *, name: str, output: str, modality: str, intensity_window: Sequence[float] | None,
     spacing_mm: Sequence[float] | None, patch_size: Sequence[int] | None, features: int | None,
     batch_size_labeled: int | None, batch_size_unlabeled: int | None, max_iterations: int | None, frame: int | None,
-    validation: str, validation_share: float, seed: int, memory: str,
-) -> int:  # fmt: skip
-    """Refuse what cannot be meant, all at once; bytes of ``memory``."""
-    budget = parse_memory(memory)
+    validation: str, validation_share: float, seed: int, memory: str, gpu_memory: str,
+) -> Room:  # fmt: skip
+    """Refuse what cannot be meant, all at once; what a training may take."""
+    budget, gpu = parse_memory(memory), gpu_bytes(gpu_memory)
     check_seed(seed)
     problems = []
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
@@ -255,7 +256,9 @@ def _check_arguments(
     if validation and validation_share:
         problems.append("found --validation and --validation_share, expected one of the two.")
     raise_if_any(problems, "Cannot make the bundle")
-    return budget
+    if gpu is None:
+        return Room((1 - CACHE_SHARE) * budget, budget, False, f"--memory {memory}")
+    return Room(gpu, budget, True, f"--gpu_memory {gpu_memory or f'{gpu / 1e9:.0f}GB (what is free)'}")
 
 
 def _command_line(arguments: Mapping[str, Any]) -> str:

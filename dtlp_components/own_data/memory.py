@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
 
 from ..errors import InputError
 
-__all__ = ["estimate_bytes", "parse_memory"]
+__all__ = ["Room", "estimate_bytes", "gpu_bytes", "parse_memory"]
 
+CACHE_SHARE = 0.25  # of the memory that is for scans, where the rest is for the training
 UNITS = {"MB": 10**6, "GB": 10**9}
 
 # fitted to POINTS so that the largest relative error is smallest; docs/memory.md has the numbers
@@ -22,7 +26,40 @@ PER_CLASS_VOXEL_OF_BATCH = 52.0  # logits, probabilities, noised label maps
 MARGIN = 1.09  # no measured point is further above the fit
 
 
-def parse_memory(text: str) -> int:
+GPU_SHARE = 0.9  # of a GPU's memory that is free; the rest is for its context and for what lies unused between blocks
+
+
+class Room(NamedTuple):
+    """
+    What a training may take.
+
+    Args:
+        training: bytes for networks, activations and gradients, where it computes.
+        scans: bytes of the computer's memory for all of it, or what a GPU's memory leaves of them for scans.
+        on_gpu: whether it computes on a GPU.
+        given: the flag that says so, with its value, for messages.
+    """
+
+    training: float
+    scans: float
+    on_gpu: bool
+    given: str
+
+
+def gpu_bytes(given: str) -> int | None:
+    """
+    Bytes of a GPU that a training may take: those that are given, else those that are free on the one that is there;
+    ``None`` if it will train on the CPU.
+
+    Raises:
+        InputError: see :py:func:`parse_memory`.
+    """
+    if given:
+        return parse_memory(given, "gpu_memory")
+    return int(GPU_SHARE * torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
+
+
+def parse_memory(text: str, flag: str = "memory") -> int:
     """
     Bytes of a text like ``8GB`` (10^9 bytes each) or ``800MB``.
 
@@ -35,7 +72,7 @@ def parse_memory(text: str) -> int:
     except ValueError:
         size = math.nan
     if unit not in UNITS or not math.isfinite(size) or size <= 0:
-        raise InputError(f"--memory: found {text!r}, expected a number with its unit, such as 8GB or 800MB.")
+        raise InputError(f"--{flag}: found {text!r}, expected a number with its unit, such as 8GB or 800MB.")
     return int(size * UNITS[unit])
 
 
@@ -54,7 +91,8 @@ def estimate_bytes(patch_size: Sequence[int], features: int, batch_size: int, nu
         num_classes: with the background.
 
     Returns:
-        Bytes, on CPU in float32; what a GPU takes is not measured.
+        Bytes, on CPU in float32. A GPU was not measured: it needs the same tensors in float32, less with ``amp``, which
+        halves activations and not weights, and no Python process beside them, so that this should be on the safe side.
     """
     voxels = math.prod(patch_size)
     fitted = (

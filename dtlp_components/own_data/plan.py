@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..keys import DatalistKeys as Keys
 from ..transforms.intensity import AIR_HU, LOWEST_CT, looks_like_hu
 from .inspect import ScanFacts
-from .memory import estimate_bytes
+from .memory import CACHE_SHARE, Room, estimate_bytes
 
 __all__ = ["Choice", "cached_bytes", "choose_settings", "guess_modality", "guess_spacing", "guess_window"]
 
@@ -23,7 +23,6 @@ MIN_PATCH_VOXELS = 3 * 16**3  # at its deepest stage the network has to normaliz
 FEATURES = (32, 16, 8)
 BATCH_SIZES = (2, 1)
 ITERATIONS = (1000, 6000)  # 6000 is the default of recipes/base
-CACHE_SHARE = 0.25  # of the memory
 GIVEN = "as given on the command line"
 
 
@@ -35,7 +34,7 @@ class Choice(NamedTuple):
 
 
 def choose_settings(
-    groups: Mapping[Keys, Sequence[ScanFacts]], num_classes: int, budget: int, given: Mapping[str, Any], memory: str
+    groups: Mapping[Keys, Sequence[ScanFacts]], num_classes: int, room: Room, given: Mapping[str, Any]
 ) -> dict[str, Choice]:
     """
     All settings that follow from the scans, in the order in which they depend on each other.
@@ -43,9 +42,8 @@ def choose_settings(
     Args:
         groups: scans of every section of the datalist.
         num_classes: with the background.
-        budget: bytes that a training may take.
+        room: what a training may take.
         given: what the user has set, by key; ``None`` (or an empty text) is for what is to be derived.
-        memory: the budget as the user wrote it.
 
     Raises:
         InputError: if nothing fits into the budget.
@@ -69,7 +67,7 @@ def choose_settings(
     spacing = given["spacing_mm"]
     chosen["spacing_mm"] = Choice([float(s) for s in spacing], GIVEN) if spacing is not None else guess_spacing(seen)
     spacing = chosen["spacing_mm"].value
-    chosen |= _choose_sizes(seen, bool(unlabeled), spacing, num_classes, budget, given, memory)
+    chosen |= _choose_sizes(seen, bool(unlabeled), spacing, num_classes, room, given)
 
     batch = chosen["batch_size_unlabeled"].value if unlabeled else chosen["batch_size_labeled"].value
     if given["max_iterations"] is not None:
@@ -82,7 +80,7 @@ def choose_settings(
             f"the paper's length, 300 times through {count} {kind} scans, is {epochs}; at least {ITERATIONS[0]}, at "
             f"most {ITERATIONS[1]}",
         )
-    return chosen | _choose_cache(groups, chosen, num_classes, budget, memory)
+    return chosen | _choose_cache(groups, chosen, num_classes, room)
 
 
 def guess_modality(scans: Sequence[ScanFacts]) -> Choice:
@@ -132,8 +130,8 @@ def guess_spacing(scans: Sequence[ScanFacts]) -> Choice:
 
 
 def _choose_sizes(
-    scans: Sequence[ScanFacts], has_unlabeled: bool, spacing: Sequence[float], num_classes: int, budget: int,
-    given: Mapping[str, Any], memory: str,
+    scans: Sequence[ScanFacts], has_unlabeled: bool, spacing: Sequence[float], num_classes: int, room: Room,
+    given: Mapping[str, Any],
 ) -> dict[str, Choice]:  # fmt: skip
     """Features, batch sizes and patch: the most features, then the larger batches, whose patch is large enough."""
     extents = np.array([np.multiply(f.shape, f.spacing_mm) / spacing for f in scans])
@@ -147,7 +145,6 @@ def _choose_sizes(
             options.append((features, labeled, unlabeled if has_unlabeled else 0))
     options = list(dict.fromkeys(options))
 
-    room = (1 - CACHE_SHARE) * budget
     half = [max(16, 16 * math.ceil(side / 32)) for side in expected]
     smallest = [16] * 3
     patch: list[int] | None = None
@@ -159,7 +156,7 @@ def _choose_sizes(
                 features,
                 max(labeled, unlabeled),
                 num_classes,
-                room,
+                room.training,
             )
             if patch:
                 break
@@ -173,7 +170,7 @@ def _choose_sizes(
             if given[key] is not None
         ]
         raise InputError(
-            f"--memory {memory}: found no setting that fits into {1 - CACHE_SHARE:.0%} of it (the rest is for scans); "
+            f"{room.given}: found no setting that fits into {_share(room)}; "
             f"the last one tried, patch {expected} with {features} features, takes about {estimate / 1e9:.1f} GB. "
             f"Expected more memory{' or a smaller ' + ' or '.join(fixed) if fixed else ''}."
         )
@@ -182,7 +179,8 @@ def _choose_sizes(
         f"the median scan has {shown} voxels of this size; the nearest multiples of 16, at most {MAX_PATCH_VOXELS} "
         "voxels"
         f"{f'; shortened from {expected} to fit into memory' if patch != expected else ''}; a training takes about "
-        f"{estimate / 1e9:.1f} GB of --memory {memory}, a quarter of which is for scans (estimate, docs/memory.md)"
+        f"{estimate / 1e9:.1f} GB of {room.given}{'' if room.on_gpu else ', a quarter of which is for scans'} "
+        "(estimate, docs/memory.md)"
     )
     order = "the most of 32, 16 and 8 with which the patch can cover half of the median scan along each axis"
     pair = "2 if they fit into memory with that patch and those features, else 1"
@@ -195,6 +193,10 @@ def _choose_sizes(
     if not has_unlabeled:
         chosen["batch_size_unlabeled"] = Choice(0, "there are no unlabeled scans")
     return chosen
+
+
+def _share(room: Room) -> str:
+    return "it" if room.on_gpu else f"{1 - CACHE_SHARE:.0%} of it (the rest is for scans)"
 
 
 def _nearest_patch(median: np.ndarray) -> list[int]:
@@ -232,14 +234,15 @@ def cached_bytes(groups: Mapping[Keys, Sequence[ScanFacts]], spacing_mm: Sequenc
 
 
 def _choose_cache(
-    groups: Mapping[Keys, Sequence[ScanFacts]], chosen: Mapping[str, Choice], num_classes: int, budget: int, memory: str
+    groups: Mapping[Keys, Sequence[ScanFacts]], chosen: Mapping[str, Choice], num_classes: int, room: Room
 ) -> dict[str, Choice]:
     """Where the preprocessed volumes are: in memory if all of them fit, else on disk."""
     total = cached_bytes(groups, chosen["spacing_mm"].value)
     batch = max(chosen["batch_size_labeled"].value, chosen["batch_size_unlabeled"].value)
-    room = budget - estimate_bytes(chosen["patch_size"].value, chosen["features"].value, batch, num_classes)
-    sizes = f"all volumes take {total / 1e9:.2g} GB; {max(room, 0) / 1e9:.2g} GB of --memory {memory} is left for them"
-    if total <= room:
+    training = estimate_bytes(chosen["patch_size"].value, chosen["features"].value, batch, num_classes)
+    left = max(0.0, room.scans - (0 if room.on_gpu else training))
+    sizes = f"all volumes take {total / 1e9:.2g} GB; {left / 1e9:.2g} GB of memory is left for them"
+    if total <= left:
         return {"cache_dir": Choice("", f"{sizes}, so none need be on disk")}
     why = f"{sizes}, so they are kept on disk, from which a draw reads the part that it needs"
     return {"cache_dir": Choice("$@bundle_root + '/cache'", why)}

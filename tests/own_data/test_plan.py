@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from dtlp_components.errors import InputError
 from dtlp_components.keys import DatalistKeys as Keys
 from dtlp_components.own_data.inspect import ScanFacts
-from dtlp_components.own_data.memory import estimate_bytes
+from dtlp_components.own_data.memory import Room, estimate_bytes, gpu_bytes
 from dtlp_components.own_data.plan import (
     Choice,
     _choose_cache,
@@ -140,7 +142,27 @@ def test_scans_that_do_not_fit_into_memory_go_onto_disk() -> None:
     total = 512 * 512 * 200 * (2 * 8 + 3 * 4)
     assert cached_bytes(groups, [1.0, 1.0, 1.0]) == total
     training = estimate_bytes([32, 32, 32], 8, 1, 2)
-    on_disk = _choose_cache(groups, chosen, 2, training + total - 1, "some")["cache_dir"]
-    assert on_disk.value == "$@bundle_root + '/cache'"
-    assert "all volumes take 1.5 GB; 1.5 GB of --memory some is left" in on_disk.why
-    assert _choose_cache(groups, chosen, 2, training + total, "some")["cache_dir"].value == ""
+
+    def place(scans: float, on_gpu: bool = False) -> Choice:
+        return _choose_cache(groups, chosen, 2, Room(1e12, scans, on_gpu, "some"))["cache_dir"]
+
+    assert place(training + total - 1).value == "$@bundle_root + '/cache'"
+    assert "all volumes take 1.5 GB; 1.5 GB of memory is left" in place(training + total - 1).why
+    assert place(training + total).value == ""
+    # what computes on a GPU takes none of the computer's memory
+    assert place(total, on_gpu=True).value == ""
+    assert place(total - 1, on_gpu=True).value != ""
+
+
+def test_memory_of_a_gpu_decides_on_sizes(near: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    make(memory="1GB", gpu_memory="24GB")
+    assert train()["features"] == 32
+    assert "GB of --gpu_memory 24GB (estimate, docs/memory.md)" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"--gpu_memory 800MB: found no setting that fits into it; the last one tried"):
+        make(name="small", gpu_memory="800MB")
+    with pytest.raises(InputError, match="--gpu_memory: found 'much', expected a number with its unit"):
+        make(name="small", gpu_memory="much")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (20 * 10**9, 24 * 10**9))
+    assert gpu_bytes("") == 18 * 10**9
+    assert gpu_bytes("6GB") == 6 * 10**9
