@@ -21,7 +21,7 @@ STAMP := $(VENV)/.installed
 MONAILABEL_STAMP := $(MONAILABEL_VENV)/.installed
 SOURCES := dtlp_components tests
 
-.PHONY: demo test test-fast test-monailabel coverage lint check bundles clean
+.PHONY: demo test test-fast test-gpu test-monailabel coverage lint check bundles clean
 
 demo: $(STAMP)
 	$(RUN) -m dtlp_components demo
@@ -36,6 +36,18 @@ test-fast: $(STAMP)
 # every test, and which lines ran; fails below the share that pyproject.toml names
 coverage: $(STAMP)
 	$(RUN) -m pytest --cov --cov-report=term
+
+# what is promised on a GPU, then what it takes: about ten minutes; GPU_LOG gets the numbers and the name of the card
+GPU_LOG ?= gpu.log
+BENCH = $(RUN) -m dtlp_components bench --repeats 3 --inference_size "[]"
+test-gpu: $(STAMP)
+	$(RUN) -m pytest -m gpu
+	{ nvidia-smi --query-gpu=name,driver_version --format=csv,noheader; \
+	$(BENCH) --config_file bundles/la_5/configs/train.json --compare '{"channels_last": false}'; \
+	$(BENCH) --config_file bundles/la_5/configs/train.json --overrides '{"amp": true}' --compare '{"amp": false}'; \
+	$(BENCH) --config_file bundles/mmwhs_ct2mr/configs/train.json \
+		--overrides '{"amp": true, "weights::corr": 1.0}' --compare '{"weights::corr": 0.0}'; \
+	} 2>&1 | tee $(GPU_LOG)
 
 test-monailabel: $(MONAILABEL_STAMP)
 	$(MONAILABEL_VENV)/bin/python -m pytest tests/monailabel

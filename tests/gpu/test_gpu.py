@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What training and segmentation promise on a GPU (``make test-gpu``), skipped where there is none; not run so far.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Events
+from torch import nn
+
+from dtlp_components.data.loaders import EndlessDataLoader
+from dtlp_components.engines.random_streams import RandomStreams
+from dtlp_components.engines.student_trainer import loss_terms
+from dtlp_components.handlers.pseudo_label_monitor import PseudoLabelMonitor
+from dtlp_components.own_data.memory import estimate_bytes
+from dtlp_components.pseudo_labels.propagation import propagate
+from tests import tiny
+from tests.bundles.test_workflows import PHANTOM, workflow
+from tests.engines.test_trainer import CLASSES, batches, make_trainer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.usefixtures("seed"),
+]
+
+CUDA = "cuda:0"
+
+
+def endless(labels: bool, count: int = 2) -> EndlessDataLoader:
+    first = batches(count, first=0 if labels else 50, labels=labels)[0]
+    cases = [{key: value[i] for key, value in first.items()} for i in range(count)]
+    return EndlessDataLoader(cases, lambda item: item, batch_size=count, pin_memory=labels)
+
+
+def on(device: str, iterations: int = 1, **kwargs: Any) -> tuple[Any, list[dict[str, float]]]:
+    """A trainer on a device that has run, and the scalars of its iterations. Noise is drawn on the CPU, for both alike."""
+    trainer = make_trainer(
+        labeled=endless(True), unlabeled=endless(False), device=device, epoch_length=iterations, **kwargs
+    )
+    trainer.network.to(device)
+    trainer.mean_teacher.module.to(device)
+    trainer.difficulty_loss.to(device)
+    scalars: list[dict[str, float]] = []
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: scalars.append(loss_terms(engine.state.output))
+    )
+    torch.manual_seed(1)
+    trainer.run()
+    return trainer, scalars
+
+
+@pytest.fixture
+def noise_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random tensors that are asked for on the GPU come from the CPU's generator."""
+    for name in ("randn", "rand", "randint"):
+        plain = getattr(torch, name)
+
+        def drawn(*words: Any, plain: Any = plain, device: Any = None, **kwargs: Any) -> torch.Tensor:
+            return plain(*words, **kwargs).to(device or "cpu")
+
+        monkeypatch.setattr(torch, name, drawn)
+    plain_like = torch.randn_like
+    monkeypatch.setattr(torch, "randn_like", lambda x, **kwargs: plain_like(x.cpu(), **kwargs).to(x.device))
+
+
+@pytest.mark.usefixtures("noise_of_the_cpu")
+def test_terms_of_an_iteration_are_those_of_the_cpu() -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    (_, (here,)), (_, (there,)) = on("cpu"), on(CUDA)
+    assert there.keys() == here.keys()
+    for name, value in here.items():
+        assert there[name] == pytest.approx(value, rel=2e-3, abs=1e-4), name
+
+
+@pytest.mark.usefixtures("noise_of_the_cpu")
+def test_twenty_iterations_in_half_precision_are_finite_and_near_float32() -> None:
+    (_, exact), (_, half) = on(CUDA, iterations=20), on(CUDA, iterations=20, amp=True)
+    mean = [sum(row["loss"] for row in rows) / 20 for rows in (exact, half)]
+    assert mean[1] == pytest.approx(mean[0], rel=0.05)
+
+
+def test_step_that_overflows_in_float16_changes_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dtlp_components.engines.student_trainer.half_precision", lambda device: torch.float16)
+    trainer = make_trainer(labeled=endless(True), unlabeled=endless(False), device=CUDA, amp=True)
+    for module in (trainer.network, trainer.mean_teacher.module, trainer.difficulty_loss):
+        module.to(CUDA)
+    trainer.grad_scaler = torch.amp.GradScaler("cuda", init_scale=2.0**120)
+    before = copy.deepcopy(trainer.network.state_dict())
+    trainer.run()
+    assert trainer.grad_scaler.get_scale() < 2.0**120
+    weights = dict(trainer.network.named_parameters())
+    assert all(torch.equal(weights[name], before[name]) for name in weights)
+
+
+def test_random_states_of_the_gpu_come_back() -> None:
+    streams = RandomStreams(torch.device(CUDA), count=1)
+    streams.start()
+    state = streams.state_dict()
+    expected = torch.rand(3, device=CUDA)
+    torch.rand(5, device=CUDA)
+    other = RandomStreams(torch.device(CUDA), count=1)
+    other.load_state_dict(state)
+    assert torch.equal(torch.rand(3, device=CUDA), expected)
+
+
+@pytest.mark.usefixtures("noise_of_the_cpu")
+def test_memory_format_changes_no_loss() -> None:
+    (_, (last,)), (_, (contiguous,)) = on(CUDA, channels_last=True), on(CUDA, channels_last=False)
+    assert last["loss"] == pytest.approx(contiguous["loss"], rel=2e-3)
+
+
+def test_propagation_in_half_precision_is_within_a_hundredth() -> None:
+    query, key = (torch.randn(2, 8, 6, 6, 6, device=CUDA) for _ in range(2))
+    values = torch.softmax(torch.randn(2, 3, 6, 6, 6, device=CUDA), dim=1)
+    exact = propagate(query, key, values)
+    half = propagate(query.half(), key.half(), values)
+    assert half.dtype == torch.float32
+    assert (half - exact).abs().max() < 1e-2
+
+
+def test_peak_memory_is_not_above_the_estimate() -> None:
+    torch.cuda.reset_peak_memory_stats()
+    on(CUDA)
+    estimate = estimate_bytes((16, 32, 16), 4, 3, CLASSES)
+    assert torch.cuda.max_memory_allocated() < 1.3 * estimate
+
+
+def test_monitor_leaves_the_generators_alone(tmp_path: Path) -> None:
+    trainer = make_trainer(device=CUDA)
+    trainer.network.to(CUDA)
+    trainer.mean_teacher.module.to(CUDA)
+    item = {key: value[0] for key, value in batches(1, first=0)[0].items()}
+    monitor = PseudoLabelMonitor(
+        [item], trainer.network, trainer.network.student, trainer.pseudo_labeler, nn_inferer, torch.device(CUDA),
+        CLASSES, 1, 1, str(tmp_path),
+    )  # fmt: skip
+    before = (torch.get_rng_state(), torch.cuda.get_rng_state())
+    monitor(trainer)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert torch.equal(torch.cuda.get_rng_state(), before[1])
+
+
+def nn_inferer(image: torch.Tensor, network: nn.Module | Any) -> Any:
+    return network(image)
+
+
+def test_labels_are_those_of_the_cpu(tiny_dataset: Path, tmp_path: Path) -> None:
+    import nibabel as nib
+    import numpy as np
+
+    training = {**tiny.FACTS, **tiny.TRAINING, "max_iterations": 10, "iterations_per_epoch": 10, "device": CUDA}
+    work = workflow(PHANTOM, "train", tiny_dataset, tmp_path / "run", **training)
+    work.initialize()
+    work.run()
+    maps = {}
+    for device in ("cpu", CUDA):
+        facts = {**tiny.FACTS, "device": device, "prediction_dir": str(tmp_path / device.replace(":", ""))}
+        work = workflow(
+            PHANTOM, "inference", tiny_dataset, tmp_path / "run", input=str(tiny_dataset / "testing_0.nii.gz"), **facts
+        )
+        work.initialize()
+        work.run()
+        (file,) = Path(facts["prediction_dir"]).glob("*_seg.nii.gz")
+        maps[device] = np.asarray(nib.load(file).dataobj)
+    assert (maps["cpu"] == maps[CUDA]).mean() > 0.9999
+
+
+def test_augmentation_on_the_device_trains(tiny_dataset: Path, tmp_path: Path) -> None:
+    settings = {**tiny.FACTS, **tiny.TRAINING, "device": CUDA, "augment_on_device": True, "num_workers": 0}
+    work = workflow(PHANTOM, "train", tiny_dataset, tmp_path / "run", **settings)
+    work.initialize()
+    work.run()
+    assert (tmp_path / "run/models/model.pt").is_file()
