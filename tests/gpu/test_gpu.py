@@ -40,7 +40,7 @@ def endless(labels: bool, count: int = 2) -> EndlessDataLoader:
 
 
 def on(device: str, iterations: int = 1, **kwargs: Any) -> tuple[Any, list[dict[str, float]]]:
-    """A trainer on a device that has run, and the scalars of its iterations. Noise is drawn on the CPU, for both alike."""
+    """A trainer on a device that has run, and the scalars of its iterations."""
     trainer = make_trainer(
         labeled=endless(True), unlabeled=endless(False), device=device, epoch_length=iterations, **kwargs
     )
@@ -48,9 +48,7 @@ def on(device: str, iterations: int = 1, **kwargs: Any) -> tuple[Any, list[dict[
     trainer.mean_teacher.module.to(device)
     trainer.difficulty_loss.to(device)
     scalars: list[dict[str, float]] = []
-    trainer.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda engine: scalars.append(loss_terms(engine.state.output))
-    )
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: scalars.append(loss_terms(e.state.output)))
     torch.manual_seed(1)
     trainer.run()
     return trainer, scalars
