@@ -152,7 +152,8 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
     axes = np.argsort(orientation[:, 0])
     centers: dict[int, tuple[float, ...]] = {}
     if label is not None:
-        turned = nib.orientations.apply_orientation(label[0], orientation)
+        # whole numbers, which scipy counts; others it sorts, a minute long for a CT
+        turned = nib.orientations.apply_orientation(label[0].astype(np.int32), orientation)
         above = [value for value in counts or () if value > 0]
         for value, center in zip(above, center_of_mass(turned > 0, turned, above), strict=True):
             centers[value] = tuple(float(c) / side for c, side in zip(center, turned.shape, strict=True))
@@ -239,7 +240,7 @@ def _read(path: str, frame: int | None, is_label: bool = False) -> tuple[tuple[n
         way_out = f" --frame 0 to --frame {frames - 1} takes one of them." if frames else ""
         return None, [problem + way_out for problem in problems]
     with np.errstate(over="ignore"):
-        voxels = np.ascontiguousarray(voxels, np.float32)
+        voxels = np.asfortranarray(voxels, np.float32)  # as NIfTI files lie in memory
     return (voxels, describe_volume(voxels, affine, is_label)), []
 
 

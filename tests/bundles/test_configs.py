@@ -89,7 +89,7 @@ def test_configurations_are_short() -> None:
     # those of the Model Zoo have 307 to 424 lines and 17 to 44 root keys
     for name, lines in {"train": 670, "evaluate": 205, "inference": 285}.items():
         assert len((BUNDLES / f"la_5/configs/{name}.json").read_text(encoding="utf-8").splitlines()) <= lines, name
-    assert len(load(BUNDLES / "la_5/configs/train.json")) <= 110
+    assert len(load(BUNDLES / "la_5/configs/train.json")) <= 115
 
 
 # the same in every bundle, but for the comment

@@ -94,3 +94,18 @@ def test_label_of_many_structures_is_none(near: Path) -> None:
         np.repeat(np.arange(44), 180).reshape(18, 20, 22).swapaxes(0, 1).astype(np.uint8),
     )
     make(labeled="many")
+
+
+def test_centers_of_labels_are_shares_of_the_sides(tmp_path: Path) -> None:
+    voxels = np.zeros((10, 20, 30), np.int16)
+    voxels[2:4, 10:12, 20:22] = 300  # a number that is no class
+    voxels[8, 5, 15] = 2
+    for axcodes, flips in (("RAS", (1, 1, 1)), ("LPS", (-1, -1, 1))):
+        stored = voxels[:: flips[0], :: flips[1], :: flips[2]]
+        nib.save(nib.Nifti1Image(stored, np.diag([*flips, 1.0])), tmp_path / f"{axcodes}_label.nii.gz")
+        image = np.random.default_rng(0).normal(size=voxels.shape).astype(np.float32)
+        nib.save(nib.Nifti1Image(image, np.diag([*flips, 1.0])), tmp_path / f"{axcodes}.nii.gz")
+        found = Scan("a", str(tmp_path / f"{axcodes}.nii.gz"), str(tmp_path / f"{axcodes}_label.nii.gz"))
+        ((_, facts),), _ = inspect_scans([found], None, True, "")
+        assert facts.centers[300] == pytest.approx((2.5 / 10, 10.5 / 20, 20.5 / 30))
+        assert facts.centers[2] == pytest.approx((8 / 10, 5 / 20, 15 / 30))
