@@ -104,7 +104,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def add_random_weights(bundle: Path, num_classes: int, record: Any = SETTINGS) -> None:
     (bundle / "models").mkdir()
-    (bundle / "logs").mkdir()
+    (bundle / "logs").mkdir(exist_ok=True)
     (bundle / "logs/model_settings.json").write_text(json.dumps(record))
     torch.save(VNet(num_classes=num_classes, features=4).state_dict(), bundle / "models/model.pt")
 

@@ -110,7 +110,9 @@ def test_mlflow_record_of_a_killed_run_is_continued_on_resume_alone(
     mlflow = pytest.importorskip("mlflow")
     now = iter(f"2025010{day}-000000" for day in range(1, 9))
     clock = SimpleNamespace(
-        localtime=time.localtime, strftime=lambda text, *at: time.strftime(text, *at) if at else next(now)
+        localtime=time.localtime,
+        monotonic=time.monotonic,
+        strftime=lambda text, *at: time.strftime(text, *at) if at else next(now),
     )
     monkeypatch.setattr("dtlp_components.handlers.checkpoints.time", clock)
     numbers = {"mlflow": True, "max_iterations": 3, "monitor_cases": 0, "val_interval": 1}
