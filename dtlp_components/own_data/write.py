@@ -91,10 +91,10 @@ def write_copy(source: Path, target: Path, frame: int | None, mapping: Mapping[i
     if voxels.ndim > 3:
         voxels = voxels.reshape(*voxels.shape[:3], -1)[..., frame if voxels.shape[3] > 1 else 0]
     if mapping is not None:
-        remapped = np.zeros(voxels.shape, np.uint8 if len(mapping) <= 256 else np.uint16)
+        table = np.zeros(max(mapping) + 1, np.uint8 if len(mapping) <= 256 else np.uint16)
         for value, new in mapping.items():
-            remapped[voxels == value] = new
-        voxels = remapped
+            table[value] = new
+        voxels = table[voxels.astype(np.intp)]
     elif voxels.dtype == np.float64:
         voxels = voxels.astype(np.float32)  # what a scale factor in the header makes of integers
     save_nifti(target, voxels, image.affine, str(source))
