@@ -67,7 +67,7 @@ class Settings:
             InputError: if there is a problem, with all of them.
         """
         if self.error_file is not None and is_run_command(self.arguments):
-            show_errors_in_one_line(self.error_file)
+            show_errors_in_one_line(self.error_file, "batch_size_labeled" in self.values)
         raise_if_any(self.problems())
 
     def _joint_problems(self) -> Iterator[str]:

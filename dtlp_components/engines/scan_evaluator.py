@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.utils import ImageMetaKey
@@ -60,4 +61,7 @@ class ScanEvaluator(SupervisedEvaluator):
             return output
         except (Exception, InputError) as error:  # the other scans are to be segmented all the same
             logging.getLogger("dtlp").debug(f"{path}: cannot be {step}", exc_info=True)
-            return [{**names, str(ScanKeys.PROBLEM): f"{path}: cannot be {step} ({cause_of(error)})."}]
+            problem = f"{path}: cannot be {step} ({cause_of(error)})."
+            if isinstance(error, torch.OutOfMemoryError):
+                problem += " --window_batch_size 1 or --device cpu need less of the GPU's memory."
+            return [{**names, str(ScanKeys.PROBLEM): problem}]

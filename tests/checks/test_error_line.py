@@ -49,7 +49,6 @@ def test_own_error_is_told_as_it_is() -> None:
 
 PROGRAM = """
 import sys
-from dtlp_components.checks.key_table import key_table
 from dtlp_components.checks.settings import Settings
 Settings({{}}, [sys.argv[0], {words}], error_file={file!r}).check()
 raise {error}
@@ -108,6 +107,40 @@ def test_gpu_without_memory_is_told_with_what_to_change() -> None:
         assert f"--{key}" in line
         assert key in key_table()
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "start"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "The GPU's memory is too small for a scan of this size (CUDA"),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"), "The GPU's memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "The GPU's memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "The computer's memory"),
+        (MemoryError(), "The computer's memory is too small for a scan of this size (MemoryError)"),
+    ],
+)
+def test_scan_that_is_too_large_is_told_with_keys_of_segmenting(error: Exception, start: str) -> None:
+    line = error_line(error, trains=False)
+    assert line.startswith(start)
+    assert "--batch_size_labeled" not in line
+    assert "--window_batch_size 1" in line
+    assert "window_batch_size" in key_table()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DataLoader worker (pid(s) 12, 13) exited unexpectedly",
+        "Caught RuntimeError in DataLoader worker process 0.\nRuntimeError: unable to write to file </torch_7_8_9>: No "
+        "space left on device (28)",
+    ],
+)
+def test_want_of_shared_memory_has_many_words(text: str) -> None:
+    assert "--shm-size" in error_line(RuntimeError(text))
+
+
+def test_other_errors_get_no_advice_on_memory() -> None:
+    assert error_line(RuntimeError("shape mismatch")) == "Cannot go on: RuntimeError: shape mismatch."
 
 
 def test_loading_process_that_was_killed_is_told_with_the_way_out() -> None:

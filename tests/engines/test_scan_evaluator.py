@@ -53,3 +53,14 @@ def test_scan_that_fails_is_a_sentence_and_the_next_is_segmented(error: BaseExce
     assert third["pred"].shape == (1, 4, 5, 6)
     assert "problem" not in third
     assert windows == [(3, 8), (3, 8)]  # of the two that could be read
+
+
+def test_scan_that_is_too_large_for_a_gpu_is_named_with_the_way_out() -> None:
+    def segmenter(*words: Any) -> dict[str, Any]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    ((found,), _) = outputs(segmenter, [image("large")])
+    assert found["problem"] == (
+        "/scans/large.nii: cannot be predicted (OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB). "
+        "--window_batch_size 1 or --device cpu need less of the GPU's memory."
+    )
