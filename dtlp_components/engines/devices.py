@@ -27,13 +27,13 @@ def half_precision(device: str | torch.device) -> torch.dtype:
 
 def loading_processes(device: str | torch.device, augment_on_device: bool = False) -> int:
     """
-    Processes that load and augment: none on a CPU, whose cores all train; on a GPU those of the cores that the process
-    may use but one, 8 at most, since an iteration there takes less time than its draws. None where the device augments:
-    a process that was forked cannot use the GPU.
+    Processes that load and augment for each of the two loaders, of labeled and of unlabeled scans: none on a CPU, whose
+    cores all train; on a GPU, where an iteration takes less time than its draws, half of the cores that the process may
+    use, 8 at most. None where the device augments: a process that was forked cannot use the GPU.
     """
     if torch.device(device).type != "cuda" or augment_on_device:
         return 0
-    return min(MOST_LOADERS, usable_cores() - 1)
+    return min(MOST_LOADERS, usable_cores() // 2)
 
 
 def checkpoint_minutes(device: str | torch.device) -> float:

@@ -31,8 +31,8 @@ def test_precision_follows_the_capability(
     assert half_precision("cpu") == torch.bfloat16
 
 
-@pytest.mark.parametrize(("cores", "expected"), [(1, 0), (4, 3), (16, 8)])
-def test_loading_processes_leave_a_core_to_the_main_one(
+@pytest.mark.parametrize(("cores", "expected"), [(1, 0), (2, 1), (5, 2), (16, 8), (64, 8)])
+def test_loading_processes_of_both_loaders_fit_the_cores(
     monkeypatch: pytest.MonkeyPatch, cores: int, expected: int
 ) -> None:
     monkeypatch.setattr(devices, "usable_cores", lambda: cores)
