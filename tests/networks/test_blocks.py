@@ -15,6 +15,15 @@ def test_instance_norm_is_torch_s() -> None:
     torch.testing.assert_close(make_norm("instance", 6)(x), nn.InstanceNorm3d(6)(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_instance_norm_stays_in_half_precision(dtype: torch.dtype) -> None:
+    x = 3 + 2 * torch.randn(2, 6, 4, 5, 6)
+    norm = make_norm("instance", 6)
+    half = norm(x.to(dtype))
+    assert half.dtype == dtype
+    torch.testing.assert_close(half.float(), norm(x), rtol=2e-2, atol=2e-2)
+
+
 @pytest.mark.parametrize(("channels", "groups"), [(4, 4), (12, 4), (16, 8), (64, 8)])
 def test_group_norm_has_at_most_eight_groups_of_equal_size(channels: int, groups: int) -> None:
     norm = make_norm("group", channels)
