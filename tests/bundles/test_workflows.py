@@ -330,6 +330,22 @@ def test_patch_larger_than_a_volume_is_padded(data: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_augmentation_on_the_device_draws_what_the_processor_draws(data: Path, tmp_path: Path) -> None:
+    losses = {}
+    for on_device in (False, True):
+        work = workflow(PHANTOM, "train", data, tmp_path / str(on_device), augment_on_device=on_device)
+        losses[on_device] = losses_of(work)
+        kinds = [type(step).__name__ for step in work.parser.get_parsed_content("train::augmentation").transforms]
+        assert kinds.count("EnsureTyped") == 1 + on_device
+    assert losses[True] == losses[False]
+
+
+def test_augmentation_on_the_device_is_refused_with_processes_that_load(data: Path, tmp_path: Path) -> None:
+    work = workflow(PHANTOM, "train", data, tmp_path / "run", augment_on_device=True, num_workers=2)
+    with pytest.raises(InputError, match="--num_workers: expected 0 with --augment_on_device True, got 2"):
+        work.initialize()
+
+
 def test_inference_takes_dicom_series_beside_nifti(data: Path, tmp_path: Path, write_series: Any) -> None:
     losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", max_iterations=1))
     folder = tmp_path / "in"
