@@ -79,8 +79,7 @@ def join_processes(device: str | torch.device = "cpu", environment: Mapping[str,
         environment: variables by name.
 
     Raises:
-        InputError: if several tasks were started without ``torchrun``, which would all write into one folder; or if
-            there are fewer GPUs than processes.
+        InputError: if several tasks were started without ``torchrun``, which would all write into one folder.
     """
     if _are_several():
         return
