@@ -22,6 +22,7 @@ MAX_PATCH_VOXELS = 2**20  # about 100 along each side; more has not been tried
 MIN_PATCH_VOXELS = 3 * 16**3  # at its deepest stage the network has to normalize what is left of them, one in 16^3
 FEATURES = (32, 16, 8)
 BATCH_SIZES = (2, 1)
+DENSE_HU = 2000  # 99.5 % of a CT are below it, tooth enamel; MR that was scaled to whole numbers may look like HU else
 ITERATIONS = (1000, 6000)  # 6000 is the default of recipes/base
 GIVEN = "as given on the command line"
 
@@ -85,10 +86,13 @@ def choose_settings(
 
 def guess_modality(scans: Sequence[ScanFacts]) -> Choice:
     """CT if every scan looks like it, else MR, whose z-score of each volume needs no common unit."""
-    count = sum(looks_like_hu(facts.unpadded_minimum, facts.border, facts.whole) for facts in scans)
+    count = sum(
+        looks_like_hu(facts.unpadded_minimum, facts.border, facts.whole) and facts.percentiles[2] <= DENSE_HU
+        for facts in scans
+    )
     rule = (
         f"minimum but for padding from {LOWEST_CT} to -500, or whole numbers with a border of {AIR_HU[0]} to "
-        f"{AIR_HU[1]}"
+        f"{AIR_HU[1]}; and 99.5 % below {DENSE_HU}"
     )
     if count == len(scans):
         return Choice("CT", f"all {count} training scans look like HU ({rule})")

@@ -47,6 +47,7 @@ def facts(**given: Any) -> ScanFacts:
         ({}, "MR"),
         ({"minimum": -5.2, "whole": False}, "MR"),  # z-scored
         ({"minimum": -4096.0}, "MR"),  # phase image
+        ({"minimum": -687.0, "percentiles": (-576.0, 981.0, 4545.0)}, "MR"),  # z-scores times 1000
     ],
 )
 def test_modality_follows_from_minimum_and_border(given: dict[str, Any], modality: str) -> None:
