@@ -23,7 +23,8 @@ class TrainingProgress:
     """
     Iterations done of all, time left, and the loss terms.
 
-    Speed and time left follow the last 50 iterations, with what came between them, such as a validation.
+    The speed is that of the last 50 iterations. The time left is all others at that speed, and the ends of their
+    epochs, with validation and checkpoint, at the mean of those so far.
 
     On a terminal this is one moving bar; elsewhere (a log file, a job scheduler) a line every ``interval`` iterations.
     Ignite's ``ProgressBar`` has one bar per epoch, with the time left of that epoch, also where nothing can move.
@@ -37,10 +38,12 @@ class TrainingProgress:
         self.output_transform, self.interval = output_transform, max(1, interval)
         self.logger = logging.getLogger("dtlp")
         self.bar: tqdm | None = None
-        self.times: deque[float] = deque(maxlen=ITERATIONS + 1)  # of the ends of iterations, after that of a beginning
+        self.seconds: deque[float] = deque(maxlen=ITERATIONS)  # of the last iterations
+        self.between: list[float] = []  # seconds from one epoch to the next
+        self.last = 0.0  # when the last iteration, or what comes between two epochs, ended
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, lambda _: self.times.clear())
+        engine.add_event_handler(Events.STARTED, self._forget)
         # by then, a resumed training knows its iteration, whoever was attached first
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
@@ -51,31 +54,44 @@ class TrainingProgress:
     def _total(engine: Engine) -> int:
         return int(engine.state.max_epochs or 0) * int(engine.state.epoch_length or 0)
 
+    def _forget(self) -> None:
+        self.seconds.clear()
+        self.between.clear()
+
     def _begin(self, engine: Engine) -> None:
-        if self.times:
-            return
-        self.times.append(time.monotonic())
-        if sys.stderr.isatty():
+        now = time.monotonic()
+        if self.seconds:
+            self.between.append(now - self.last)
+        elif sys.stderr.isatty():
             self.bar = tqdm(
                 total=self._total(engine), initial=engine.state.iteration, desc="train", unit="it", dynamic_ncols=True
             )
+        self.last = now
 
     def _update(self, engine: Engine) -> None:
-        iteration = engine.state.iteration
-        self.times.append(time.monotonic())
+        iteration, now = engine.state.iteration, time.monotonic()
+        self.seconds.append(now - self.last)
+        self.last = now
         if self.bar is not None:
             self.bar.update()
-        if iteration % self.interval and iteration != self._total(engine):
+        total = self._total(engine)
+        if iteration % self.interval and iteration != total:
             return
         values = self.output_transform(engine.state.output)
         if self.bar is not None:
             self.bar.set_postfix({"loss": f"{values['loss']:.3f}"})
             return
-        total = self._total(engine)
-        seconds = (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+        speed = sum(self.seconds) / len(self.seconds)
         terms = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        left = tqdm.format_interval(seconds * (total - iteration))
-        self.logger.info(f"{iteration}/{total}  {seconds:.2f} s/it  {left} left  {terms}")
+        left = tqdm.format_interval(speed * (total - iteration) + self._between_left(engine))
+        self.logger.info(f"{iteration}/{total}  {speed:.2f} s/it  {left} left  {terms}")
+
+    def _between_left(self, engine: Engine) -> float:
+        """Seconds for the ends of the epochs that are left, this one's included."""
+        ends = int(engine.state.max_epochs or 0) - engine.state.epoch + 1
+        if engine.state.iteration == self._total(engine) or not self.between:
+            return 0.0
+        return ends * sum(self.between) / len(self.between)
 
     def _close(self, engine: Engine) -> None:
         if self.bar is not None:

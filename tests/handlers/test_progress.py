@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -43,7 +44,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "tqdm", Bar)
 
 
-def run(interval: int, epochs: int = 2, epoch_length: int = 5, start: int = 0, fail_at: int | None = None) -> None:
+def run(
+    interval: int,
+    epochs: int = 2,
+    epoch_length: int = 5,
+    start: int = 0,
+    fail_at: int | None = None,
+    clock: Clock | None = None,
+) -> None:
     """Train without training; ``start`` is the epoch that a resumed run begins after."""
 
     def step(engine: Engine, _: Any) -> dict[str, float]:
@@ -52,7 +60,8 @@ def run(interval: int, epochs: int = 2, epoch_length: int = 5, start: int = 0, f
         return TERMS
 
     engine = Engine(step)
-
+    if clock is not None:
+        clock.attach(engine)
     TrainingProgress(lambda output: output, interval=interval).attach(engine)
 
     @engine.on(Events.STARTED)  # last, as in a bundle's configuration
@@ -78,13 +87,30 @@ def test_line_tells_speed_time_left_and_every_term(caplog: pytest.LogCaptureFixt
     assert re.fullmatch(r"5/10  \d+\.\d\d s/it  \d\d:\d\d left  loss 2\.5000  deno 0\.7500", lines(caplog)[0])
 
 
+class Clock:
+    """Stands in for the clock; ``iteration(number)`` and ``end(number)`` are seconds of one, and after an epoch."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, iteration: Callable[[int], float], end: Callable[[int], float]):
+        self.now, self.iteration, self.end = 100.0, iteration, end
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_STARTED, self._iterate)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end)
+
+    def _iterate(self, engine: Engine) -> None:
+        self.now += self.iteration(engine.state.iteration)
+
+    def _end(self, engine: Engine) -> None:
+        self.now += self.end(engine.state.epoch)
+
+
 def test_time_left_of_a_resumed_run_counts_its_own_iterations_alone(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ticks = iter(range(100, 200, 2))  # at the start and at each iteration
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(ticks))
+    clock = Clock(monkeypatch, lambda _: 2.0, lambda _: 0.0)
     with caplog.at_level(logging.INFO, logger="dtlp"):
-        run(interval=5, epochs=4, start=2)
+        run(interval=5, epochs=4, start=2, clock=clock)
     # five iterations in ten seconds, and five left: had it counted all fifteen, it would say 0.67 s/it, and had it
     # looked before the checkpoint was read, 15 left
     assert lines(caplog)[0].startswith("15/20  2.00 s/it  00:10 left")
@@ -94,19 +120,40 @@ def test_time_left_of_a_resumed_run_counts_its_own_iterations_alone(
 def test_time_left_follows_the_last_iterations(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 0.0
-
-    def clock() -> float:
-        nonlocal now
-        now += 1.0 if now < 100 else 3.0  # unlabeled scans join in
-        return now
-
-    monkeypatch.setattr(progress.time, "monotonic", clock)
+    clock = Clock(monkeypatch, lambda i: 1.0 if i <= 100 else 3.0, lambda _: 0.0)  # unlabeled scans join in
     with caplog.at_level(logging.INFO, logger="dtlp"):
-        run(interval=100, epochs=4, epoch_length=100)
+        run(interval=25, epochs=4, epoch_length=100, clock=clock)
     speeds = [line.split()[1] for line in lines(caplog)]
-    assert speeds == ["1.04", "3.00", "3.00", "3.00"]
-    assert "10:00 left" in lines(caplog)[1]
+    assert speeds == [*["1.00"] * 4, "2.00", *["3.00"] * 11]  # after half of 50, the mean of both
+    assert "10:00 left" in lines(caplog)[7]
+
+
+def test_validations_are_counted_in_the_time_left_and_not_in_the_speed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, lambda _: 1.0, lambda epoch: 1.0 if epoch % 2 else 9.0)
+    with caplog.at_level(logging.INFO, logger="dtlp"):
+        run(interval=1, epochs=8, epoch_length=5, clock=clock)
+    assert {line.split()[1] for line in lines(caplog)} == {"1.00"}
+    # 29 iterations of 1 s and, at 5 s on average, the ends of the six epochs that are not over
+    assert lines(caplog)[10].startswith("11/40  1.00 s/it  00:59 left")
+    assert lines(caplog)[-1].startswith("40/40  1.00 s/it  00:00 left")
+
+
+def test_second_run_knows_nothing_of_the_first(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, lambda _: 1.0, lambda _: 50.0)
+    engine = Engine(lambda *_: TERMS)
+    clock.attach(engine)
+    TrainingProgress(lambda output: output, interval=1).attach(engine)
+    with caplog.at_level(logging.INFO, logger="dtlp"):
+        engine.run([0] * 2, max_epochs=2)
+        clock.now += 1000
+        engine.run([0] * 2, max_epochs=2)
+    assert [line.split("s/it")[1].split(" left")[0].strip() for line in lines(caplog)] == [
+        "00:03", "00:02", "00:51", "00:00"
+    ] * 2  # fmt: skip
 
 
 def test_terminal_gets_one_bar_over_all_epochs_instead_of_lines(
