@@ -12,6 +12,7 @@ import logging
 import os
 import pickle  # for its error alone
 import tempfile
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,9 @@ def _describe(thing: Any, around: tuple[int, ...]) -> Any:
         # numbers of numpy, members of enums, data types; and functions and classes, whose text is not looked at
         name = getattr(thing, "__qualname__", None) or str(thing)
         return [type(thing).__qualname__, f"{getattr(thing, '__module__', '')}.{name}"]
-    return [f"{type(thing).__module__}.{type(thing).__qualname__}", inside(vars(thing))]
+    # what a thread keeps is no setting: MONAI's transforms get it when they are first used
+    settings = {name: value for name, value in vars(thing).items() if not isinstance(value, threading.local)}
+    return [f"{type(thing).__module__}.{type(thing).__qualname__}", inside(settings)]
 
 
 class ScanCache(CacheDataset):

@@ -244,3 +244,16 @@ def test_threads_preprocess_as_one_does(tiny_dataset: Path, bundle: str) -> None
         for key in ("image", "label"):
             assert torch.equal(mine[key].as_tensor(), theirs[key].as_tensor())
             assert mine[key].meta["filename_or_obj"] == theirs[key].meta["filename_or_obj"]
+
+
+@pytest.mark.parametrize("bundle", ["la_5", "synapse_20", "mmwhs_ct2mr"])
+def test_transforms_are_described_alike_before_and_after_use(tiny_dataset: Path, bundle: str, tmp_path: Path) -> None:
+    """So that the next run finds what this one made with transforms that another section had used."""
+    parser = ConfigParser()
+    parser.read_config(f"bundles/{bundle}/configs/train.json")
+    parser["spacing_mm"] = [1.5, 1.0, 2.0]
+    transform = parser.get_parsed_content("train::preprocessing")
+    before = describe(transform.flatten().transforms)
+    items = load_datalist(str(tiny_dataset / "datalist.json"), "training", str(tiny_dataset))
+    transform(dict(items[0]))
+    assert describe(transform.flatten().transforms) == before
