@@ -47,6 +47,8 @@ test-gpu: $(STAMP)
 	$(BENCH) --config_file bundles/la_5/configs/train.json --overrides '{"amp": true}' --compare '{"amp": false}'; \
 	$(BENCH) --config_file bundles/mmwhs_ct2mr/configs/train.json \
 		--overrides '{"amp": true, "weights::corr": 1.0}' --compare '{"weights::corr": 0.0}'; \
+	for format in true false; do $(RUN) -m dtlp_components.bench.profiling \
+		--config_file bundles/la_5/configs/train.json --overrides "{\"amp\": true, \"channels_last\": $$format}"; done; \
 	} 2>&1 | tee $(GPU_LOG)
 
 test-monailabel: $(MONAILABEL_STAMP)

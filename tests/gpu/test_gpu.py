@@ -18,9 +18,12 @@ from dtlp_components.data.loaders import EndlessDataLoader
 from dtlp_components.engines.random_streams import RandomStreams
 from dtlp_components.engines.student_trainer import loss_terms
 from dtlp_components.handlers.pseudo_label_monitor import PseudoLabelMonitor
+from dtlp_components.handlers.training_curves import read_losses
 from dtlp_components.own_data.memory import estimate_bytes
 from dtlp_components.pseudo_labels.propagation import propagate
+from dtlp_components.run_folder import RunFolder
 from tests import tiny
+from tests.bundles.test_torchrun import monai
 from tests.bundles.test_workflows import PHANTOM, workflow
 from tests.engines.test_trainer import CLASSES, batches, make_trainer
 
@@ -176,3 +179,24 @@ def test_augmentation_on_the_device_trains(tiny_dataset: Path, tmp_path: Path) -
     work.initialize()
     work.run()
     assert (tmp_path / "run/models/model.pt").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])  # by NCCL, and, on one device, by Gloo
+def test_processes_on_one_device_train_what_one_does_that_accumulates(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    settings = {
+        **tiny.FACTS, **tiny.TRAINING, "device": CUDA, "max_iterations": 2, "iterations_per_epoch": 2, "num_workers": 0,
+        "dataset_dir": tiny_dataset, "datalist": tiny_dataset / "datalist.json", "tf32": False,
+        "cudnn_benchmark": False,
+    }  # fmt: skip
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    monai("training", "train", launcher, output_dir=tmp_path / "several", **settings)
+    monai("training", "train", [], output_dir=tmp_path / "one", accumulation_steps=count, **settings)
+    several, one = (read_losses(RunFolder(tmp_path / name)) for name in ("several", "one"))
+    assert several.keys() == one.keys()
+    iterations, losses = several["loss"]
+    assert iterations == [1, 2]
+    assert losses == pytest.approx(one["loss"][1], rel=1e-3)
