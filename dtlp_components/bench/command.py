@@ -57,7 +57,7 @@ def run_bench(
 
     Needs no data set: volumes are drawn with fixed seeds. Every time is a median over repetitions, in which the
     variants, the plain iteration and the bare convolutions take turns, so that a machine that slows down slows all of
-    them. On a CUDA device, readings wait for the device; that has not been tried.
+    them. On a CUDA device, readings wait for the device.
 
     Args:
         config_file: the bundle's train.json.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training iteration does with its time, by torch's profiler: operations, copies, a device that waits."""
+"""What a training iteration does with its time, by torch's profiler: operations, copies, how long a GPU is busy."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def profile_iteration(config_file: str, overrides: Mapping[str, Any]) -> dict[st
     Returns:
         ``seconds`` of an iteration; ``peak_bytes`` that torch had allocated, ``None`` on a CPU; ``operations``, name to
         the share of the time that the device was computing (a CPU: of all operations), the largest first; ``copies``,
-        the share of copies among them, and ``format_kernels``, that of cuDNN's changes of memory format; ``idle``, the
-        share of the profiled iteration in which the device did nothing, ``None`` on a CPU. Profiling slows the
-        processor down, so that ``idle`` is an upper bound.
+        the share of copies among them, and ``format_kernels``, that of cuDNN's changes of memory format; ``busy``, the
+        seconds of an iteration in which a GPU computes, ``None`` on a CPU. Where ``seconds`` is much longer, the
+        processor does not hand out the work fast enough.
 
     Raises:
         InputError: see :py:func:`dtlp_components.bench.training.read_config`.
@@ -59,9 +59,8 @@ def profile_iteration(config_file: str, overrides: Mapping[str, Any]) -> dict[st
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiler:
-        began = wait()
         variant.iterate(seed=0)
-        profiled = wait() - began
+        wait()
     # an operation of the processor has the time of the kernels that it started
     times = {
         item.key: float(item.self_device_time_total if on_gpu else item.self_cpu_time_total)
@@ -79,7 +78,7 @@ def profile_iteration(config_file: str, overrides: Mapping[str, Any]) -> dict[st
         "operations": {name: value / total for name, value in largest},
         "copies": sum(times.get(name, 0.0) for name in COPIES) / total,
         "format_kernels": changes / total,
-        "idle": max(0.0, 1 - busy / 1e6 / profiled) if on_gpu else None,
+        "busy": busy / 1e6 if on_gpu else None,
     }
 
 
@@ -100,8 +99,8 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parser.parse_args(args)
     found = profile_iteration(options.config_file, options.overrides)
     memory = "" if found["peak_bytes"] is None else f", {found['peak_bytes'] / 1e6:.0f} MB"
-    idle = "" if found["idle"] is None else f", device idle {found['idle']:.1%} or less"
-    print(f"{options.config_file} {options.overrides}: {found['seconds']:.4f} s an iteration{memory}{idle}")
+    busy = "" if found["busy"] is None else f", in {found['busy']:.4f} s of it the GPU is busy"
+    print(f"{options.config_file} {options.overrides}: {found['seconds']:.4f} s an iteration{memory}{busy}")
     rows = [["operation", "share"], *([name, f"{share:.1%}"] for name, share in found["operations"].items())]
     print(align([*rows, ["all copies", f"{found['copies']:.1%}"], ["formats", f"{found['format_kernels']:.1%}"]]))
 

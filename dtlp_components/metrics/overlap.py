@@ -38,8 +38,11 @@ def class_counts(predicted: Tensor, label: Tensor, num_classes: int) -> Tensor:
         num_classes: classes with the background.
     """
     predicted, label = predicted.flatten(), label.flatten()
-    maps = (label[predicted == label], label, predicted)
-    return torch.stack([torch.bincount(values, minlength=num_classes) for values in maps]).float()
+    # a class that does not exist takes in the voxels where both differ; `bincount` lets the processor wait for a GPU
+    maps = torch.stack([torch.where(predicted == label, label, num_classes), label, predicted])
+    if maps.is_cuda:
+        return torch.stack([(maps == k).sum(dim=1) for k in range(num_classes)], dim=1).float()
+    return torch.stack([torch.bincount(values, minlength=num_classes)[:num_classes] for values in maps]).float()
 
 
 def dice_of_counts(counts: Tensor) -> tuple[Tensor, Tensor]:

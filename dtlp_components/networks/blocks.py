@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building blocks of the V-Net: convolution, normalization, activation, with and without a time step."""
+"""Building blocks of the V-Net: convolutions and stages, with and without a time step."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from .norms import make_norm, norm_relu
 
 __all__ = [
     "Conv3d",
@@ -18,122 +18,8 @@ __all__ = [
     "PointwiseConv3d",
     "TimeConditionedStage",
     "conv_stage",
-    "make_norm",
-    "norm_relu",
     "run_stage",
 ]
-
-NORMS = ("instance", "group", "batch")
-
-
-def make_norm(name: str, channels: int) -> nn.Module:
-    """
-    Normalization layer for ``(B, channels, D, H, W)``, always with learned scale and shift.
-
-    Raises:
-        ValueError: if ``name`` is none of ``instance``, ``group``, ``batch``.
-    """
-    if name not in NORMS:
-        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {name!r}.")
-    if name == "batch":
-        return nn.BatchNorm3d(channels)
-    return InstanceNorm(channels) if name == "instance" else nn.GroupNorm(math.gcd(8, channels), channels)
-
-
-class InstanceNorm(nn.GroupNorm):
-    """
-    Instance norm with scale and shift, by the faster of torch's two kernels.
-
-    As group norm with one channel per group it is computed without leaving ``channels_last_3d``; but in bfloat16 the
-    backward pass of that kernel takes three times as long on CPU as that of ``instance_norm``. On a GPU, autocast would
-    take half precision back to float32 for ``group_norm``.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, channels, D, H, W)``, same shape."""
-        if x.dtype != torch.float32:
-            return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
-        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
-
-
-def _instance_norm_relu(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """
-    ``relu(scale * (x - mean) * rstd + shift)``, ``mean`` and ``rstd`` ``(B, C)``; one scale and shift for all or each.
-    """
-    batch, channels, voxels = x.shape[0], x.shape[1], x.shape[2:].numel()
-    if len(scale) == 1:
-        # what is the same for the whole batch goes into the norm, which spares a pass over memory
-        y, mean, rstd = torch.native_group_norm(x, scale[0], shift[0], batch, channels, voxels, channels, eps)
-    else:
-        normalized, mean, rstd = torch.native_group_norm(x, None, None, batch, channels, voxels, channels, eps)
-        y = torch.addcmul(_per_channel(shift), normalized, _per_channel(scale))
-    return y.relu_(), mean, rstd
-
-
-class _InstanceNormReLU(torch.autograd.Function):
-    """
-    ``y = relu(scale * (x - mean) * rstd + shift)`` with a scale and shift per channel, or per volume and channel.
-
-    Torch's group norm has no fast backward pass for ``channels_last_3d`` on CPU; this one takes a quarter of the time,
-    and does the ReLU's and the modulation's in the same go. With ``g`` the gradient before the ReLU and ``n`` voxels::
-
-        d_shift = sum(g),    d_scale = rstd * (sum(g x) - mean * sum(g))
-        d_x = scale * rstd * (g - d_shift / n - (x - mean) * rstd * d_scale / n)
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-        y, mean, rstd = _instance_norm_relu(x, scale, shift, eps)
-        ctx.save_for_backward(x, y, scale, mean, rstd)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, y, scale, mean, rstd = ctx.saved_tensors
-        g = torch.ops.aten.threshold_backward(grad, y, 0)
-        # sums over voxels as matrix products, which are fast in any memory format
-        flat_g, flat_x = g.flatten(2), x.flatten(2)
-        voxels = flat_g.shape[2]
-        sum_g = torch.bmm(flat_g, flat_g.new_ones(1, voxels, 1).expand(len(x), -1, -1))[:, :, 0]
-        sum_gx = torch.bmm(flat_g, flat_x.transpose(1, 2)).diagonal(dim1=1, dim2=2)
-        grad_scale = rstd * (sum_gx - mean * sum_g)
-        a = scale * rstd
-        b = -a * rstd * grad_scale / voxels
-        c = -a * sum_g / voxels - b * mean
-        # in place of g: memory that is written for the first time costs as much as the sum
-        grad_x = torch.addcmul(_per_channel(c), g, _per_channel(a), out=g).addcmul_(x, _per_channel(b))
-        return grad_x, grad_scale.sum_to_size(scale.shape), sum_g.sum_to_size(scale.shape), None
-
-
-def _per_channel(value: Tensor) -> Tensor:
-    return value[:, :, None, None, None]
-
-
-def norm_relu(norm: nn.Module, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-    """
-    ``relu(scale * norm(x) + shift)``.
-
-    Args:
-        norm: normalization of :py:func:`make_norm`.
-        x: ``(B, channels, D, H, W)``.
-        scale: per volume and channel ``(B, channels)``, for all volumes ``(1, channels)``, or ``None`` for 1.
-        shift: of the same shape, given with ``scale``.
-    """
-    if isinstance(norm, InstanceNorm) and x.dtype == torch.float32 and x.device.type == "cpu":
-        weight, bias = norm.weight[None], norm.bias[None]
-        if scale is not None and shift is not None:
-            weight, bias = weight * scale, torch.addcmul(shift, bias, scale)
-        if torch.is_grad_enabled():
-            return _InstanceNormReLU.apply(x, weight, bias, norm.eps)
-        return _instance_norm_relu(x, weight, bias, norm.eps)[0]
-    x = norm(x)
-    if scale is not None and shift is not None:
-        x = torch.addcmul(_per_channel(shift), x, _per_channel(scale))
-    return F.relu(x, inplace=True)
 
 
 class Conv3d(nn.Conv3d):
@@ -192,7 +78,7 @@ class ConvNormAct(nn.Sequential):
     Convolution, normalization, ReLU: ``(B, in_channels, …) -> (B, out_channels, …)``.
 
     MONAI's ``Convolution`` takes torch's convolutions and norms; ours are guarded and faster (:py:class:`Conv3d`,
-    :py:class:`PointwiseConv3d`, :py:class:`InstanceNorm`).
+    :py:class:`PointwiseConv3d`, :py:func:`.norms.norm_relu`).
 
     Args:
         in_channels: channels of the input.

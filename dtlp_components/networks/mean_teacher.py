@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 __all__ = ["MeanTeacher"]
@@ -47,13 +47,16 @@ class MeanTeacher(AveragedModel):
             decay = min(decay, max(0.0, 1 - SHARE * period / total_iterations))
         self.decay, self.period = decay, period
 
-        def average(averaged: Any, current: Any, num_averaged: Tensor | int) -> None:  # lists of Tensor
-            momentum = min(1 - 1 / (int(num_averaged) + 1), decay)
-            torch._foreach_lerp_(averaged, current, 1 - momentum)
-
-        super().__init__(student, multi_avg_fn=average, use_buffers=False)
+        super().__init__(student)
         self.requires_grad_(False)
         self.eval()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> MeanTeacher:
+        # the number of updates stays on the processor, which would have to wait for the device to read it
+        count = self.n_averaged
+        super()._apply(fn, recurse)
+        self.n_averaged = count
+        return self
 
     def train(self, mode: bool = True) -> MeanTeacher:
         """A teacher never trains: no dropout, no statistics of its own, whatever ``mode`` says."""
@@ -63,3 +66,12 @@ class MeanTeacher(AveragedModel):
         """Average in the student's parameters, if the iteration (from 1) is one of every ``period``."""
         if iteration % self.period == 0:
             self.update_parameters(student)
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Average in a network's parameters; the base's would take the number of updates to the device and back."""
+        momentum = min(1 - 1 / (int(self.n_averaged) + 1), self.decay)
+        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - momentum)
+        for mine, current in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(current)
+        self.n_averaged += 1

@@ -165,5 +165,6 @@ class DualTeacher:
         """Gaussian blur of a map ``(B, C, D, H, W)``; borders are replicated, so a constant map stays constant."""
         if self.kernel is None:
             return probabilities
+        self.kernel = self.kernel.to(probabilities)  # once: the processor waits for a copy to a GPU
         with torch.autocast(probabilities.device.type, enabled=False):  # a bfloat16 map would not sum to 1
-            return separable_filtering(probabilities, [self.kernel.to(probabilities)] * 3, mode="replicate")
+            return separable_filtering(probabilities, [self.kernel] * 3, mode="replicate")

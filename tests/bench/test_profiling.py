@@ -27,7 +27,7 @@ def test_profile_names_what_takes_the_time(monkeypatch: pytest.MonkeyPatch, caps
     main(["--config_file", CONFIG, "--overrides", tiny])
     head, *table = capsys.readouterr().out.splitlines()
     assert "s an iteration" in head
-    assert "idle" not in head  # of a GPU
+    assert "busy" not in head  # of a GPU
     shares = {line.split()[-2]: float(line.split()[-1].rstrip("%")) for line in table if line.endswith("%")}
     assert any("conv" in name for name in shares)
     operations = [value for name, value in shares.items() if "::" in name]
