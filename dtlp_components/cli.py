@@ -21,6 +21,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": "bundle.start:evaluate_bundle",
     "calibrate": "report.calibrate:calibrate_model",
     "segment": "deploy.segment:segment_scans",
+    "next": "labeling.command:next_scans",
     "new": "own_data.command:new_bundle",
     "prepare": {
         "amos": "datasets.amos:prepare_amos",

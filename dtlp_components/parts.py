@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from .bundle.initial import initial_student
-from .bundle.teachers import load_teachers
+from .bundle.teachers import choose_source, load_teachers
 from .checks.input_checks import InputChecks
 from .checks.settings import Settings
 from .checks.trained_settings import TrainedSettings
@@ -12,6 +12,7 @@ from .data.caching import ScanCache
 from .data.datalists import load_datalist
 from .data.loaders import EndlessDataLoader, RandomDraws
 from .data.readers import ScanReader
+from .data.review import draw_weights
 from .data.scans import ScanDataset, find_images, scans_to_segment
 from .data.segmentations import PredictionNames
 from .data.studies import unlabeled_studies
@@ -129,6 +130,8 @@ __all__ = [
     "WriteDicomSegd",
     "average_models",
     "checkpoint_minutes",
+    "choose_source",
+    "draw_weights",
     "find_images",
     "initial_student",
     "join_processes",

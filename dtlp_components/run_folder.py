@@ -166,6 +166,16 @@ class RunFolder:
         """Folder of label maps, where inference is told no other."""
         return self.root / "predictions"
 
+    @property
+    def next_scans(self) -> Path:
+        """Folder of what to label next."""
+        return self.root / "next"
+
+    @property
+    def proposals(self) -> Path:
+        """Folder of the pseudo-labels to look through."""
+        return self.root / "pseudo_labels"
+
     def picture(self, scan: str) -> Path:
         """The picture of a scan."""
         return self.root / "pictures" / f"{scan}.png"

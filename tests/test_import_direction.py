@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"handlers", "engines", "checks"}),  # to here
     frozenset({"bundle"}),
     frozenset({"parts"}),  # the public names
-    frozenset({"datasets", "own_data", "deploy", "report", "bench", "experiments"}),  # tools
+    frozenset({"datasets", "own_data", "deploy", "report", "bench", "experiments", "labeling"}),  # tools
     frozenset({"command_line"}),
     frozenset({"demo", "cli"}),  # the door
     frozenset({"__init__", "__main__"}),
@@ -34,6 +34,9 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 NEIGHBORS = {
     ("bench", "own_data"),  # the estimate that its measurement is compared with
     ("experiments", "report"),  # an experiment ends with the table of its scores
+    ("labeling", "report"),  # pictures of scans
+    ("labeling", "deploy"),  # label maps are written as segment writes them
+    ("experiments", "labeling"),  # rounds of labels, simulated
     ("files", "errors"),  # a file that cannot be read is an error of the user's
     ("processes", "errors"),  # one of several processes tells why all end
 }

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from ..checks.key_table import key_table, model_keys
 from ..errors import InputError
 from ..keys import PseudoLabelSources as Sources
+from ..networks.model_average import log_of_mean
 from ..networks.weights import fit_problem, load_tensors
 
-__all__ = ["Teachers", "load_teachers", "load_training_networks"]
+__all__ = ["Teachers", "choose_source", "load_teachers", "load_training_networks"]
 
 # methods that train the decoders of DTLP-Net
 WITH_DECODERS = ("dtlp", "and")
@@ -59,20 +61,69 @@ class Teachers:
     Args:
         pseudo_labeler: maps windows to :py:class:`dtlp_components.PseudoLabels`.
         seed: of the noise.
+        samples: label maps that the diffusion teacher draws of each window, each from noise of its own; those after the
+            first are named ``diffusion 2`` and so on.
     """
 
     names = (Sources.DIFFUSION, Sources.DIFFICULTY, Sources.MEAN_TEACHER)
 
-    def __init__(self, pseudo_labeler: Any, seed: int = 0) -> None:
-        self.pseudo_labeler, self.seed = pseudo_labeler, seed
+    def __init__(self, pseudo_labeler: Any, seed: int = 0, samples: int = 1) -> None:
+        self.pseudo_labeler, self.seed, self.samples = pseudo_labeler, seed, samples
 
     def __call__(self, windows: Tensor) -> dict[str, Tensor]:
         """Windows ``(B, in_channels, *patch)`` -> probabilities by name ``(B, C, *patch)``."""
+        probabilities = self.sources(windows)
+        opinions = {str(name): probabilities[name] for name in self.names}
+        for sample in range(1, self.samples):
+            with self._noise(windows, sample):
+                drawn = self.pseudo_labeler.diffusion(windows).float()
+            opinions[f"{Sources.DIFFUSION} {sample + 1}"] = torch.softmax(drawn, dim=1)
+        return opinions
+
+    def sources(self, windows: Tensor) -> dict[str, Tensor]:
+        """Likewise, of every source of pseudo-labels, the ensemble among them."""
+        with self._noise(windows, 0):
+            probabilities: dict[str, Tensor] = self.pseudo_labeler(windows).probabilities
+        return probabilities
+
+    @contextmanager
+    def _noise(self, windows: Tensor, sample: int) -> Iterator[None]:
         devices = [windows.device] if windows.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.seed)
-            probabilities = self.pseudo_labeler(windows).probabilities
-        return {str(name): probabilities[name] for name in self.names}
+            torch.manual_seed(self.seed + sample)
+            yield
+
+
+class _Source(nn.Module):
+    """
+    The logarithm of a source's probabilities, in place of logits: ``(B, in_channels, *patch) -> (B, C, *patch)``.
+    """
+
+    def __init__(self, teachers: Teachers, source: str) -> None:
+        super().__init__()
+        self.teachers, self.source = teachers, source
+
+    def forward(self, windows: Tensor) -> Tensor:
+        return log_of_mean([self.teachers.sources(windows)[self.source].float()])
+
+
+def choose_source(source: str, student: nn.Module, teachers: Teachers | None) -> nn.Module:
+    """
+    The network whose labels are to be written.
+
+    Args:
+        source: ``student``, or a source of pseudo-labels.
+        student: with its weights.
+        teachers: of its training; ``None`` without a checkpoint.
+
+    Raises:
+        InputError: if a teacher is asked for and there is none, or the training had no such source.
+    """
+    if source == Sources.STUDENT:
+        return student
+    if teachers is None:
+        raise InputError(f"--source {source}: expected --checkpoint RUN/checkpoints/last.pt beside it, got none.")
+    return _Source(teachers, source)
 
 
 def load_teachers(

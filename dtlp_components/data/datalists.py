@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import read_json
 from ..keys import DatalistKeys
+from .review import read_review
 
 __all__ = ["datalist", "load_datalist", "refuse_changed_datalists", "section_sizes"]
 
@@ -19,7 +20,7 @@ _TEXTS = (DatalistKeys.DOMAIN, DatalistKeys.PATIENT)
 
 
 def load_datalist(
-    datalist: str, section: str, dataset_dir: str, limit: int | None = None, hint: str = ""
+    datalist: str, section: str, dataset_dir: str, limit: int | None = None, hint: str = "", review: str | None = None
 ) -> list[dict[str, Any]]:
     """
     Read one section of a datalist, a JSON file of this form::
@@ -36,6 +37,8 @@ def load_datalist(
         dataset_dir: folder that relative paths start from. They may not lead out of it; absolute paths may be anywhere.
         limit: take at most this many items, the first ones; all if None.
         hint: added to the message when the file does not exist, e.g. the command that prepares the data.
+        review: table of verdicts on scans of ``unlabeled`` (:py:func:`dtlp_components.data.review.read_review`), which
+            changes that section and ``training``; none if empty.
 
     Returns:
         One dict per item with ``image``, ``label`` if the item has one, ``domain``, ``patient`` and ``published_box``
@@ -54,6 +57,12 @@ def load_datalist(
     items = content.get(section, [])
     if not isinstance(items, list):
         raise InputError(f"{datalist}: section `{section}` must be a list of items, found {_kind(items)}.")
+    if review and section in (DatalistKeys.TRAINING, DatalistKeys.UNLABELED):
+        verdicts = read_review(review)
+        unlabeled = load_datalist(datalist, DatalistKeys.UNLABELED.value, dataset_dir)
+        if section == DatalistKeys.UNLABELED:
+            return verdicts.unlabeled(unlabeled)[:limit]
+        return verdicts.training(load_datalist(datalist, section, dataset_dir), unlabeled)[:limit]
     return [
         _read_item(item, f"{datalist}: `{section}`, item {i} (counted from 0)", section, os.path.abspath(dataset_dir))
         for i, item in enumerate(items[:limit])

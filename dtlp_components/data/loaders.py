@@ -31,15 +31,27 @@ class RandomDraws(Dataset[Any]):
         dataset: cases after their deterministic transforms.
         transform: random transforms.
         seed: of order and transforms.
+        weights: how often each case is drawn, relative to the others; ``None`` draws every case once before any twice.
     """
 
-    def __init__(self, dataset: Sequence[Any], transform: Callable[[Any], Any], seed: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Sequence[Any],
+        transform: Callable[[Any], Any],
+        seed: int = 0,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         self.dataset, self.transform, self.seed = dataset, transform, seed
+        self.shares = None if weights is None else np.asarray(weights, float) / np.sum(weights)
 
     def __getitem__(self, draw: int) -> Any:
         num_cases = len(self.dataset)
-        order = np.random.default_rng((self.seed, draw // num_cases)).permutation(num_cases)
-        item = self.dataset[int(order[draw % num_cases])]
+        if self.shares is None:
+            order = np.random.default_rng((self.seed, draw // num_cases)).permutation(num_cases)
+            case = order[draw % num_cases]
+        else:
+            case = np.random.default_rng((self.seed, draw, 2)).choice(num_cases, p=self.shares)
+        item = self.dataset[int(case)]
         if isinstance(self.transform, Randomizable):
             seed = np.random.default_rng((self.seed, draw, 1)).integers(2**32, dtype=np.uint32)
             self.transform.set_random_state(seed=int(seed))
@@ -79,6 +91,7 @@ class EndlessDataLoader(DataLoader[Any]):
         batch_size: draws in a batch.
         seed: of order and transforms; labeled and unlabeled loaders may share it.
         num_workers: processes that make the draws; 0 makes them in the main process.
+        weights: how often each case is drawn, relative to the others; ``None`` draws every case once before any twice.
         pin_memory: where there is CUDA, put batches where a GPU copies from; not those that lie on one already.
 
     Raises:
@@ -93,6 +106,7 @@ class EndlessDataLoader(DataLoader[Any]):
         seed: int = 0,
         num_workers: int = 0,
         pin_memory: bool = True,
+        weights: Sequence[float] | None = None,
     ) -> None:
         if len(dataset) == 0 or batch_size < 1:
             raise ValueError(f"nothing to draw: {len(dataset)} cases, batch size {batch_size}.")
@@ -100,7 +114,7 @@ class EndlessDataLoader(DataLoader[Any]):
             # each cached tensor would travel to each worker as an open file, of which there may be some hundred
             torch.multiprocessing.set_sharing_strategy("file_system")
         super().__init__(
-            RandomDraws(dataset, transform, seed),
+            RandomDraws(dataset, transform, seed, weights),
             batch_size=batch_size,
             sampler=_CountFrom(batch_size),
             num_workers=num_workers,

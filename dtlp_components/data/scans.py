@@ -19,7 +19,7 @@ from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_files, without_suffix
 from .segmentations import IMAGE_PREFIX, LABEL_ENDING, LABEL_PREFIX, prediction_name, printable, read_table
 from .series import is_series, scan_stamp, series_among, series_of
 
-__all__ = ["ScanDataset", "counted", "find_images", "other_formats", "scans_to_segment"]
+__all__ = ["ScanDataset", "counted", "find_images", "other_formats", "scans_to_segment", "without_label_map"]
 
 NAMED = 3  # of the files that are not read
 OTHER_FORMATS = (".nrrd", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".nii.bz2", ".nii.zst", ".npy", ".npz")
@@ -98,21 +98,30 @@ def _look(
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """All scans, and those that are left to segment."""
     images = find_images(path)
-    if not skip_existing:
-        return images, images
+    return images, without_label_map(images, prediction_dir, model_file) if skip_existing else images
+
+
+def without_label_map(images: Sequence[dict[str, str]], prediction_dir: str, model_file: str) -> list[dict[str, str]]:
+    """
+    Items ``{"image": path}`` that are left to segment.
+
+    Args:
+        images: all of them.
+        prediction_dir: folder of the label maps, whose table says which scan each is of.
+        model_file: weights; label maps that are older than they, or than their scan, do not count.
+    """
     weights = os.stat(model_file).st_mtime_ns if os.path.exists(model_file) else 0
     made = {}
     for row in read_table(prediction_dir):
         label_map = Path(prediction_dir, os.path.basename(row["label_map"]))
         if label_map.is_file() and not row.get("problem"):
             made[row["scan"]] = label_map.stat().st_mtime_ns
-    left = [
+    return [
         item
         for item in images
         if (when := made.get(printable(item[DatalistKeys.IMAGE]))) is None
         or when < max(weights, scan_stamp(item[DatalistKeys.IMAGE])["mtime_ns"])
     ]
-    return images, left
 
 
 def _without_labels(files: list[Path], root: Path) -> list[Path]:

@@ -9,11 +9,13 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from ..files import write_json, write_text
+from ..files import read_object, write_json, write_text
 from ..metrics.conventions import CONVENTIONS
 from ..report.compare import compare_runs
 from ..report.scores import fraction_note
 from .plan import Experiment, PlannedRun, find_experiment, read_experiment
+from .round_tables import print_rounds
+from .rounds import Rounds, by_strategy, read_rounds, run_rounds
 from .runner import Runner, is_done, refuse_other_settings
 from .slurm import array_script
 
@@ -32,6 +34,7 @@ def run_experiment(
     jobs: int = 1,
     only: int = -1,
     slurm: str = "",
+    bundle: str = "",
 ) -> None:
     """
     Train every variant of an experiment with every seed, score them, and print how they compare.
@@ -39,6 +42,9 @@ def run_experiment(
     An experiment is a JSON file: a bundle, variants (a method, an overlay, values of keys), seeds, sections to score.
     Those of the paper's tables come with the package and are named without a path. What is done is not done again, so
     the same command goes on after it was stopped; a run that fails is named at the end and does not stop the others.
+
+    A file with `strategies` and `labels` is played in rounds instead: train on the first labels, choose the next scans
+    by each strategy as `dtlp next` does, reveal their labels, train again.
 
     Args:
         experiment: the file, or the name of one that comes with the package.
@@ -49,12 +55,14 @@ def run_experiment(
         jobs: how many runs at a time; each has a GPU of its own if there are any.
         only: number of the one run to do, from 0, as an array job does; no table then.
         slurm: write the script of an array job to this file, a task for each run, and train nothing.
+        bundle: folder or name of the bundle, if not the file's.
 
     Raises:
         InputError: if the file is not an experiment, a folder has runs of other settings, or a run failed.
     """
     file = find_experiment(experiment)
-    plan = read_experiment(file, float(fraction))
+    rounds = read_rounds(file, float(fraction), bundle)
+    plan = rounds.experiment if rounds else read_experiment(file, float(fraction), bundle)
     if plan.convention not in CONVENTIONS:
         raise InputError(f"{file}: convention: expected one of {', '.join(CONVENTIONS)}, got {plan.convention!r}.")
     if jobs < 1:
@@ -62,6 +70,11 @@ def run_experiment(
     name = file.stem if plan.fraction == 1 else f"{file.stem}_fraction_{plan.fraction:g}"
     folder = Path(output) if output else Path("experiments") / name
     places = {key: value for key, value in (("dataset_dir", dataset_dir), ("datalist", datalist)) if value}
+    if rounds:
+        if slurm or only >= 0:
+            raise InputError(f"--slurm, --only: expected neither for {file}, whose rounds follow from each other.")
+        _run_rounds(rounds, folder, places, jobs)
+        return
     runs = plan.runs(folder, places)
     refuse_other_settings(runs)
     if only >= len(runs):
@@ -78,6 +91,23 @@ def run_experiment(
         runner.run_alone(folder, runs)
         _print_tables(plan, runs)
     runner.raise_if_failed()
+
+
+def _run_rounds(rounds: Rounds, folder: Path, places: dict[str, str], jobs: int) -> None:
+    plan = rounds.experiment
+    chains = run_rounds(rounds, folder, places, jobs, list(range(torch.cuda.device_count())))
+    print(f"\n{plan.title}")
+    if said := fraction_note(plan.fraction):
+        print(said)
+    runs = {
+        strategy: [[chain.runs[i].run for chain in found] for i in range(len(rounds.labels))]
+        for strategy, found in by_strategy(chains)
+    }
+    counts = [len(read_object(run[0].root / "datalist.json")["training"]) for run in next(iter(runs.values()))]
+    for section in plan.sections:
+        picture = folder / f"rounds_{section}.png"
+        print_rounds(runs, counts, section, plan.convention, picture)
+        print(f"Curves: {os.path.abspath(picture)}")
 
 
 def _print_tables(plan: Experiment, runs: list[PlannedRun]) -> None:

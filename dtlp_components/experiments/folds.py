@@ -28,7 +28,7 @@ from ..tables import align, csv_text
 from .plan import PlannedRun, Variant, checksums
 from .runner import Runner, is_done, refuse_other_settings
 
-__all__ = ["deal_folds", "train_folds"]
+__all__ = ["deal_folds", "find_places", "train_folds"]
 
 OUT_OF_FOLD = "out_of_fold_cases.csv"
 
@@ -64,7 +64,7 @@ def train_folds(bundle: str, *words: str) -> None:
     seed = _number("seed", seed_word or "0", 0)
     folder = find_bundle(bundle)
     files = workflow_files(folder, "train", [variant], method)
-    places = _places(files[0], datalist, dataset_dir)
+    places = find_places(files[0], datalist, dataset_dir)
     root = Path(output) if output else folder / "folds"
 
     lists = deal_folds(read_object(places["datalist"], "a datalist"), count, seed, str(places["datalist"]))
@@ -158,7 +158,7 @@ def _out_of_fold(root: Path, runs: Sequence[RunFolder]) -> str:
     return f"\n{align(table)}\n\nThe interval is over scans. Scan by scan: {os.path.abspath(root / OUT_OF_FOLD)}"
 
 
-def _places(config: Path, datalist: str, dataset_dir: str) -> dict[str, Path]:
+def find_places(config: Path, datalist: str, dataset_dir: str) -> dict[str, Path]:
     """Where the list and the scans are, as the training would find them."""
     parser = ConfigParser(ConfigParser.load_config_file(str(config)))
     given = {"dataset_dir": dataset_dir, "datalist": datalist}

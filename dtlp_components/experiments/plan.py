@@ -111,10 +111,19 @@ class Experiment:
             output: folder for all of them.
             places: ``dataset_dir`` and ``datalist``, where they are not the bundle's own.
         """
-        return [self._run(variant, seed, output, places) for seed in self.seeds for variant in self.variants]
+        return [
+            self.run(variant, seed, RunFolder(output / variant.folder / f"seed_{seed}"), places)
+            for seed in self.seeds
+            for variant in self.variants
+        ]
 
-    def _run(self, variant: Variant, seed: int, output: Path, places: Mapping[str, str]) -> PlannedRun:
-        run = RunFolder(output / variant.folder / f"seed_{seed}")
+    def train_files(self) -> list[Path]:
+        """The configuration of the first variant, and what is laid over it."""
+        first = self.variants[0]
+        return [*workflow_files(self.bundle, "train", first.overlays, first.method), *first.files]
+
+    def run(self, variant: Variant, seed: int, run: RunFolder, places: Mapping[str, str]) -> PlannedRun:
+        """One training, in a folder of its own."""
         words = {**variant.overrides, "seed": seed}
         train_files = [*workflow_files(self.bundle, "train", variant.overlays, variant.method), *variant.files]
         if self.fraction < 1:
@@ -153,29 +162,40 @@ def find_experiment(word: str) -> Path:
     """
     if Path(word).is_file():
         return Path(word)
-    known = sorted(file.stem for file in EXPERIMENTS.glob("*.json") if "variants" in read_object(file))
+    known = sorted(
+        file.stem for file in EXPERIMENTS.glob("*.json") if {"variants", "strategies"} & read_object(file).keys()
+    )
     if word in known:
         return EXPERIMENTS / f"{word}.json"
     raise InputError(f"{word}: found no such file, expected an experiment's JSON file or one of: {', '.join(known)}.")
 
 
-def read_experiment(file: Path, fraction: float = 1.0) -> Experiment:
+def read_experiment(
+    file: Path, fraction: float = 1.0, bundle: str = "", rounds: Mapping[str, Any] | None = None
+) -> Experiment:
     """
     Read an experiment's file; every key and value is checked before anything is trained.
 
     Args:
         file: JSON.
         fraction: of the iterations to train.
+        bundle: in place of the file's, if not empty.
+        rounds: keys of rounds of labeling, which are read elsewhere; there is one variant then, which may go unnamed.
 
     Raises:
         InputError: if a key is missing or unknown or has another kind of value, or the bundle has no such overlay.
     """
     content = read_object(file, "an experiment")
+    content = {key: value for key, value in content.items() if key not in (rounds or {})}
+    if rounds is not None:
+        content.setdefault("variants", {"training": {}})
+    if bundle:
+        content["bundle"] = bundle
     _check(content, KEYS, str(file))
     missing = [key for key in REQUIRED if not content.get(key)]
     if missing:
         raise InputError(f"{file}: expected {' and '.join(missing)}, got none.")
-    bundle = find_bundle(content["bundle"])
+    folder = find_bundle(content["bundle"])
     variants = [_variant(name, entry, content, file) for name, entry in content["variants"].items()]
     folders = [variant.folder for variant in variants]
     if twice := sorted({folder for folder in folders if folders.count(folder) > 1}):
@@ -192,10 +212,10 @@ def read_experiment(file: Path, fraction: float = 1.0) -> Experiment:
     if not 0 < fraction <= 1:
         raise InputError(f"--fraction: expected a number above 0 to 1, got {fraction!r}.")
     for variant in variants:  # whoever has no such overlay is told before the first run
-        workflow_files(bundle, "train", variant.overlays, variant.method)
+        workflow_files(folder, "train", variant.overlays, variant.method)
     return Experiment(
         title=content.get("title", file.stem),
-        bundle=bundle,
+        bundle=folder,
         variants=sorted(variants, key=lambda variant: variant.name != baseline),
         seeds=list(dict.fromkeys(seeds)),
         sections=list(dict.fromkeys(sections)),

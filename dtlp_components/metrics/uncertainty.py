@@ -74,6 +74,16 @@ class Quality:
                 scores[f"foreground_{key}"] = float(self.sums[key][1:].sum() / predicted[1:].sum())
         return scores
 
+    def by_class(self) -> dict[int, float]:
+        """
+        Mean disagreement over the voxels of each predicted class but the background, bits; mean entropy if nobody could
+        disagree.
+        """
+        key = str(ScanKeys.DISAGREEMENT if str(ScanKeys.DISAGREEMENT) in self.sums else ScanKeys.ENTROPY)
+        predicted = self.sums["predicted"]
+        there = [i for i in range(1, len(predicted)) if predicted[i] > 0 and key in self.sums]
+        return {i: float(self.sums[key][i] / predicted[i]) for i in there}
+
 
 def entropy_bits(probabilities: Tensor) -> Tensor:
     """Entropy over classes in bits (Eq. 8, 9): ``(B, C, …) -> (B, 1, …)``."""

@@ -28,7 +28,7 @@ from ..metrics.overlap import batch_dice
 from ..metrics.uncertainty import entropy_bits
 from ..run_folder import RunFolder
 
-__all__ = ["BINS", "CaseMaps", "CasePredictor", "LabeledScans", "count_by_confidence"]
+__all__ = ["BINS", "CaseMaps", "CasePredictor", "LabeledScans", "count_by_confidence", "told_places"]
 
 BINS = 10  # of the calibration curve
 # sections in which labels were not trained on, in the order in which they are looked for
@@ -96,7 +96,7 @@ class LabeledScans:
         folder = find_bundle(bundle)
         run = RunFolder(output_dir or folder)
         trained = find_trained(str(folder), str(run.root))
-        parser, told = trained.parser("train"), _told(run)
+        parser, told = trained.parser("train"), told_places(run)
         places = {"dataset_dir": dataset_dir or told.get("dataset_dir"), "datalist": datalist or told.get("datalist")}
         parser.update({key: literal(value) for key, value in places.items() if value})
         parser.update({"output_dir": literal(str(run.root)), "batch_size_unlabeled": 0})
@@ -205,7 +205,7 @@ def count_by_confidence(confidence: torch.Tensor, right: torch.Tensor) -> np.nda
     return torch.stack(sums).numpy()
 
 
-def _told(run: RunFolder) -> dict[str, Any]:
+def told_places(run: RunFolder) -> dict[str, Any]:
     """Where the training was told that its scans lie, and whether it had unlabeled ones."""
     if not run.record.is_file():
         return {}

@@ -14,7 +14,16 @@ from ..handlers.training_curves import Curves, open_axis, plots
 from .cases import CaseMaps
 from .scores import Comparison, Training
 
-__all__ = ["draw_calibration", "draw_case", "draw_class_weights", "draw_differences", "draw_dots"]
+__all__ = [
+    "PLANES",
+    "draw_calibration",
+    "draw_case",
+    "draw_class_weights",
+    "draw_differences",
+    "draw_dots",
+    "mark_sides",
+    "plane_of",
+]
 
 # Okabe and Ito (2008), told apart by color-blind people
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#F0E442")
@@ -58,21 +67,21 @@ def draw_case(case: CaseMaps, label_names: Sequence[str], planes: Sequence[str] 
     for row, plane in enumerate(planes):
         cut = _cut(case.reference, case.labels["student"], PLANES[plane][0])
         extent = extents[row]
-        image, reference, entropy = (_plane(v, plane, cut) for v in (case.image, case.reference, case.entropy))
+        image, reference, entropy = (plane_of(v, plane, cut) for v in (case.image, case.reference, case.entropy))
         for column, axis in enumerate(axes[row]):
             axis.imshow(image, cmap="gray", vmin=low, vmax=high, extent=extent)
             axis.set_xticks([])
             axis.set_yticks([])
             if row == 0:
                 axis.set_title(titles[column], fontsize=9)
-        _mark(axes[row][0], plane)
+        mark_sides(axes[row][0], plane)
         axes[row][0].set_ylabel(f"{plane} {cut + 1}", fontsize=9)
-        _contours(axes[row][1], reference, _plane(case.labels["student"], plane, cut), colors, extent)
+        _contours(axes[row][1], reference, plane_of(case.labels["student"], plane, cut), colors, extent)
         for kind, color in enumerate((MISSING, TOO_MUCH, CONFUSED), start=1):
-            _fill(axes[row][2], _plane(errors, plane, cut) == kind, color, extent)
+            _fill(axes[row][2], plane_of(errors, plane, cut) == kind, color, extent)
         axes[row][3].imshow(entropy, cmap="viridis", vmin=0, vmax=math.log2(len(label_names)), extent=extent)
         for axis, name in zip(axes[row][4:], teachers, strict=True):
-            _contours(axis, reference, _plane(case.labels[name], plane, cut), colors, extent)
+            _contours(axis, reference, plane_of(case.labels[name], plane, cut), colors, extent)
     handles: list[Any] = [Patch(color=color, label=name) for color, name in zip(colors, label_names[1:], strict=True)]
     handles += [Line2D([], [], color="0.4", label="reference"), Line2D([], [], color="0.4", ls=":", label="prediction")]
     handles += [
@@ -177,7 +186,7 @@ def _cut(reference: np.ndarray, prediction: np.ndarray, axis: int) -> int:
     return max(range(len(planes)), key=lambda i: (len(np.unique(planes[i])), int((planes[i] > 0).sum())))
 
 
-def _plane(volume: np.ndarray, plane: str, cut: int) -> np.ndarray:
+def plane_of(volume: np.ndarray, plane: str, cut: int) -> np.ndarray:
     """A plane of a RAS volume as a picture, whose first row is at the top."""
     axis = PLANES[plane][0]
     flat = np.take(volume, cut, axis=axis)  # the two axes left, in their order: right, up
@@ -190,7 +199,8 @@ def _extent(case: CaseMaps, plane: str) -> tuple[float, float, float, float]:
     return 0.0, case.image.shape[right] * case.spacing[right], 0.0, case.image.shape[up] * case.spacing[up]
 
 
-def _mark(axis: Any, plane: str) -> None:
+def mark_sides(axis: Any, plane: str) -> None:
+    """Write at the sides of a plane's picture which side of the patient each is."""
     left, right, top, bottom = PLANES[plane][2]
     for x, y, text in ((0.03, 0.5, left), (0.97, 0.5, right), (0.5, 0.96, top), (0.5, 0.04, bottom)):
         axis.text(

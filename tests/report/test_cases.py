@@ -13,7 +13,7 @@ import torch
 
 from dtlp_components.errors import InputError
 from dtlp_components.handlers.score_table import case_names
-from dtlp_components.report.cases import BINS, CasePredictor, _calibration, _told
+from dtlp_components.report.cases import BINS, CasePredictor, _calibration, told_places
 from dtlp_components.run_folder import RunFolder
 from tests.bundles.test_workflows import PHANTOM, run, workflow
 
@@ -35,10 +35,10 @@ def test_path_of_a_record_is_no_expression(tmp_path: Path) -> None:
     place = RunFolder(tmp_path)
     place.logs.mkdir()
     place.record.write_text(json.dumps({"overrides": OVER, "settings": {"batch_size_unlabeled": 0}}))
-    assert _told(place) == {"batch_size_unlabeled": 0}
+    assert told_places(place) == {"batch_size_unlabeled": 0}
     place.record.write_text(json.dumps({"overrides": {"dataset_dir": "scans/a"}}))
-    assert _told(place) == {"batch_size_unlabeled": 1, "dataset_dir": "scans/a"}
-    assert _told(RunFolder(tmp_path / "none")) == {}
+    assert told_places(place) == {"batch_size_unlabeled": 1, "dataset_dir": "scans/a"}
+    assert told_places(RunFolder(tmp_path / "none")) == {}
 
 
 @pytest.mark.slow

@@ -14,12 +14,12 @@ from dtlp_components.report.cases import BINS, CaseMaps
 from dtlp_components.report.figures import (
     PLANES,
     _errors,
-    _plane,
     draw_calibration,
     draw_case,
     draw_class_weights,
     draw_differences,
     draw_dots,
+    plane_of,
 )  # fmt: skip
 from dtlp_components.report.scores import compare, read_training
 from tests.report.trainings import scored
@@ -53,7 +53,7 @@ def case(**changes: object) -> CaseMaps:
     ],
 )
 def test_sides_of_the_picture_are_those_a_radiologist_expects(plane: str, cut: int, quarter: tuple[int, int]) -> None:
-    picture = _plane(case().reference, plane, cut)
+    picture = plane_of(case().reference, plane, cut)
     rows, columns = (np.nonzero(picture.any(axis=axis))[0].mean() / picture.shape[1 - axis] for axis in (1, 0))
     assert (rows > 0.5, columns > 0.5) == tuple(map(bool, quarter))
     left, right, top, bottom = PLANES[plane][2]

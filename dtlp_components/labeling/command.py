@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``dtlp next``: which scans to label next, and why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import LoadImage
+from tqdm.auto import tqdm
+
+from ..data.readers import ScanReader
+from ..data.review import COLUMNS, review_row
+from ..data.segmentations import printable
+from ..errors import InputError
+from ..files import write_text
+from ..handlers.score_table import case_names
+from ..handlers.training_curves import save_figure
+from ..keys import ScanKeys
+from ..report.scan_view import draw_scan
+from ..tables import align, csv_text
+from .pool import Pool, find_pool
+from .strategies import STRATEGIES, Choice, choose_scans
+
+__all__ = ["next_scans"]
+
+
+def next_scans(
+    bundle: str,
+    unlabeled: str = "",
+    count: int = 5,
+    strategy: str = "random",
+    output_dir: str = "",
+    output: str = "",
+    dataset_dir: str = "",
+    datalist: str = "",
+    seed: int = 0,
+    device: str = "",
+) -> list[str]:
+    """
+    Choose the scans to label next, with reasons and a picture of each.
+
+    What the networks say of every scan is kept, so that asking again is fast. Draw the labels, write where they are
+    into review.csv, and train with --review on it: nothing else has to be changed.
+
+    Args:
+        bundle: folder of the bundle, or its name.
+        unlabeled: a NIfTI file or a folder of scans; those of the training's datalist without a label if empty.
+        count: how many scans to choose.
+        strategy: random; disagreement (of the teachers); diverse (unlike the labeled ones); mixed (both).
+        output_dir: folder of the training run; the bundle's folder if empty.
+        output: folder for next.csv, review.csv and the pictures; <output_dir>/next if empty.
+        dataset_dir: folder of the scans; what the training was told, or the bundle's own, if empty.
+        datalist: datalist file; what the training was told, or the bundle's own, if empty.
+        seed: of the strategy random.
+        device: cpu, cuda, cuda:1 …; cuda if there is one if empty.
+
+    Returns:
+        Paths of the scans, the one to begin with first.
+
+    Raises:
+        InputError: if there is no training or no scan, or the strategy needs teachers that the training did not have.
+    """
+    if strategy not in STRATEGIES:
+        raise InputError(f"--strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}.")
+    if count < 1:
+        raise InputError(f"--count: expected an integer from 1, got {count}.")
+    pool = find_pool(bundle, output_dir, unlabeled, dataset_dir, datalist, device=device)
+    if strategy in ("disagreement", "mixed") and not pool.has_teachers:
+        raise InputError(
+            f"--strategy {strategy}: expected a training with teachers, whose disagreement it goes by, got one without "
+            f"{pool.run.last}, without unlabeled scans or by a method with one teacher; --strategy diverse and random "
+            "need none."
+        )
+    folder = Path(output) if output else pool.run.next_scans
+    opinions, problems = pool.opinions([*pool.unlabeled, *pool.labeled], folder / "opinions.json")
+    paths = [path for path in pool.unlabeled if path in opinions]
+    labeled = [opinions[path] for path in pool.labeled if path in opinions]
+    choices = choose_scans(strategy, [opinions[path] for path in paths], labeled, count, seed)
+    names = case_names(paths)
+    chosen = [paths[choice.index] for choice in choices]
+
+    rows = [_row(i, names[c.index], paths[c.index], c, opinions) for i, c in enumerate(choices, start=1)]
+    columns = dict.fromkeys(column for row in rows for column in row)
+    write_text(folder / "next.csv", csv_text(rows, columns))
+    write_text(folder / "review.csv", csv_text([review_row(path) for path in chosen], COLUMNS))
+    pictures = _draw(pool, choices, paths, names, folder)
+
+    table = [["", "scan", "expected Dice", "why"]]
+    for row in rows:
+        expected = row.get("expected_dice")
+        table.append(
+            [str(row["rank"]), row["scan"], "" if expected is None else f"{100 * expected:.1f}", row["reason"]]
+        )
+    print(align(table))
+    for problem in problems:
+        print(f"Left out: {problem}")
+    print(f"\n{len(chosen)} of {len(paths)} scans by strategy {strategy}. Pictures: {os.path.abspath(folder)}")
+    if pictures:
+        print(f"Could not be drawn: {'; '.join(pictures)}")
+    print(
+        f"Draw their labels, write each one's file into column `label` of {folder / 'review.csv'} with the verdict "
+        f"`corrected`, and train: dtlp train {bundle} --review {folder / 'review.csv'} --output_dir NEW_RUN"
+    )
+    return chosen
+
+
+def _row(rank: int, name: str, path: str, choice: Choice, opinions: Any) -> dict[str, Any]:
+    opinion = opinions[path]
+    scores = {key: round(value, 4) for key, value in opinion.scores.items()}
+    by_class = {f"disagreement on {label}": round(value, 4) for label, value in opinion.by_class.items()}
+    return {
+        "rank": rank, "scan": printable(name), "image": printable(path), "reason": choice.reason, **scores, **by_class
+    }  # fmt: skip
+
+
+def _draw(pool: Pool, choices: list[Choice], paths: list[str], names: list[str], folder: Path) -> list[str]:
+    """Write a picture of each chosen scan; returns what could not be drawn."""
+    segment, read = pool.segmenter(), LoadImage(reader=ScanReader(), ensure_channel_first=True)
+    wrong = []
+    images = pool.images([paths[choice.index] for choice in choices])
+    for rank, (choice, (path, image, problem)) in enumerate(
+        zip(choices, tqdm(images, total=len(choices), desc="drawing", unit="scan", disable=None), strict=True), start=1
+    ):
+        if image is None:
+            wrong.append(problem)
+            continue
+        found = segment(image)
+        heat_key = ScanKeys.DISAGREEMENT if ScanKeys.DISAGREEMENT in found else ScanKeys.ENTROPY
+        heat_name = "disagreement, bits" if heat_key == ScanKeys.DISAGREEMENT else "entropy, bits"
+        title = f"{rank}. {names[choice.index]}\n{choice.reason}"
+        figure = draw_scan(read(path), found[ScanKeys.PRED], found[heat_key], pool.label_names, title, heat_name)
+        save_figure(figure, folder / f"{rank:02d}_{names[choice.index].replace(os.sep, '_')}.png")
+    return wrong
