@@ -22,6 +22,7 @@ COMMANDS: dict[str, Any] = {
     "calibrate": "report.calibrate:calibrate_model",
     "segment": "deploy.segment:segment_scans",
     "next": "labeling.command:next_scans",
+    "pseudo": "labeling.pseudo:write_pseudo_labels",
     "new": "own_data.command:new_bundle",
     "prepare": {
         "amos": "datasets.amos:prepare_amos",

@@ -13,7 +13,15 @@ from typing import Any
 from ..errors import InputError, raise_if_any
 from ..keys import DatalistKeys
 
-__all__ = ["COLUMNS", "VERDICTS", "Review", "draw_weights", "read_review", "review_row"]
+__all__ = [
+    "COLUMNS",
+    "VERDICTS",
+    "Review",
+    "draw_weights",
+    "read_review",
+    "read_table_of_verdicts",
+    "review_row",
+]
 
 COLUMNS = ("image", "label_map", "quality", "verdict", "label", "weight")
 # nothing: not looked at yet; the scan stays what it was
@@ -103,20 +111,7 @@ def read_review(file: str) -> Review:
         InputError: if it is no such table, or a row says what cannot be.
     """
     path = os.path.abspath(file)
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
-        raise InputError(f"--review {path}: cannot be read ({reason}); expected {FILE}.") from error
-    try:
-        # a spreadsheet writes what its country separates by
-        dialect = csv.Sniffer().sniff(text.partition("\n")[0], ",;\t") if text.strip() else csv.excel
-        rows = list(csv.DictReader(text.splitlines(), dialect=dialect))
-    except csv.Error:
-        rows = []
-    if not rows or not {"image", "verdict"} <= rows[0].keys():
-        found = ", ".join(str(name) for name in rows[0]) if rows else "no row"
-        raise InputError(f"--review {path}: expected {FILE}, with columns {', '.join(COLUMNS)}, got {found[:100]}.")
+    rows = _read_rows(path)
     problems: list[str] = []
     review = Review(path, [], [], [])
     seen: dict[str, int] = {}
@@ -134,6 +129,36 @@ def read_review(file: str) -> Review:
             problems.append(f"{path}, line {number}: {problem}.")
     raise_if_any(problems, "Cannot use the review")
     return review
+
+
+def read_table_of_verdicts(file: str | Path) -> dict[str, dict[str, str]]:
+    """
+    Rows of such a table by the real path of their scan, whatever they say.
+
+    Raises:
+        InputError: if it is no such table.
+    """
+    path = os.path.abspath(file)
+    rows = [{name: (row.get(name) or "").strip() for name in COLUMNS} for row in _read_rows(path)]
+    return {os.path.realpath(_place(path, row["image"])): row for row in rows}
+
+
+def _read_rows(path: str) -> list[dict[str, str]]:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
+        raise InputError(f"--review {path}: cannot be read ({reason}); expected {FILE}.") from error
+    try:
+        # a spreadsheet writes what its country separates by
+        dialect = csv.Sniffer().sniff(text.partition("\n")[0], ",;\t") if text.strip() else csv.excel
+        rows = list(csv.DictReader(text.splitlines(), dialect=dialect))
+    except csv.Error:
+        rows = []
+    if not rows or not {"image", "verdict"} <= rows[0].keys():
+        found = ", ".join(str(name) for name in rows[0]) if rows else "no row"
+        raise InputError(f"--review {path}: expected {FILE}, with columns {', '.join(COLUMNS)}, got {found[:100]}.")
+    return rows
 
 
 def _take(review: Review, values: Mapping[str, str], verdict: str) -> str:

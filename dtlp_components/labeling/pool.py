@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from monai.utils.enums import CommonKeys as Keys
@@ -68,6 +67,11 @@ class Pool:
         told = told_places(self.run)
         method = self.trained.settings.get("method", "dtlp")
         return self.run.last.is_file() and told.get("batch_size_unlabeled", 1) != 0 and method in ("dtlp", "and")
+
+    def lists(self, datalist: str, dataset_dir: str, section: str) -> tuple[str, str, str]:
+        """What ``load_datalist`` takes: the training's own list, where no other is given."""
+        file, scans = _places(self.trained, self.run, datalist, dataset_dir)
+        return file, section, scans
 
     def teachers(self, samples: int = 1) -> Teachers:
         """
@@ -179,11 +183,7 @@ def find_pool(
     folder = find_bundle(bundle)
     run = RunFolder(output_dir or folder)
     trained = find_trained(str(folder), str(run.root))
-    told = told_places(run)
-    parser: ConfigParser = trained.parser("train")
-    places = {"dataset_dir": dataset_dir or told.get("dataset_dir"), "datalist": datalist or told.get("datalist")}
-    parser.update({key: literal(value) for key, value in places.items() if value})
-    file, scans = parser.get_parsed_content("datalist"), parser.get_parsed_content("dataset_dir")
+    file, scans = _places(trained, run, datalist, dataset_dir)
     labeled: list[str] = []
     if not unlabeled or os.path.exists(file):
         labeled = [item[Keys.IMAGE] for item in load_datalist(file, DatalistKeys.TRAINING.value, scans)]
@@ -197,6 +197,15 @@ def find_pool(
         where = f"{file}: section `{section}`"
     if not found:
         raise InputError(f"{where}: expected scans without a label, got none.")
-    names = [str(name) for name in parser["label_names"]]
+    names = [str(name) for name in trained.config("train")["label_names"]]
     where_to = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Pool(trained, run, found, labeled, names, torch.device(where_to))
+
+
+def _places(trained: TrainedBundle, run: RunFolder, datalist: str, dataset_dir: str) -> tuple[str, str]:
+    """The datalist and the folder of its scans."""
+    told = told_places(run)
+    parser = trained.parser("train")
+    places = {"dataset_dir": dataset_dir or told.get("dataset_dir"), "datalist": datalist or told.get("datalist")}
+    parser.update({key: literal(value) for key, value in places.items() if value})
+    return str(parser.get_parsed_content("datalist")), str(parser.get_parsed_content("dataset_dir"))

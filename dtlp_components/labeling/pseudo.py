@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``dtlp pseudo``: the pseudo-labels of all scans without a label, worst first, to look through and to decide on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
+from tqdm.auto import tqdm
+
+from ..checks.literals import literal
+from ..data.datalists import load_datalist
+from ..data.readers import ScanReader
+from ..data.review import COLUMNS, read_table_of_verdicts, review_row
+from ..data.scans import without_label_map
+from ..data.segmentations import LABEL_MAP_ENDING, printable, read_table
+from ..deploy.segment import segment_scans
+from ..errors import InputError
+from ..files import write_text
+from ..handlers.score_table import case_names
+from ..handlers.training_curves import save_figure
+from ..keys import DatalistKeys as Keys
+from ..keys import PseudoLabelSources as Sources
+from ..report.scan_view import draw_scan
+from ..tables import align, csv_text
+from .judge import print_judgment
+from .pool import Pool, find_pool
+from .review_page import ReviewedScan, render_review
+
+__all__ = ["write_pseudo_labels"]
+
+DISPUTED = "foreground_disagreement"
+SHOWN = 10
+DISAGREEMENT = "_disagreement.nii.gz"
+FACTS = {
+    DISPUTED: "disagreement, bits", "foreground_entropy": "entropy, bits", "confidence": "confidence",
+    "expected_dice": "expected Dice",
+}  # fmt: skip
+
+
+def write_pseudo_labels(
+    bundle: str,
+    unlabeled: str = "",
+    output_dir: str = "",
+    output: str = "",
+    source: str = "ensemble",
+    dataset_dir: str = "",
+    datalist: str = "",
+    section: str = "unlabeled",
+    device: str = "",
+) -> Path:
+    """
+    Write the label maps that a training's teachers give its unlabeled scans, worst first, to look through.
+
+    In the folder: a label map of each scan and a map of where the teachers disagree; a picture of each; index.html, to
+    go through them in a browser; review.csv, for the verdicts accept, reject and corrected, which `dtlp train --review`
+    takes. What is there already is not made again, and verdicts stay.
+
+    The label maps are those of the exported training on whole scans; in training, teachers label the patches that are
+    drawn, with the weights of the moment.
+
+    Args:
+        bundle: folder of the bundle, or its name.
+        unlabeled: a NIfTI file or a folder of scans; those of the training's datalist without a label if empty.
+        output_dir: folder of the training run; the bundle's folder if empty.
+        output: folder for all of it; <output_dir>/pseudo_labels if empty.
+        source: ensemble, what the training learns from; or one of diffusion, difficulty, first_teacher, mean_teacher.
+        dataset_dir: folder of the scans; what the training was told, or the bundle's own, if empty.
+        datalist: datalist file; what the training was told, or the bundle's own, if empty.
+        section: of the datalist; of one with labels (validation, testing) the scores are judged by the true Dice.
+        device: cpu, cuda, cuda:1 …; cuda if there is one if empty.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        InputError: if there is no such training or no scan, or it had no teachers; at the end, if a scan was skipped.
+    """
+    if source not in (name.value for name in Sources if name != Sources.STUDENT):
+        known = ", ".join(name.value for name in Sources if name != Sources.STUDENT)
+        raise InputError(f"--source: expected one of {known}, got {source!r}; dtlp segment writes the student's.")
+    pool = find_pool(bundle, output_dir, unlabeled, dataset_dir, datalist, section, device)
+    if not pool.has_teachers:
+        raise InputError(
+            f"{pool.run.root}: expected a training with unlabeled scans, two teachers and {pool.run.last}, got one "
+            "without; dtlp segment writes the student's labels."
+        )
+    folder = Path(output) if output else pool.run.proposals
+    images = [{Keys.IMAGE.value: path} for path in pool.unlabeled]
+    # a teacher that has learned more says something else
+    left = without_label_map(images, str(folder), str(pool.run.last))
+    print(f"{len(images) - len(left)} of {len(images)} scans have a label map in {folder}.", flush=True)
+    problem: InputError | None = None
+    if left:
+        try:
+            _segment(pool, left, folder, source)
+        except InputError as error:  # what could be labeled is to be looked at all the same
+            problem = error
+    rows = _rows(folder, pool.unlabeled)
+    pictures = _draw(pool, rows, folder)
+    page = _write(pool, rows, pictures, folder, bundle, source)
+    if labels := _labels(pool, datalist, dataset_dir, section if not unlabeled else ""):
+        print_judgment(rows, labels, len(pool.label_names), folder)
+    if problem is not None:
+        raise problem
+    return page
+
+
+def _segment(pool: Pool, items: Sequence[Mapping[str, str]], folder: Path, source: str) -> None:
+    listed = [{key: literal(value) for key, value in item.items()} for item in items]
+    root = os.path.commonpath([os.path.dirname(item[Keys.IMAGE.value]) for item in items])
+    given: dict[str, Any] = {"dataset::data": listed, "source": source}
+    model, last = str(pool.trained.weights), str(pool.run.last)
+    segment_scans(
+        str(pool.trained.folder), root, str(folder), model_file=model, checkpoint=last, device=str(pool.device),
+        uncertainty=True, **given,
+    )  # fmt: skip
+
+
+def _rows(folder: Path, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """
+    Rows of the table of label maps that are of these scans, worst first. Where the teachers disagree most, Dice is
+    lowest more often than where the ensemble expects it to be (docs/how-to/label.md); with nothing in it, a map is the
+    worst.
+    """
+    known = {printable(path): path for path in paths}
+    rows = [
+        {**row, "image": known[row["scan"]]}
+        for row in read_table(str(folder))
+        if row["scan"] in known and row.get("label_map")
+    ]
+    return sorted(rows, key=_quality)
+
+
+def _quality(row: Mapping[str, Any]) -> float:
+    """1 where the teachers agree on all of the foreground, less where they do not, 0 for a map with nothing in it."""
+    return max(0.0, 1 - float(row[DISPUTED])) if row.get(DISPUTED) else 0.0
+
+
+def _draw(pool: Pool, rows: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, str]:
+    """Pictures that are not there yet, or older than their label map; their names by scan."""
+    read = LoadImage(reader=ScanReader(), ensure_channel_first=True)
+    names = case_names([row["image"] for row in rows])
+    found = {row["image"]: f"pictures/{name.replace(os.sep, '_')}.png" for row, name in zip(rows, names, strict=True)}
+    todo = []
+    for row in rows:
+        picture, label_map = folder / found[row["image"]], _label_map(folder, row)
+        if not picture.is_file() or picture.stat().st_mtime_ns < label_map.stat().st_mtime_ns:
+            todo.append((row, picture, label_map))
+    for row, picture, label_map in tqdm(todo, desc="drawing", unit="scan", disable=None):
+        heat = label_map.with_name(label_map.name.removesuffix(LABEL_MAP_ENDING) + DISAGREEMENT)
+        image, labels, bits = (cast(MetaTensor, read(str(file))) for file in (row["image"], label_map, heat))
+        said = f"teachers disagree by {float(row[DISPUTED]):.3f} bit" if row.get(DISPUTED) else "nothing in it"
+        title = f"{picture.stem}, {said}"
+        save_figure(draw_scan(image, labels, bits, pool.label_names, title, "disagreement, bits"), picture)
+    return found
+
+
+def _write(
+    pool: Pool, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, str], folder: Path, bundle: str, source: str
+) -> Path:
+    """The table of verdicts, with those that are in it already, and the page."""
+    file, page = folder / "review.csv", folder / "index.html"
+    decided = read_table_of_verdicts(file) if file.is_file() else {}
+    review = []
+    for row in rows:
+        fresh = review_row(row["image"], os.path.abspath(_label_map(folder, row)), _quality(row))
+        before = decided.get(os.path.realpath(row["image"]), {})
+        review.append({**{name: before.get(name, "") for name in COLUMNS}, **fresh})
+    write_text(file, csv_text(review, COLUMNS))
+    names = case_names([row["image"] for row in rows])
+    scans = [
+        ReviewedScan(
+            name=name,
+            row=verdict,
+            facts={words: f"{float(row[key]):.3f}" for key, words in FACTS.items() if row.get(key)},
+            picture=quote(pictures[row["image"]]),
+        )
+        for name, row, verdict in zip(names, rows, review, strict=True)
+    ]
+    texts = [
+        f"Label maps of source {source} of {os.path.abspath(pool.run.root)}, those on which the teachers "
+        "disagree most first. What none of them has learned, none of them can dispute.",
+        "Decide on as many as you like and save the table over review.csv in this folder. Then: "
+        f"dtlp train {bundle} --review {file} --output_dir NEW_RUN",
+    ]
+    write_text(page, render_review(f"Pseudo-labels of {pool.trained.folder.name}", texts, scans))
+    table = [["scan", *FACTS.values()]]
+    for scan in scans[:SHOWN]:
+        table.append([scan.name, *(scan.facts.get(words, "") for words in FACTS.values())])
+    print(f"{align(table)}\n{'…' if len(scans) > SHOWN else ''}\n{len(scans)} label maps, the most disputed first.")
+    print(f"Look through them: {page.absolute()}\nVerdicts: {file.absolute()}")
+    print(f"Then: dtlp train {bundle} --review {file} --output_dir NEW_RUN")
+    return page
+
+
+def _labels(pool: Pool, datalist: str, dataset_dir: str, section: str) -> dict[str, str]:
+    """True labels of a section that has them, by image; never of ``unlabeled``."""
+    if not section or section == Keys.UNLABELED.value:
+        return {}
+    items = load_datalist(*pool.lists(datalist, dataset_dir, section))
+    return {item[Keys.IMAGE.value]: item[Keys.LABEL.value] for item in items if Keys.LABEL.value in item}
+
+
+def _label_map(folder: Path, row: Mapping[str, Any]) -> Path:
+    return folder / os.path.basename(row["label_map"])
