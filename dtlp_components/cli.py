@@ -40,6 +40,7 @@ COMMANDS: dict[str, Any] = {
     "report": "report.command:write_report",
     "export": "deploy.export:export_bundle",
     "pack": "deploy.pack:pack_bundle",
+    "label-app": "deploy.label_app:write_label_app",
     "bench": "bench.command:run_bench",
     "render": "bundle.start:render_bundles",
     "demo": "demo:run_demo",

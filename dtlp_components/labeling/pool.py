@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..bundle.find import find_bundle
-from ..bundle.teachers import Teachers, load_teachers
+from ..bundle.teachers import Teachers, choose_source, load_teachers
 from ..bundle.trained import TrainedBundle, find_trained
 from ..checks.literals import literal
 from ..data.datalists import load_datalist
@@ -30,6 +30,7 @@ from ..errors import InputError
 from ..files import read_object, sha256, write_json
 from ..inferers.scan_segmenter import ScanSegmenter
 from ..keys import DatalistKeys, ScanKeys
+from ..keys import PseudoLabelSources as Sources
 from ..report.cases import told_places
 from ..run_folder import RunFolder
 from .opinions import ScanOpinion, judge_scan
@@ -85,16 +86,19 @@ class Pool:
         teachers.samples = samples
         return teachers
 
-    def segmenter(self) -> Callable[[MetaTensor], dict[str, Any]]:
+    def segmenter(self, source: str = Sources.STUDENT.value) -> Callable[[MetaTensor], dict[str, Any]]:
         """
         Maps a preprocessed image to labels and maps on the scan's own grid, of entropy and, if there are teachers, of
         disagreement (:py:class:`dtlp_components.ScanSegmenter`).
+
+        Args:
+            source: whose labels.
         """
-        student = self.trained.load_student().to(self.device)
-        inferer = self.trained.parser("inference").get_parsed_content("inferer")
         teachers = self.teachers() if self.has_teachers else None
+        network = choose_source(source, self.trained.load_student().to(self.device), teachers)
+        inferer = self.trained.parser("inference").get_parsed_content("inferer")
         segment = ScanSegmenter(inferer, uncertainty=True, teachers=teachers)
-        return lambda image: segment(image, student, self.device)
+        return lambda image: segment(image, network, self.device)
 
     def images(self, paths: Sequence[str]) -> Iterator[tuple[str, MetaTensor | None, str]]:
         """Of each scan its path, the preprocessed image ``(in_channels, D, H, W)``, or ``None`` and what is wrong."""
@@ -119,12 +123,7 @@ class Pool:
         Returns:
             Opinions by path, and a sentence for each scan that is left out.
         """
-        weights = {
-            "student": sha256(self.trained.weights),
-            "teachers": sha256(self.run.last) if self.has_teachers else "",
-        }
-        kept = read_object(cache) if cache.is_file() else {}
-        entries: dict[str, Any] = kept.get("scans", {}) if kept.get("weights") == weights else {}
+        weights, entries = self._entries(cache)
         stamps = {path: dict(scan_stamp(path)) for path in paths if os.path.exists(path)}
         found = {
             path: ScanOpinion(**entries[path]["opinion"])
@@ -155,6 +154,17 @@ class Pool:
                 write_json(cache, {"weights": weights, "scans": entries})
         return found, problems
 
+    def kept(self, cache: Path) -> dict[str, ScanOpinion]:
+        """What a file keeps of these weights, by path, whether or not the scans are still the same."""
+        return {path: ScanOpinion(**entry["opinion"]) for path, entry in self._entries(cache)[1].items()}
+
+    def _entries(self, cache: Path) -> tuple[dict[str, str], dict[str, Any]]:
+        """Checksums of the weights, and what the file keeps of them."""
+        files = [self.trained.weights, *([self.run.last] if self.has_teachers else [])]
+        weights = {file.name: sha256(file) for file in files}
+        kept = read_object(cache) if cache.is_file() else {}
+        return weights, kept.get("scans", {}) if kept.get("weights") == weights else {}
+
 
 def find_pool(
     bundle: str,
@@ -164,6 +174,7 @@ def find_pool(
     datalist: str = "",
     section: str = DatalistKeys.UNLABELED.value,
     device: str = "",
+    scans: bool = True,
 ) -> Pool:
     """
     Find a training and the scans around it.
@@ -176,6 +187,7 @@ def find_pool(
         datalist: file with the lists; the same if empty.
         section: of the datalist, whose scans count as those without a label.
         device: cpu, cuda, …; cuda if there is one if empty.
+        scans: look for scans; a server has its own.
 
     Raises:
         InputError: if there is no such training or no such scan.
@@ -183,23 +195,25 @@ def find_pool(
     folder = find_bundle(bundle)
     run = RunFolder(output_dir or folder)
     trained = find_trained(str(folder), str(run.root))
-    file, scans = _places(trained, run, datalist, dataset_dir)
+    names = [str(name) for name in trained.config("train")["label_names"]]
+    where_to = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not scans:
+        return Pool(trained, run, [], [], names, where_to)
+    file, root = _places(trained, run, datalist, dataset_dir)
     labeled: list[str] = []
     if not unlabeled or os.path.exists(file):
-        labeled = [item[Keys.IMAGE] for item in load_datalist(file, DatalistKeys.TRAINING.value, scans)]
+        labeled = [item[Keys.IMAGE] for item in load_datalist(file, DatalistKeys.TRAINING.value, root)]
     if unlabeled:
         known = {os.path.realpath(path) for path in labeled}
         found = [item[Keys.IMAGE] for item in find_images(unlabeled)]
         found = [path for path in found if os.path.realpath(path) not in known]
         where = unlabeled
     else:
-        found = [item[Keys.IMAGE] for item in load_datalist(file, section, scans)]
+        found = [item[Keys.IMAGE] for item in load_datalist(file, section, root)]
         where = f"{file}: section `{section}`"
     if not found:
         raise InputError(f"{where}: expected scans without a label, got none.")
-    names = [str(name) for name in trained.config("train")["label_names"]]
-    where_to = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Pool(trained, run, found, labeled, names, torch.device(where_to))
+    return Pool(trained, run, found, labeled, names, where_to)
 
 
 def _places(trained: TrainedBundle, run: RunFolder, datalist: str, dataset_dir: str) -> tuple[str, str]:

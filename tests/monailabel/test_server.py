@@ -6,12 +6,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +20,10 @@ from monai.bundle import ConfigParser
 
 from dtlp_components.deploy.pack import pack_bundle
 from tests import tiny
-
-monailabel_client = pytest.importorskip(
-    "monailabel.client", reason="MONAI Label has an environment of its own: make test-monailabel"
-)
+from tests.monailabel.server import ROOT, Server, monailabel_client, running
 
 pytestmark = [pytest.mark.monailabel, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[2]
-START_SECONDS, TRAIN_SECONDS = 180, 600
 PARAMETERS = {"device": "cpu", "result_dtype": "uint8"}
 LABELED = ("training_0", "training_1", "validation_0")
 STUDIES = (*LABELED, "unlabeled_0", "unlabeled_1", "unlabeled_2")
@@ -50,42 +42,6 @@ TINY_TRAINING: dict[str, Any] = {
     # fifty iterations at 0.01 lead to background everywhere, at which nothing can be compared
     "learning_rate": 1e-4,
 }
-
-
-@dataclass
-class Server:
-    """A running server: its client, its folders and its log."""
-
-    client: Any
-    app: Path
-    studies: Path
-    log_file: Path
-
-    def is_up(self) -> bool:
-        try:
-            self.client.info()
-        except (OSError, monailabel_client.client.MONAILabelClientException):
-            return False
-        return True
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text(encoding="utf-8", errors="replace")
-
-    def slicer_parameters(self, model: str) -> dict[str, Any]:
-        """What 3D Slicer sends if nobody changes its options: of a list the first entry."""
-        options = self.client.info()["trainers"][model]["config"]
-        return {name: value[0] if isinstance(value, list) else value for name, value in options.items()}
-
-    def train(self, model: str, **changes: Any) -> tuple[str, str]:
-        """Train to the end; returns the state, and what was added to the log meanwhile."""
-        start = len(self.log)
-        self.client.train_start(model, {**self.slicer_parameters(model), **changes})
-        end = time.monotonic() + TRAIN_SECONDS
-        while (status := self.client.train_status()["status"]) in ("SUBMITTED", "RUNNING"):
-            assert time.monotonic() < end, self.log[start:]
-            time.sleep(0.5)
-        return status, self.log[start:]
 
 
 def edit(file: Path, **changes: Any) -> None:
@@ -149,52 +105,16 @@ def server(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     subprocess.run(
         [*command, "apps", "--download", "--name", "monaibundle", "--output", str(folder)], check=True, env=environment
     )
-    app, studies, log_file = folder / "monaibundle", folder / "studies", folder / "server.log"
+    app, studies = folder / "monaibundle", folder / "studies"
     make_tiny_bundle(app / "model" / "phantom_10")
     make_packed_bundle(app, folder)
     studies.mkdir()
     for name in STUDIES:
         shutil.copy(tiny_dataset / f"{name}.nii.gz", studies)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     conf = {"models": "phantom_10,hippocampus_5", "zoo_source": "local", "sam2": "false"}
     words = [word for name, value in conf.items() for word in ("--conf", name, value)]
-    with open(log_file, "w") as log:
-        process = subprocess.Popen(
-            [
-                *command,
-                "start_server",
-                "--app",
-                str(app),
-                "--studies",
-                str(studies),
-                *words,
-                "--host",
-                "127.0.0.1",
-                "--port",
-                port,
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            env=environment,
-        )
-    try:
-        # not in the server's own folder for temporary files: it removes its copy, of the same name, a moment later
-        client = monailabel_client.MONAILabelClient(
-            f"http://127.0.0.1:{port}", tmpdir=str(tmp_path_factory.mktemp("in"))
-        )
-        server = Server(client, app, studies, log_file)
-        end = time.monotonic() + START_SECONDS
-        while not server.is_up():
-            assert process.poll() is None, server.log
-            assert time.monotonic() < end, server.log
-            time.sleep(0.5)
+    with running(app, studies, folder, *words, PATH=path) as server:
         yield server
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 def segment(config: Path, images: Path, output: Path, **overrides: Any) -> dict[str, np.ndarray]:
