@@ -47,7 +47,8 @@ class DTLPApp(MONAILabelApp):  # type: ignore[misc]
     A server's app of bundles in ``model/``.
 
     ``--conf models a,b`` takes some of them, ``--conf proposals 10`` makes more label maps to correct, and
-    ``--conf max_unlabeled 500`` fetches more studies of an archive to train on.
+    ``--conf max_unlabeled 500`` fetches more studies of an archive to train on. ``--conf next mixed`` answers who asks
+    for a random study by another strategy: MONAI Label's OHIF always asks for ``random``, whatever is chosen there.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
@@ -76,6 +77,10 @@ class DTLPApp(MONAILabelApp):  # type: ignore[misc]
             for strategy in STRATEGIES:
                 if strategy != "random":
                     found[strategy if len(self.bundles) == 1 else f"{strategy}, {name}"] = NextStudy(strategy, folder)
+        if chosen := self.conf.get("next"):
+            if chosen not in found:
+                raise InputError(f"--conf next: expected one of {', '.join(found)}, got {chosen!r}.")
+            found["random"] = found[chosen]
         return found
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:

@@ -8,49 +8,24 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from dtlp_components.deploy.label_app import write_label_app
-from tests.clinic.archive import Archive, ct_series, orthanc
-from tests.monailabel.server import Server, running
-from tests.monailabel.test_server import PARAMETERS, TINY_TRAINING, edit, make_tiny_bundle, segment
+from tests.clinic.clinic import NAMES, Clinic, open_clinic
+from tests.monailabel.test_server import PARAMETERS, segment
 
 pytestmark = [pytest.mark.monailabel, pytest.mark.slow]
 
-NAMES = ("training_0", "training_1", "validation_0", "unlabeled_0", "unlabeled_1")
 LABELS = [{"name": "first", "description": "a ball"}, {"name": "second", "description": "a box"}]
-
-
-@dataclass
-class Clinic:
-    """An archive, a server on it, and which series is of which scan."""
-
-    archive: Archive
-    server: Server
-    series: dict[str, str]
-    data: Path
 
 
 @pytest.fixture(scope="module")
 def clinic(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
-    folder = tmp_path_factory.mktemp("clinic")
-    make_tiny_bundle(folder / "phantom_10")
-    edit(folder / "phantom_10/configs/train.json", **{**TINY_TRAINING, "burn_in": 0.0})
-    app = write_label_app(str(folder / "app"), str(folder / "phantom_10"))
-    with orthanc(folder) as archive:
-        series = {}
-        for name in NAMES:
-            scan = nib.as_closest_canonical(nib.load(tiny_dataset / f"{name}.nii.gz"))
-            series[name], slices = ct_series(np.round(np.asarray(scan.dataobj)), (1.0, 1.0, 1.0), name)
-            archive.store(slices)
-        cache = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"), "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY": "1"}
-        with running(app, archive.dicomweb, folder, **cache) as server:
-            yield Clinic(archive, server, series, tiny_dataset)
+    with open_clinic(tiny_dataset, tmp_path_factory.mktemp("clinic")) as found:
+        yield found
 
 
 def nifti_of(clinic: Clinic, series: str) -> Path:
