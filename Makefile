@@ -21,7 +21,7 @@ STAMP := $(VENV)/.installed
 MONAILABEL_STAMP := $(MONAILABEL_VENV)/.installed
 SOURCES := dtlp_components tests
 
-.PHONY: demo test test-fast test-gpu test-monailabel coverage lint check bundles clean
+.PHONY: demo test test-clinic test-fast test-gpu test-monailabel coverage lint check bundles clean
 
 demo: $(STAMP)
 	$(RUN) -m dtlp_components demo
@@ -52,7 +52,13 @@ test-gpu: $(STAMP)
 	} 2>&1 | tee $(GPU_LOG)
 
 test-monailabel: $(MONAILABEL_STAMP)
-	$(MONAILABEL_VENV)/bin/python -m pytest tests/monailabel
+	$(MONAILABEL_VENV)/bin/python -m pytest tests/monailabel tests/labeling/test_server.py
+
+# an archive, a server and a viewer, each on a free port: Orthanc and Chromium are the machine's own (Debian: orthanc,
+# orthanc-dicomweb, chromium); what is missing is skipped
+test-clinic: $(MONAILABEL_STAMP)
+	$(MONAILABEL_VENV)/bin/python -m pip install --constraint requirements-dev.txt playwright
+	PATH=$(abspath $(MONAILABEL_VENV))/bin:$$PATH $(MONAILABEL_VENV)/bin/python -m pytest tests/clinic
 
 lint: $(STAMP)
 	$(RUN) -m ruff check $(SOURCES)

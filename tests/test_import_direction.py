@@ -46,7 +46,7 @@ NETWORK_PACKAGES = {"torch", "monai", *sys.stdlib_module_names}
 # commands, which no JSON names; they import MONAI only where they need it
 LAZY = {Path("bundle/find.py"), Path("bundle/launch.py"), Path("bundle/start.py")}
 # or such as a packed bundle, which only segments, does without
-OPTIONAL_PACKAGES = {"h5py", "highdicom", "jinja2", "matplotlib", "nrrd", "onnxruntime", "pydicom"}
+OPTIONAL_PACKAGES = {"dicomweb_client", "h5py", "highdicom", "jinja2", "matplotlib", "nrrd", "onnxruntime", "pydicom"}
 
 
 def imported(node: ast.Import | ast.ImportFrom, module: Path) -> list[tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ from ..errors import InputError, raise_if_any
 from ..files import read_object
 from ..processes import join_processes
 from ..run_folder import RunFolder
+from .dicomweb import fetch_series, store_segmentations
 
 __all__ = ["segment_scans"]
 
 
 def segment_scans(
     bundle: str,
-    input: str,
-    output: str,
+    input: str = "",
+    output: str = "",
     model_file: str = "",
     checkpoint: str = "",
     device: str = "",
@@ -39,6 +41,9 @@ def segment_scans(
     dicom_seg: bool = False,
     skip_existing: bool = False,
     gpus: int = 1,
+    dicomweb: str = "",
+    series: str = "",
+    store: bool = False,
     **keys: Any,
 ) -> None:
     """
@@ -50,7 +55,7 @@ def segment_scans(
 
     Args:
         bundle: folder of the bundle, or its name.
-        input: a NIfTI file, or a folder of NIfTI files and, at any depth, DICOM series.
+        input: a NIfTI file, or a folder of NIfTI files and, at any depth, DICOM series; empty with dicomweb.
         output: folder for <scan>_seg.nii.gz and segmentations.csv; it is made.
         model_file: weights; models/model.pt of the bundle if empty. The output folder of dtlp folds averages all of
             its models.
@@ -63,11 +68,21 @@ def segment_scans(
         skip_existing: leave scans out that have a label map in output already, newer than they and the weights: go on
             where an earlier run was stopped.
         gpus: processes among which the scans are shared out, each with a GPU of its own if there are any.
+        dicomweb: address of an archive's DICOMweb service, such as http://127.0.0.1:8042/dicom-web; the series are
+            fetched from it into <output>/dicom.
+        series: series instance UIDs to fetch, with commas between them.
+        store: put the DICOM Segmentations into that archive.
 
     Raises:
         InputError: if there is no such bundle or key, or nothing to segment, before anything is done; at the end, if a
             scan was skipped.
     """
+    _check_places(input, output, dicomweb, series, store)
+    if dicomweb:
+        uids = [uid.strip() for uid in series.split(",") if uid.strip()]
+        fetch_series(dicomweb, uids, Path(output, "dicom"))
+        input, dicom_seg = os.path.join(output, "dicom"), dicom_seg or store
+    began = time.time()
     if "RANK" not in os.environ and (count := count_processes(gpus)) > 1:
         become_torchrun(count, ["-m", "dtlp_components", *sys.argv[1:]])
         return
@@ -122,3 +137,17 @@ def segment_scans(
     workflow.initialize()
     workflow.run()
     workflow.finalize()
+    if store:
+        made = [file for file in sorted(Path(output).glob("*_seg.dcm")) if file.stat().st_mtime >= began - 1]
+        store_segmentations(dicomweb, made)
+
+
+def _check_places(input: str, output: str, dicomweb: str, series: str, store: bool) -> None:
+    if not output:
+        raise InputError("--output: expected a folder for the label maps, got none.")
+    if bool(input) == bool(dicomweb):
+        raise InputError("--input or --dicomweb: expected one of them, got " + ("both." if input else "none."))
+    if dicomweb and not series:
+        raise InputError("--series: expected series instance UIDs beside --dicomweb, got none.")
+    if (series or store) and not dicomweb:
+        raise InputError("--series, --store: expected the archive's address in --dicomweb beside them, got none.")

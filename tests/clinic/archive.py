@@ -137,6 +137,8 @@ def ct_series(volume: np.ndarray, spacing: tuple[float, float, float], patient: 
         header.WindowCenter, header.WindowWidth = 100, 400
         header.PixelData = voxels[:, :, k].T.astype("<i2").tobytes()
         stream = io.BytesIO()
-        pydicom.dcmwrite(stream, header, write_like_original=False)
+        # pydicom 2, of MONAI Label's environment, has another word for it
+        whole = {"write_like_original": False} if pydicom.__version__ < "3" else {"enforce_file_format": True}
+        pydicom.dcmwrite(stream, header, **whole)
         slices.append(stream.getvalue())
     return series, slices

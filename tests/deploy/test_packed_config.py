@@ -41,6 +41,8 @@ def test_metadata_requires_every_package_that_is_imported() -> None:
     required = {"monai", "torch", "numpy", *metadata["required_packages_version"]}
     imported = set()
     for file in (ROOT / "dtlp_components").rglob("*.py"):
+        if file.name == "server.py":  # which a MONAI Label server imports, in its own environment
+            continue
         for node in ast.parse(file.read_text(encoding="utf-8")).body:  # optional ones are imported in functions
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
