@@ -7,6 +7,7 @@ studies that nobody has labeled.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.clinic.archive import ct_series
 from tests.clinic.clinic import NAMES, Clinic, open_clinic
 from tests.monailabel.test_server import PARAMETERS, segment
 
@@ -96,3 +98,19 @@ def test_training_takes_the_studies_that_nobody_labeled(clinic: Clinic, tmp_path
     assert status == "DONE", log[-3000:]
     assert "2 labeled studies to train on, 2 without a label." in log
     assert "Training on 2 labeled and 2 unlabeled scans." in log
+
+
+@pytest.mark.real_data
+def test_real_ct_goes_through_the_archive(clinic: Clinic, tmp_path: Path) -> None:
+    if "DTLP_REAL_DATA" not in os.environ:
+        pytest.skip("DTLP_REAL_DATA names no folder with real scans")
+    file = Path(os.environ["DTLP_REAL_DATA"], "ct/example_ct.nii.gz")
+    scan = nib.as_closest_canonical(nib.load(file))
+    voxels = np.round(np.asarray(scan.dataobj)).astype(np.int32)
+    spacing = tuple(float(side) for side in scan.header.get_zooms()[:3])
+    series, slices = ct_series(voxels, spacing, "real")  # type: ignore[arg-type]
+    clinic.archive.store(slices)
+    found, _ = clinic.server.client.infer("phantom_10", series, PARAMETERS)
+    fetched, label_map = nib.as_closest_canonical(nib.load(nifti_of(clinic, series))), nib.load(found)
+    np.testing.assert_array_equal(np.asarray(fetched.dataobj), voxels)
+    assert label_map.shape == nib.load(nifti_of(clinic, series)).shape
