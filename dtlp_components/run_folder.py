@@ -120,6 +120,11 @@ class RunFolder:
         return self.logs / "checked_inputs.json"
 
     @property
+    def labeled_scans(self) -> Path:
+        """The labeled scans that a bundle was made from, with their labels; a picture."""
+        return self.logs / "labeled_scans.png"
+
+    @property
     def error(self) -> Path:
         """Traceback of the error that ended the last command here, if one did that nobody had foreseen."""
         return self.logs / "error.txt"

@@ -34,6 +34,8 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 NEIGHBORS = {
     ("bench", "own_data"),  # the estimate that its measurement is compared with
     ("experiments", "report"),  # an experiment ends with the table of its scores
+    ("deploy", "report"),  # pictures of label maps
+    ("own_data", "report"),  # a picture of the labeled scans
     ("labeling", "report"),  # pictures of scans
     ("labeling", "deploy"),  # label maps are written as segment writes them
     ("experiments", "labeling"),  # rounds of labels, simulated

@@ -19,9 +19,11 @@ from ..bundle.trained import fold_models
 from ..checks.literals import literal
 from ..checks.overrides import no_such_key
 from ..checks.trained_settings import record_of
+from ..data.segmentations import read_table
 from ..errors import InputError, raise_if_any
 from ..files import read_object
-from ..processes import join_processes
+from ..processes import is_first, join_processes
+from ..report.scan_view import picture_label_maps
 from ..run_folder import RunFolder
 from .dicomweb import fetch_series, store_segmentations
 
@@ -40,6 +42,7 @@ def segment_scans(
     uncertainty: bool = False,
     dicom_seg: bool = False,
     skip_existing: bool = False,
+    preview: bool = False,
     gpus: int = 1,
     dicomweb: str = "",
     series: str = "",
@@ -67,6 +70,7 @@ def segment_scans(
         dicom_seg: answer a DICOM series with a DICOM Segmentation as well.
         skip_existing: leave scans out that have a label map in output already, newer than they and the weights: go on
             where an earlier run was stopped.
+        preview: draw a picture of each scan with its label map, in <output>/pictures.
         gpus: processes among which the scans are shared out, each with a GPU of its own if there are any.
         dicomweb: address of an archive's DICOMweb service, such as http://127.0.0.1:8042/dicom-web; the series are
             fetched from it into <output>/dicom.
@@ -135,11 +139,25 @@ def segment_scans(
         },
     )
     workflow.initialize()
-    workflow.run()
+    labels = [str(name) for name in workflow.parser["label_names"]]
+    try:
+        workflow.run()
+    finally:  # also of what could be segmented, if a scan was skipped
+        if preview and is_first():
+            _draw(Path(output), labels, began)
     workflow.finalize()
     if store:
         made = [file for file in sorted(Path(output).glob("*_seg.dcm")) if file.stat().st_mtime >= began - 1]
         store_segmentations(dicomweb, made)
+
+
+def _draw(folder: Path, labels: list[str], since: float) -> None:
+    """Pictures of the label maps that were just written."""
+    made = [row for row in read_table(str(folder)) if row.get("label_map")]
+    rows = [row for row in made if (folder / os.path.basename(row["label_map"])).stat().st_mtime >= since - 1]
+    if rows:
+        picture_label_maps(rows, folder, labels)
+        print(f"Pictures: {os.path.abspath(folder / 'pictures')}")
 
 
 def _check_places(input: str, output: str, dicomweb: str, series: str, store: bool) -> None:

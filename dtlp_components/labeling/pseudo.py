@@ -6,27 +6,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
-
-from monai.data import MetaTensor
-from monai.transforms import LoadImage
-from tqdm.auto import tqdm
 
 from ..checks.literals import literal
 from ..data.datalists import load_datalist
-from ..data.readers import ScanReader
 from ..data.review import COLUMNS, read_table_of_verdicts, review_row
 from ..data.scans import without_label_map
-from ..data.segmentations import LABEL_MAP_ENDING, printable, read_table
+from ..data.segmentations import printable, read_table
 from ..deploy.segment import segment_scans
 from ..errors import InputError
 from ..files import write_text
 from ..handlers.score_table import case_names
-from ..handlers.training_curves import save_figure
 from ..keys import DatalistKeys as Keys
 from ..keys import PseudoLabelSources as Sources
-from ..report.scan_view import draw_scan
+from ..report.scan_view import picture_label_maps
 from ..tables import align, csv_text
 from .judge import print_judgment
 from .pool import Pool, find_pool
@@ -36,7 +30,6 @@ __all__ = ["write_pseudo_labels"]
 
 DISPUTED = "foreground_disagreement"
 SHOWN = 10
-DISAGREEMENT = "_disagreement.nii.gz"
 FACTS = {
     DISPUTED: "disagreement, bits", "foreground_entropy": "entropy, bits", "confidence": "confidence",
     "expected_dice": "expected Dice",
@@ -102,8 +95,8 @@ def write_pseudo_labels(
         except InputError as error:  # what could be labeled is to be looked at all the same
             problem = error
     rows = _rows(folder, pool.unlabeled)
-    pictures = _draw(pool, rows, folder)
-    page = _write(pool, rows, pictures, folder, bundle, source)
+    drawn = picture_label_maps([{**row, "scan": row["image"]} for row in rows], folder, pool.label_names)
+    page = _write(pool, rows, drawn, folder, bundle, source)
     if labels := _labels(pool, datalist, dataset_dir, section if not unlabeled else ""):
         print_judgment(rows, labels, len(pool.label_names), folder)
     if problem is not None:
@@ -140,25 +133,6 @@ def _rows(folder: Path, paths: Sequence[str]) -> list[dict[str, Any]]:
 def _quality(row: Mapping[str, Any]) -> float:
     """1 where the teachers agree on all of the foreground, less where they do not, 0 for a map with nothing in it."""
     return max(0.0, 1 - float(row[DISPUTED])) if row.get(DISPUTED) else 0.0
-
-
-def _draw(pool: Pool, rows: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, str]:
-    """Pictures that are not there yet, or older than their label map; their names by scan."""
-    read = LoadImage(reader=ScanReader(), ensure_channel_first=True)
-    names = case_names([row["image"] for row in rows])
-    found = {row["image"]: f"pictures/{name.replace(os.sep, '_')}.png" for row, name in zip(rows, names, strict=True)}
-    todo = []
-    for row in rows:
-        picture, label_map = folder / found[row["image"]], _label_map(folder, row)
-        if not picture.is_file() or picture.stat().st_mtime_ns < label_map.stat().st_mtime_ns:
-            todo.append((row, picture, label_map))
-    for row, picture, label_map in tqdm(todo, desc="drawing", unit="scan", disable=None):
-        heat = label_map.with_name(label_map.name.removesuffix(LABEL_MAP_ENDING) + DISAGREEMENT)
-        image, labels, bits = (cast(MetaTensor, read(str(file))) for file in (row["image"], label_map, heat))
-        said = f"teachers disagree by {float(row[DISPUTED]):.3f} bit" if row.get(DISPUTED) else "nothing in it"
-        title = f"{picture.stem}, {said}"
-        save_figure(draw_scan(image, labels, bits, pool.label_names, title, "disagreement, bits"), picture)
-    return found
 
 
 def _write(

@@ -10,18 +10,25 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
 
 from ..bundle.recipes import bundle_names
 from ..bundle.render import render_recipe
 from ..checks.arguments import check_seed
 from ..checks.key_table import check_values
 from ..checks.settings import patch_size_problems
+from ..data.readers import ScanReader
 from ..errors import raise_if_any
 from ..files import json_text, read_json, write_text
+from ..handlers.training_curves import save_figure
 from ..keys import DatalistKeys as Keys
+from ..report.scan_view import draw_sheet
 from ..run_folder import RunFolder
 from .duration import duration_sentence, seconds_of_a_step
+from .find import Scan
 from .label_names import read_label_names
 from .memory import CACHE_SHARE, Room, gpu_bytes, parse_memory
 from .orientation import orientation_notes
@@ -43,6 +50,7 @@ from .write import check_files, is_current, list_scans, plan_copies, write_copy
 
 __all__ = ["new_bundle"]
 
+ON_SHEET = 24  # labeled scans, evenly spread over all of them
 TASK_WORDS = ("deepedit", "deepgrow", "detection", "classification")  # MONAI Label guesses the kind of task from these
 
 
@@ -191,11 +199,29 @@ def new_bundle(
         )
     checked = {path: entry for items in groups.values() for _, facts in items for path, entry in facts.checked.items()}
     write_text(RunFolder(folder).checked_inputs, json.dumps(checked))
+    _draw_sheet(folder, listed[Keys.TRAINING], values, label_names, bool(changed))
     patch, features, batch = (choices[key].value for key in ("patch_size", "features", "batch_size_labeled"))
     step = seconds_of_a_step(patch, features, batch, len(label_names))
     print("\n" + duration_sentence(choices["max_iterations"].value, step, bool(groups[Keys.UNLABELED])))
     _print_commands(folder, groups)
     return folder
+
+
+def _draw_sheet(
+    folder: Path, scans: Sequence[Scan], values: Sequence[int], label_names: Sequence[str], remapped: bool
+) -> None:
+    """A picture of the labeled scans: a swapped axis or a label on the wrong scan is seen before it is trained on."""
+    read = LoadImage(reader=ScanReader(), ensure_channel_first=True)
+    shown = scans[:: -(-len(scans) // ON_SHEET)]
+
+    def volume(file: str | None) -> MetaTensor:
+        return cast(MetaTensor, read(str(folder / str(file))))
+
+    found = range(len(values)) if remapped else values
+    names = {value: name for value, name in zip(found, label_names, strict=True) if value}
+    file = RunFolder(folder).labeled_scans
+    save_figure(draw_sheet(((s.case, volume(s.image), volume(s.label)) for s in shown), len(shown), names), file)
+    print(f"Look at your labels: {file.absolute()}")
 
 
 def _disk_notes(output: Path, choices: Mapping[str, Choice], groups: Mapping[Keys, Inspected]) -> list[str]:

@@ -154,8 +154,9 @@ def is_current(folder: Path, files: Mapping[str, str], copies: Mapping[Path, Any
     missing = [path for path in files if path not in there] + [str(c) for c in copies if not c.is_file()]
     if not differing and not missing:
         return True
-    checked = RunFolder(folder).checked_inputs.relative_to(folder).as_posix()
-    mine = set(files) | {target.relative_to(folder).as_posix() for target in copies} | {checked}
+    run = RunFolder(folder)
+    besides = {file.relative_to(folder).as_posix() for file in (run.checked_inputs, run.labeled_scans)}
+    mine = set(files) | {target.relative_to(folder).as_posix() for target in copies} | besides
     others = sorted(path for path in there if path not in mine and not path.startswith(f"{COPIES}/"))
     advice = "choose another name, or move the folder away"
     if others:

@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scan with its label map and, beside it, where it may be wrong: one picture, without a reference."""
+"""Pictures of scans with their label maps: one scan in three planes, or many on a sheet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Orientation
+from monai.transforms import LoadImage, Orientation
+from tqdm.auto import tqdm
 
-from ..data.segmentations import COLORS
-from ..handlers.training_curves import plots
+from ..data.readers import ScanReader
+from ..data.segmentations import COLORS, LABEL_MAP_ENDING
+from ..handlers.score_table import case_names
+from ..handlers.training_curves import plots, save_figure
 from .figures import PLANES, mark_sides, plane_of
 
-__all__ = ["draw_scan"]
+__all__ = ["draw_scan", "draw_sheet", "picture_label_maps"]
+
+SHEET_COLUMNS = 6
+# maps of where a label map may be wrong, beside it, the better guide first
+HEAT = {"_disagreement.nii.gz": "disagreement, bits", "_entropy.nii.gz": "entropy, bits"}
 
 
 def draw_scan(
@@ -80,6 +89,77 @@ def draw_scan(
         figure.legend(handles=handles, loc="lower center", ncol=min(5, len(handles)), frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=9)
     figure.tight_layout(rect=(0, 0.35 / inches, 1, 0.99))
+    return figure
+
+
+def picture_label_maps(rows: Sequence[Mapping[str, str]], folder: Path, label_names: Sequence[str]) -> dict[str, str]:
+    """
+    Draw label maps of a folder that have no picture yet, or one that is older.
+
+    Args:
+        rows: of the folder's table, with ``scan`` (a path) and ``label_map``.
+        folder: of the label maps; pictures go into ``pictures``.
+        label_names: by label value, the background first.
+
+    Returns:
+        The picture of each scan, from the folder.
+    """
+    read = LoadImage(reader=ScanReader(), ensure_channel_first=True)
+    names = case_names([row["scan"] for row in rows])
+    pictures = {row["scan"]: f"pictures/{name.replace(os.sep, '_')}.png" for row, name in zip(rows, names, strict=True)}
+    todo = []
+    for row in rows:
+        label_map, picture = folder / os.path.basename(row["label_map"]), folder / pictures[row["scan"]]
+        if not picture.is_file() or picture.stat().st_mtime_ns < label_map.stat().st_mtime_ns:
+            todo.append((row, label_map, picture))
+    for row, label_map, picture in tqdm(todo, desc="drawing", unit="scan", disable=None):
+        stem = label_map.name.removesuffix(LABEL_MAP_ENDING)
+        maps = [(label_map.with_name(stem + ending), name) for ending, name in HEAT.items()]
+        file, name = next((found for found in maps if found[0].is_file()), (None, ""))
+        image, labels = (cast(MetaTensor, read(str(path))) for path in (row["scan"], label_map))
+        heat = None if file is None else cast(MetaTensor, read(str(file)))
+        disputed = row.get("foreground_disagreement")
+        said = f", networks disagree by {float(disputed):.3f} bit" if disputed else ""
+        save_figure(draw_scan(image, labels, heat, label_names, f"{picture.stem}{said}", name), picture)
+    return pictures
+
+
+def draw_sheet(scans: Iterable[tuple[str, MetaTensor, MetaTensor]], count: int, values: Mapping[int, str]) -> Any:
+    """
+    A figure of many scans, an axial plane of each with its label as contours: a label on the wrong scan stands out.
+
+    Args:
+        scans: name, image ``(1, x, y, z)`` and label on the same grid; one after the other is held in memory.
+        count: how many they are.
+        values: names by label value, without the background.
+    """
+    from matplotlib.patches import Patch
+
+    plt = plots()
+    columns = min(SHEET_COLUMNS, count)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 2.4 * rows + 0.5), squeeze=False)
+    colors = {value: "#{:02x}{:02x}{:02x}".format(*COLORS[i % len(COLORS)]) for i, value in enumerate(values)}
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (name, image, label) in zip(axes.flat, scans, strict=False):
+        turned: Any = Orientation("RAS", labels=None)(image)
+        spacing = [float(side) for side in turned.pixdim]
+        picture, drawn = _upright(image), _upright(label).round().astype(np.int64)
+        cut = _cut(drawn, None, 2)
+        extent = (0.0, picture.shape[0] * spacing[0], 0.0, picture.shape[1] * spacing[1])
+        low, high = np.percentile(picture, (1, 99))
+        axis.imshow(plane_of(picture, "axial", cut), cmap="gray", vmin=low, vmax=high, extent=extent)
+        shown = plane_of(drawn, "axial", cut)
+        for value, color in colors.items():
+            if (shown == value).any() and not (shown == value).all():
+                axis.contour(
+                    (shown == value).astype(float), [0.5], colors=[color], linewidths=1, extent=extent, origin="upper"
+                )
+        axis.set_title(name if len(name) <= 24 else f"…{name[-23:]}", fontsize=7)
+    handles = [Patch(color=colors[value], label=name) for value, name in values.items()]
+    figure.legend(handles=handles, loc="lower center", ncol=min(7, len(handles)), frameon=False, fontsize=7)
+    figure.tight_layout(rect=(0, 0.4 / (2.4 * rows + 0.5), 1, 1))
     return figure
 
 

@@ -229,6 +229,13 @@ def test_every_image_of_the_table_of_odd_files_is_segmented_or_named_with_its_se
     assert label_maps(tmp_path / "out") == sorted(f"{name}_seg.nii.gz" for name in taken)
 
 
+def test_preview_draws_what_could_be_segmented(scans: Path, tmp_path: Path, weights: Path) -> None:
+    two_dimensions(scans)
+    with pytest.raises(InputError, match="Segmented 2 of 3 scans"):
+        segment(scans, tmp_path / "out", weights, preview=True)
+    assert sorted(file.name for file in (tmp_path / "out/pictures").iterdir()) == ["a.png", "z.png"]
+
+
 def test_broken_scan_alone_is_an_error_too(scans: Path, tmp_path: Path, weights: Path) -> None:
     (tmp_path / "alone").mkdir()
     two_dimensions(tmp_path / "alone")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +16,7 @@ from dtlp_components.data.datalists import load_datalist
 from dtlp_components.errors import InputError
 from dtlp_components.own_data.find import Scan
 from dtlp_components.own_data.write import distinct_names
+from dtlp_components.report.scan_view import draw_sheet
 from dtlp_components.run_folder import RunFolder
 from tests.own_data.scans import SHAPE, four_dimensions, gap_in_the_values, make, mr, save, train
 
@@ -79,6 +81,26 @@ def test_names_differ_whatever_the_folders_are_called() -> None:
     names = distinct_names([Scan(Path(p).name.removesuffix(".nii.gz"), p) for p in paths])
     assert names == ["a_b_x", "a_b_x_2", "A_b_X_3", "y", "a_b_x_4"]
     assert len({name.lower() for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("remap", [False, True])
+def test_labeled_scans_are_drawn_with_the_names_of_their_labels(
+    near: Path, monkeypatch: pytest.MonkeyPatch, remap: bool
+) -> None:
+    drawn: list[tuple[int, dict[int, str]]] = []
+
+    def draw(scans: Any, count: int, values: dict[int, str]) -> Any:
+        assert [name for name, image, label in scans if image.shape == label.shape] != []
+        drawn.append((count, dict(values)))
+        return draw_sheet([], count, values)
+
+    monkeypatch.setattr("dtlp_components.own_data.command.draw_sheet", draw)
+    bundle = make(remap=remap)
+    assert (bundle / "logs/labeled_scans.png").is_file()
+    ((count, values),) = drawn
+    listed = json.loads((bundle / "datalist.json").read_text())
+    assert count == len(listed["training"])
+    assert values == {int(value): name for value, name in listed["labels"].items() if value != "0"}
 
 
 def test_what_a_killed_run_left_is_no_obstacle(near: Path) -> None:

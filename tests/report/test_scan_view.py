@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
 from monai.data import MetaTensor
 
-from dtlp_components.report.scan_view import _cut, draw_scan
+from dtlp_components.report.scan_view import _cut, draw_scan, draw_sheet, picture_label_maps
 
 NAMES = ["background", "liver", "spleen"]
 SHAPE = (12, 10, 8)
@@ -65,3 +68,28 @@ def test_classes_that_are_there_are_named_and_the_map_has_a_column() -> None:
     assert len(figure.axes) == 6
     # proportions are the patient's: slices of 2 mm
     assert figure.axes[2].get_images()[0].get_extent() == [0.0, 12.0, 0.0, 16.0]
+
+
+def test_sheet_shows_every_scan_with_its_label() -> None:
+    names = [f"scan_{i}" for i in range(8)]
+    scans = ((name, volume(labels() * 10), volume(labels())) for name in names)
+    figure = draw_sheet(scans, len(names), {1: "liver", 2: "spleen"})
+    shown = [axis for axis in figure.axes if axis.get_images()]
+    assert [axis.get_title() for axis in shown] == names
+    assert all(axis.collections for axis in shown)  # contours
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["liver", "spleen"]
+
+
+def test_pictures_are_drawn_once_for_each_label_map(tmp_path: Path) -> None:
+    for name, values in (("a", labels() * 10), ("a_seg", labels()), ("a_entropy", labels() / 2)):
+        nib.save(nib.Nifti1Image(values.astype(np.float32), np.diag([1.0, 1.0, 2.0, 1.0])), tmp_path / f"{name}.nii.gz")
+    rows = [{"scan": str(tmp_path / "a.nii.gz"), "label_map": "elsewhere/a_seg.nii.gz"}]
+    assert picture_label_maps(rows, tmp_path, NAMES) == {rows[0]["scan"]: "pictures/a.png"}
+    picture = tmp_path / "pictures/a.png"
+    drawn = picture.stat().st_mtime_ns
+    picture_label_maps(rows, tmp_path, NAMES)
+    assert picture.stat().st_mtime_ns == drawn
+    os.utime(tmp_path / "a_seg.nii.gz", ns=(drawn + 10**9, drawn + 10**9))
+    picture_label_maps(rows, tmp_path, NAMES)
+    assert picture.stat().st_mtime_ns > drawn
