@@ -58,7 +58,7 @@ test-monailabel: $(MONAILABEL_STAMP)
 # orthanc-dicomweb, chromium); what is missing is skipped
 test-clinic: $(MONAILABEL_STAMP)
 	$(MONAILABEL_VENV)/bin/python -m pip install --constraint requirements-dev.txt playwright
-	PATH=$(abspath $(MONAILABEL_VENV))/bin:$$PATH $(MONAILABEL_VENV)/bin/python -m pytest tests/clinic
+	PATH="$$(cd "$(MONAILABEL_VENV)/bin" && pwd):$$PATH" $(MONAILABEL_VENV)/bin/python -m pytest tests/clinic
 
 lint: $(STAMP)
 	$(RUN) -m ruff check $(SOURCES)
@@ -71,16 +71,22 @@ check: lint
 bundles: $(STAMP)
 	$(RUN) -m dtlp_components render
 
+# pip would explain an old Python by a list of versions that do not fit, and an environment of one would stay
+OLD_PYTHON := import sys; v = sys.version_info; sys.exit(v < (3, 10) and \
+	f"Python {v[0]}.{v[1]} found, 3.10 or later needed: make PYTHON=python3.11 ...")
+renew = $(PYTHON) -c '$(OLD_PYTHON)' && { [ ! -f $(1)/pyvenv.cfg ] \
+	|| $(1)/bin/python -c '$(OLD_PYTHON)' 2> /dev/null || rm -r $(1); } && $(PYTHON) -m venv $(1)
+
 # torch first and by itself, so that the second line finds it installed and never picks another build of it
 $(STAMP): setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	@$(call renew,$(VENV))
 	$(RUN) -m pip install $(TORCH)
 	$(RUN) -m pip install $(if $(PINS),--constraint $(PINS)) --editable '.[dev]'
 	touch $@
 
 # the pins bind the project's own packages too, so that the server's, which come without a check, fit to them
 $(MONAILABEL_STAMP): requirements-monailabel.txt requirements-dev.txt setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(MONAILABEL_VENV)
+	@$(call renew,$(MONAILABEL_VENV))
 	$(MONAILABEL_VENV)/bin/python -m pip install $(TORCH)
 	$(MONAILABEL_VENV)/bin/python -m pip install --constraint requirements-dev.txt \
 		--constraint requirements-monailabel.txt --editable . pytest

@@ -220,3 +220,12 @@ def test_example_recipe_renders_a_faultless_bundle(tmp_path: Path) -> None:
     assert check_metadata(json.loads(files["configs/metadata.json"]), 3) == []
     train = ConfigParser(json.loads(files["configs/train.json"]))
     assert train.get_parsed_content("datalist") == "data/my_ct/datalist_10.json"
+
+
+def test_citation_names_the_version_of_the_package() -> None:
+    import re
+
+    import dtlp_components
+
+    (version,) = re.findall(r"^version: (.*)$", Path("CITATION.cff").read_text(), re.MULTILINE)
+    assert version == dtlp_components.__version__
