@@ -20,6 +20,7 @@ from ..handlers.training_curves import save_figure
 from ..keys import ScanKeys
 from ..report.scan_view import draw_scan
 from ..tables import align, csv_text
+from .opinions import ScanOpinion
 from .pool import Pool, find_pool
 from .strategies import STRATEGIES, Choice, choose_scans
 
@@ -74,8 +75,12 @@ def next_scans(
             "need none."
         )
     folder = Path(output) if output else pool.run.next_scans
-    opinions, problems = pool.opinions([*pool.unlabeled, *pool.labeled], folder / "opinions.json")
-    paths = [path for path in pool.unlabeled if path in opinions]
+    asked = [*pool.unlabeled, *pool.labeled]
+    if strategy == "random":  # for which nobody needs to look at more than those that are drawn
+        blind = [ScanOpinion(path, {}, {}, []) for path in pool.unlabeled]
+        asked = [pool.unlabeled[choice.index] for choice in choose_scans(strategy, blind, [], count, seed)]
+    opinions, problems = pool.opinions(asked, folder / "opinions.json")
+    paths = [path for path in asked if path in opinions and path not in pool.labeled]
     labeled = [opinions[path] for path in pool.labeled if path in opinions]
     choices = choose_scans(strategy, [opinions[path] for path in paths], labeled, count, seed)
     names = case_names(paths)
@@ -96,7 +101,7 @@ def next_scans(
     print(align(table))
     for problem in problems:
         print(f"Left out: {problem}")
-    print(f"\n{len(chosen)} of {len(paths)} scans by strategy {strategy}. Pictures: {os.path.abspath(folder)}")
+    print(f"\n{len(chosen)} of {len(pool.unlabeled)} scans by strategy {strategy}. Pictures: {os.path.abspath(folder)}")
     if pictures:
         print(f"Could not be drawn: {'; '.join(pictures)}")
     print(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def test_chosen_scans_come_with_reasons_and_pictures(
     printed = capsys.readouterr().out
     assert f"2 of 3 scans by strategy {strategy}" in printed
     assert f"--review {tmp_path / 'review.csv'}" in printed
+
+
+@pytest.mark.slow
+def test_random_looks_at_no_more_scans_than_it_draws(trained: Trained, tmp_path: Path) -> None:
+    chosen = ask(trained, strategy="random", count=1, output=str(tmp_path), seed=3)
+    assert list(json.loads((tmp_path / "opinions.json").read_text())["scans"]) == chosen
 
 
 @pytest.mark.parametrize(
