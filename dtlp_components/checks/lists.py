@@ -110,7 +110,8 @@ def copy_problems(
             path = item[Keys.IMAGE]
             copy = trained.get(volumes[path].checksum) if path in volumes else None
             if copy is not None and os.path.realpath(copy) != os.path.realpath(path):
-                yield f"{path}: is in `{other}` and a copy of {copy} in `{section}`, expected it in one of the two."
+                where = f"one is in `{other}`, the other in `{section}`"
+                yield f"{path}: duplicates {copy}: {where}; expected it in one section only."
 
 
 def overlap_problems(section: str, labeled: Items, unlabeled: Items, validation: Items) -> Iterator[str]:

@@ -123,10 +123,10 @@ def refuse_overlap(groups: Mapping[Keys, Inspected]) -> list[str]:
             other = seen.setdefault(facts.checksum, (section, scan.image))
             if other == (section, scan.image):
                 continue
-            sentence = f"{scan.image} ({TITLES[section]}) is the same scan as {other[1]} ({TITLES[other[0]]})"
+            sentence = f"{scan.image} ({TITLES[section]}) duplicates {other[1]} ({TITLES[other[0]]})"
             if other[0] == Keys.TRAINING and section != Keys.TRAINING:
-                why = "is no news" if section == Keys.UNLABELED else "would score what was learned"
-                problems.append(f"{sentence}, which {why}; expected it in one of the two.")
+                why = "adds no information" if section == Keys.UNLABELED else "would score what was learned"
+                problems.append(f"{sentence} and {why}; expected it in one section only.")
             else:
                 notes.append(f"{sentence}.")
     raise_if_any(problems, "Cannot make the bundle")

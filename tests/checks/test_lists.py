@@ -102,7 +102,9 @@ def test_copy_of_a_labeled_scan_in_another_list_is_refused(tmp_path, other):
     labeled, copy = pair(tmp_path), pair(tmp_path, "b")
     shutil.copy(labeled["image"], copy["image"])
     message = problem(labeled=[labeled], **{other: [copy]})
-    assert message.startswith(f"{copy['image']}: is in `{other}` and a copy of {labeled['image']} in `training`")
+    assert message.startswith(
+        f"{copy['image']}: duplicates {labeled['image']}: one is in `{other}`, the other in `training`"
+    )
 
 
 @pytest.mark.parametrize("trained", ["labeled", "unlabeled"])
