@@ -146,6 +146,14 @@ class ScoreTable:
         for file, text in files.items():
             write_text(file, text)
         print(self._table(summary), flush=True)
+        for name, counts in summary["classes"].items():
+            if counts["missed"] and counts["missed"] == summary["cases"] - counts["absent"]:
+                print(
+                    f"Warning: `{name}` was not predicted in any of the {counts['missed']} cases that have it. Train "
+                    "longer, or with another --seed or more --features; a small network may start in a way that rules "
+                    "a class out.",
+                    flush=True,
+                )
         names = ", ".join(file.name for file in files)
         print(f"Written to {os.path.abspath(self.run.evaluation)}: {names}", flush=True)
 

@@ -107,6 +107,13 @@ def test_missed_class_is_scored_and_counted(tmp_path):
     assert (summary["classes"]["right"]["n"], summary["classes"]["right"]["missed"]) == (1, 1)
 
 
+def test_class_that_is_never_predicted_is_said_in_words(tmp_path, capsys):
+    evaluate(tmp_path, {"a": RIGHT_MISSED, "b": RIGHT_ABSENT})
+    assert "Warning: `right` was not predicted in any of the 1 cases that have it." in capsys.readouterr().out
+    evaluate(tmp_path, {"a": RIGHT_MISSED, "b": PERFECT, "c": RIGHT_ABSENT})
+    assert "Warning" not in capsys.readouterr().out
+
+
 def test_absent_class_has_empty_cells_and_no_weight(tmp_path):
     metrics, rows, summary = evaluate(tmp_path, {"a": RIGHT_ABSENT})
     assert (rows[0]["missed"], rows[0]["absent"]) == ("0", "1")
