@@ -154,10 +154,6 @@ class Pool:
                 write_json(cache, {"weights": weights, "scans": entries})
         return found, problems
 
-    def kept(self, cache: Path) -> dict[str, ScanOpinion]:
-        """What a file keeps of these weights, by path, whether or not the scans are still the same."""
-        return {path: ScanOpinion(**entry["opinion"]) for path, entry in self._entries(cache)[1].items()}
-
     def _entries(self, cache: Path) -> tuple[dict[str, str], dict[str, Any]]:
         """Checksums of the weights, and what the file keeps of them."""
         files = [self.trained.weights, *([self.run.last] if self.has_teachers else [])]

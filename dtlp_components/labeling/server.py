@@ -10,6 +10,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from monailabel.tasks.train.bundle import BundleTrainTask
 from .. import __version__
 from ..data.study_split import assign_studies
 from ..errors import InputError
+from ..files import read_object, write_json
 from ..keys import PseudoLabelSources as Sources
 from ..keys import ScanKeys
 from .opinions import ScanOpinion
@@ -37,6 +39,7 @@ __all__ = ["DTLPApp"]
 
 LOGGER = logging.getLogger(__name__)
 ORIGINAL, FINAL = "original", "final"
+SCORES = "study_scores.json"  # of the last scoring that came to its end, which may be of earlier weights
 SPLIT = "validation_split.json"  # in the bundle's folder, beside the models that were trained by it
 PROPOSALS = 5  # label maps to correct that are made after each training, of the most disputed studies
 LIMIT = 200  # studies of an archive that are fetched for a training
@@ -175,6 +178,7 @@ class StudyScores(ScoringMethod):  # type: ignore[misc]
         for path, opinion in opinions.items():
             scores = {key: round(value, 4) for key, value in opinion.scores.items()}
             datastore.update_image_info(images[path], {f"dtlp_{self.name}": scores})
+        write_json(self.folder / SCORES, {path: asdict(opinion) for path, opinion in opinions.items()})
         made = 0
         if pool.has_teachers:
             disputed = choose_scans(
@@ -261,8 +265,12 @@ def pool_of(folder: Path, request: Mapping[str, Any] | None = None) -> Pool:
 
 
 def kept_opinions(folder: Path) -> dict[str, ScanOpinion]:
-    """What the last scoring found, by path."""
-    return pool_of(folder).kept(folder / "opinions.json")
+    """
+    What the last whole scoring found, by path: while a new model is asked, which takes minutes, the one before it knows
+    more than chance.
+    """
+    file = folder / SCORES
+    return {path: ScanOpinion(**entry) for path, entry in read_object(file).items()} if file.is_file() else {}
 
 
 def _info(datastore: Any, image: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def label(server: Server, data: Path, *names: str) -> None:
 
 
 def wait_for_scores(server: Server, since: float) -> None:
-    file, end = server.app / "model/phantom_10/opinions.json", time.monotonic() + SECONDS
+    file, end = server.app / "model/phantom_10/study_scores.json", time.monotonic() + SECONDS
     while not (file.is_file() and file.stat().st_mtime > since and "Scores of phantom_10" in server.log):
         assert time.monotonic() < end, server.log[-3000:]
         time.sleep(0.5)
