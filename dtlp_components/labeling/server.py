@@ -242,6 +242,11 @@ class NextStudy(Strategy):  # type: ignore[misc]
             return None
         paths = {str(datastore.get_image_uri(image)): image for image in images}
         known = kept_opinions(self.folder)
+        if self.strategy != "diverse":  # for the others, a scoring before the first training says nothing yet
+            known = {
+                path: opinion for path, opinion in known.items() if DISPUTED in opinion.scores or not opinion.scores
+            }
+            known = known if any(opinion.scores for opinion in known.values()) else {}
         left = [path for path in paths if path in known and paths[path] not in self._offered]
         if not left:
             self._offered.clear()

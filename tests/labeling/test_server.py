@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 pytest.importorskip("monailabel", reason="MONAI Label has an environment of its own: make test-monailabel")
 
-from dtlp_components.labeling.server import SPLIT, StudyTraining
+from dtlp_components.labeling.server import SCORES, SPLIT, NextStudy, StudyTraining
 
 
 class Store:
@@ -72,3 +73,33 @@ def test_studies_of_a_patient_stay_together(training: StudyTraining) -> None:
 def test_unlabeled_studies_of_the_datastore_are_trained_on(training: StudyTraining) -> None:
     split(training, Store({"s0": {}}, ["gone", "u1", "u2"]))
     assert training._update_overrides({}) == {"unlabeled#items": [{"image": "/studies/u1.nii.gz"}]}  # the first two
+
+
+class Studies(Store):
+    """Without labels."""
+
+    def get_unlabeled_images(self, tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        return self.unlabeled
+
+    def get_image_info(self, image: str) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize("strategy", ["disagreement", "mixed", "diverse"])
+@pytest.mark.parametrize("disputed", [False, True])
+def test_scores_of_a_model_without_teachers_send_no_study_by_them(
+    tmp_path: Path, strategy: str, disputed: bool
+) -> None:
+    names = ["a", "b", "c"]
+    scores = {"expected_dice": 0.5, **({"foreground_disagreement": 0.1} if disputed else {})}
+    entries = {
+        f"/studies/{name}.nii.gz": {
+            "image": f"/studies/{name}.nii.gz", "scores": scores, "by_class": {"liver": 0.1}, "features": [float(i)]
+        }
+        for i, name in enumerate(names)
+    }  # fmt: skip
+    (tmp_path / SCORES).write_text(json.dumps(entries))
+    found = NextStudy(strategy, tmp_path)({"strategy": strategy}, Studies({}, names))
+    assert found is not None
+    assert found["id"] in names
+    assert ("reason" in found) == (disputed or strategy == "diverse")
