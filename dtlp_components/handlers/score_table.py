@@ -150,8 +150,8 @@ class ScoreTable:
             if counts["missed"] and counts["missed"] == summary["cases"] - counts["absent"]:
                 print(
                     f"Warning: `{name}` was not predicted in any of the {counts['missed']} cases that have it. Train "
-                    "longer, or with another --seed or more --features; a small network may start in a way that rules "
-                    "a class out.",
+                    "longer, or with another --seed or more --features; a small network can lose a class early in "
+                    "training.",
                     flush=True,
                 )
         names = ", ".join(file.name for file in files)
