@@ -19,7 +19,7 @@ from ..keys import PseudoLabelSources as Sources
 from ..networks.model_average import log_of_mean
 from ..networks.weights import fit_problem, load_tensors
 
-__all__ = ["Teachers", "choose_source", "load_teachers", "load_training_networks"]
+__all__ = ["WITH_DECODERS", "Teachers", "choose_source", "load_teachers", "load_training_networks"]
 
 # methods that train the decoders of DTLP-Net
 WITH_DECODERS = ("dtlp", "and")
@@ -127,7 +127,11 @@ def choose_source(source: str, student: nn.Module, teachers: Teachers | None) ->
 
 
 def load_teachers(
-    train_config: str, checkpoint: str, settings: Mapping[str, Any], device: str | torch.device = "cpu"
+    train_config: str,
+    checkpoint: str,
+    settings: Mapping[str, Any],
+    device: str | torch.device = "cpu",
+    samples: int = 1,
 ) -> Teachers:
     """
     Teachers of the training run that a checkpoint is of.
@@ -137,6 +141,7 @@ def load_teachers(
         checkpoint: the run's ``checkpoints/last.pt``.
         settings: values by key, of which those are taken that shape the networks.
         device: where they compute.
+        samples: see :py:class:`Teachers`.
 
     Raises:
         InputError: see :py:func:`load_training_networks`; or if the run had no unlabeled batches.
@@ -164,7 +169,7 @@ def load_teachers(
             f"{Path(checkpoint).absolute()}: found a training on labeled scans alone, which trains no teachers; "
             "expected one with --batch_size_unlabeled above 0."
         )
-    return Teachers(parser.get_parsed_content("pseudo_labeler"))
+    return Teachers(parser.get_parsed_content("pseudo_labeler"), samples=samples)
 
 
 def _recorded_settings(checkpoint: str) -> dict[str, Any]:

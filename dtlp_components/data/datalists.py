@@ -54,19 +54,21 @@ def load_datalist(
     content = _read(datalist, hint)
     if not isinstance(content, dict):
         raise InputError(f"{datalist}: expected an object with lists of scans by section, found {_kind(content)}.")
-    items = content.get(section, [])
-    if not isinstance(items, list):
-        raise InputError(f"{datalist}: section `{section}` must be a list of items, found {_kind(items)}.")
-    if review and section in (DatalistKeys.TRAINING, DatalistKeys.UNLABELED):
-        verdicts = read_review(review)
-        unlabeled = load_datalist(datalist, DatalistKeys.UNLABELED.value, dataset_dir)
-        if section == DatalistKeys.UNLABELED:
-            return verdicts.unlabeled(unlabeled)[:limit]
-        return verdicts.training(load_datalist(datalist, section, dataset_dir), unlabeled)[:limit]
-    return [
-        _read_item(item, f"{datalist}: `{section}`, item {i} (counted from 0)", section, os.path.abspath(dataset_dir))
-        for i, item in enumerate(items[:limit])
-    ]
+
+    def read(section: str, limit: int | None = None) -> list[dict[str, Any]]:
+        items, root = content.get(section, []), os.path.abspath(dataset_dir)
+        if not isinstance(items, list):
+            raise InputError(f"{datalist}: section `{section}` must be a list of items, found {_kind(items)}.")
+        return [
+            _read_item(item, f"{datalist}: `{section}`, item {i} (counted from 0)", section, root)
+            for i, item in enumerate(items[:limit])
+        ]
+
+    if review and section == DatalistKeys.UNLABELED:
+        return read_review(review).unlabeled(read(section))[:limit]
+    if review and section == DatalistKeys.TRAINING:
+        return read_review(review).training(read(section), read(DatalistKeys.UNLABELED.value))[:limit]
+    return read(section, limit)
 
 
 def section_sizes(datalist: str) -> dict[str, int]:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, raise_if_any
+from ..files import write_text
 from ..keys import DatalistKeys
+from ..tables import csv_text
 
 __all__ = [
     "COLUMNS",
@@ -19,8 +21,8 @@ __all__ = [
     "Review",
     "draw_weights",
     "read_review",
-    "read_table_of_verdicts",
     "review_row",
+    "update_table",
 ]
 
 COLUMNS = ("image", "label_map", "quality", "verdict", "label", "weight")
@@ -116,14 +118,13 @@ def read_review(file: str) -> Review:
     review = Review(path, [], [], [])
     seen: dict[str, int] = {}
     for number, row in enumerate(rows, start=2):
-        values = {name: (row.get(name) or "").strip() for name in COLUMNS}
-        verdict = values["verdict"].lower()
+        verdict = row["verdict"].lower()
         if not verdict:
             continue
-        problem = _take(review, values, verdict)
-        image = os.path.realpath(_place(path, values["image"]))
+        problem = _take(review, row, verdict)
+        image = os.path.realpath(_place(path, row["image"]))
         if not problem and image in seen:
-            problem = f"{values['image']} is in line {seen[image]} already"
+            problem = f"{row['image']} is in line {seen[image]} already"
         seen.setdefault(image, number)
         if problem:
             problems.append(f"{path}, line {number}: {problem}.")
@@ -131,19 +132,33 @@ def read_review(file: str) -> Review:
     return review
 
 
-def read_table_of_verdicts(file: str | Path) -> dict[str, dict[str, str]]:
+def update_table(file: Path, rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """
-    Rows of such a table by the real path of their scan, whatever they say.
+    Write a table to fill in, or bring one up to date: what somebody wrote into it stays, also on scans of earlier rows.
+
+    Args:
+        file: CSV.
+        rows: of :py:func:`review_row`, in their order.
+
+    Returns:
+        These rows as they are in the table; those with a verdict on other scans come after them.
 
     Raises:
-        InputError: if it is no such table.
+        InputError: if there is something else under that name.
     """
     path = os.path.abspath(file)
-    rows = [{name: (row.get(name) or "").strip() for name in COLUMNS} for row in _read_rows(path)]
-    return {os.path.realpath(_place(path, row["image"])): row for row in rows}
+    before = {os.path.realpath(_place(path, row["image"])): row for row in (_read_rows(path) if file.is_file() else [])}
+    found = []
+    for row in rows:
+        kept = before.pop(os.path.realpath(row["image"]), {})
+        found.append({name: row.get(name) or kept.get(name, "") for name in COLUMNS})
+    others = [row for row in before.values() if row["verdict"] or row["label"]]
+    write_text(file, csv_text([*found, *others], COLUMNS))
+    return found
 
 
 def _read_rows(path: str) -> list[dict[str, str]]:
+    """Rows of a table, a text for each of ``COLUMNS``."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -158,7 +173,7 @@ def _read_rows(path: str) -> list[dict[str, str]]:
     if not rows or not {"image", "verdict"} <= rows[0].keys():
         found = ", ".join(str(name) for name in rows[0]) if rows else "no row"
         raise InputError(f"--review {path}: expected {FILE}, with columns {', '.join(COLUMNS)}, got {found[:100]}.")
-    return rows
+    return [{name: (row.get(name) or "").strip() for name in COLUMNS} for row in rows]
 
 
 def _take(review: Review, values: Mapping[str, str], verdict: str) -> str:

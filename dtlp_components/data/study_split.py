@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..files import locked, read_object, write_json
 
-__all__ = ["assign_studies"]
+__all__ = ["TRAINING", "VALIDATION", "assign_studies"]
 
 TRAINING, VALIDATION = "training", "validation"
 

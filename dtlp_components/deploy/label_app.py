@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -84,11 +83,10 @@ def _trained(bundle: Path, run: str) -> TrainedBundle | None:
 def _write_bundle(bundle: Path, trained: TrainedBundle | None, target: Path) -> None:
     """A copy of a bundle with the settings, weights and teachers of a training in it."""
     shutil.copytree(bundle / "configs", target / "configs")
-    for name in ("LICENSE", "docs"):
-        if (bundle / name).is_dir():
-            shutil.copytree(bundle / name, target / name)
-        elif (bundle / name).is_file():
-            shutil.copy(bundle / name, target / name)
+    if (bundle / "docs").is_dir():
+        shutil.copytree(bundle / "docs", target / "docs")
+    if (bundle / "LICENSE").is_file():
+        shutil.copy(bundle / "LICENSE", target / "LICENSE")
     run = RunFolder(target)
     run.models.mkdir(parents=True)
     if trained is None:
@@ -103,7 +101,7 @@ def _write_bundle(bundle: Path, trained: TrainedBundle | None, target: Path) -> 
     shutil.copy(trained.weights, run.model)
     run.logs.mkdir()
     write_json(run.model_settings, trained.settings)
-    if trained.run.last.is_file() and os.path.samefile(trained.weights, trained.run.model):
+    if trained.run.last.is_file():
         run.checkpoints.mkdir()
         shutil.copy(trained.run.last, run.last)
     for file in (trained.run.calibration, trained.run.record):

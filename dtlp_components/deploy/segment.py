@@ -22,7 +22,7 @@ from ..checks.trained_settings import record_of
 from ..data.segmentations import read_table
 from ..errors import InputError, raise_if_any
 from ..files import read_object
-from ..processes import is_first, join_processes
+from ..processes import is_first, join_processes, same_for_all
 from ..report.scan_view import picture_label_maps
 from ..run_folder import RunFolder
 from .dicomweb import fetch_series, store_segmentations
@@ -82,10 +82,6 @@ def segment_scans(
             scan was skipped.
     """
     _check_places(input, output, dicomweb, series, store)
-    if dicomweb:
-        uids = [uid.strip() for uid in series.split(",") if uid.strip()]
-        fetch_series(dicomweb, uids, Path(output, "dicom"))
-        input, dicom_seg = os.path.join(output, "dicom"), dicom_seg or store
     began = time.time()
     if "RANK" not in os.environ and (count := count_processes(gpus)) > 1:
         become_torchrun(count, ["-m", "dtlp_components", *sys.argv[1:]])
@@ -101,6 +97,10 @@ def segment_scans(
     unknown = [name for name in keys if name.partition("::")[0] not in config]
     raise_if_any([no_such_key(f"--{name}", name, list(config), config_file) for name in unknown])
 
+    if dicomweb:
+        uids = [uid.strip() for uid in series.split(",") if uid.strip()]
+        input, dicom_seg = os.path.join(output, "dicom"), dicom_seg or store
+        same_for_all(lambda: fetch_series(dicomweb, uids, Path(input)))
     weights = Path(model_file or RunFolder(bundle).model)
     others: list[str] = []
     if weights.is_dir():
@@ -145,16 +145,20 @@ def segment_scans(
     finally:  # also of what could be segmented, if a scan was skipped
         if preview and is_first():
             _draw(Path(output), labels, began)
+    if store and is_first():
+        store_segmentations(dicomweb, [file for file in sorted(Path(output).glob("*_seg.dcm")) if _is_new(file, began)])
     workflow.finalize()
-    if store:
-        made = [file for file in sorted(Path(output).glob("*_seg.dcm")) if file.stat().st_mtime >= began - 1]
-        store_segmentations(dicomweb, made)
+
+
+def _is_new(file: Path, since: float) -> bool:
+    """Whether a file was written in this run; some file systems count time in whole seconds."""
+    return file.stat().st_mtime >= since - 1
 
 
 def _draw(folder: Path, labels: list[str], since: float) -> None:
     """Pictures of the label maps that were just written."""
-    made = [row for row in read_table(str(folder)) if row.get("label_map")]
-    rows = [row for row in made if (folder / os.path.basename(row["label_map"])).stat().st_mtime >= since - 1]
+    rows = [row for row in read_table(str(folder)) if row.get("label_map")]
+    rows = [row for row in rows if _is_new(folder / os.path.basename(row["label_map"]), since)]
     if rows:
         picture_label_maps(rows, folder, labels)
         print(f"Pictures: {os.path.abspath(folder / 'pictures')}")

@@ -15,7 +15,7 @@ from ..report.compare import compare_runs
 from ..report.scores import fraction_note
 from .plan import Experiment, PlannedRun, find_experiment, read_experiment
 from .round_tables import print_rounds
-from .rounds import Rounds, by_strategy, read_rounds, run_rounds
+from .rounds import DATALIST, Rounds, by_strategy, read_rounds, run_rounds
 from .runner import Runner, is_done, refuse_other_settings
 from .slurm import array_script
 
@@ -103,7 +103,7 @@ def _run_rounds(rounds: Rounds, folder: Path, places: dict[str, str], jobs: int)
         strategy: [[chain.runs[i].run for chain in found] for i in range(len(rounds.labels))]
         for strategy, found in by_strategy(chains)
     }
-    counts = [len(read_object(run[0].root / "datalist.json")["training"]) for run in next(iter(runs.values()))]
+    counts = [len(read_object(run.run.root / DATALIST)["training"]) for run in chains[0].runs]
     for section in plan.sections:
         picture = folder / f"rounds_{section}.png"
         print_rounds(runs, counts, section, plan.convention, picture)

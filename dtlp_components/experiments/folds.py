@@ -28,7 +28,7 @@ from ..tables import align, csv_text
 from .plan import PlannedRun, Variant, checksums
 from .runner import Runner, is_done, refuse_other_settings
 
-__all__ = ["deal_folds", "find_places", "train_folds"]
+__all__ = ["checksum_of", "deal_folds", "find_places", "train_folds"]
 
 OUT_OF_FOLD = "out_of_fold_cases.csv"
 
@@ -79,7 +79,7 @@ def train_folds(bundle: str, *words: str) -> None:
         scored = Keys.VALIDATION.value
         evaluation = ["run", "evaluating", "--config_file", config_word(evaluate), *given, "--eval_section", scored]
         # the list is part of what a fold is: other scans are another cross-validation
-        seen = checksums(files) | {"datalist": _checksum(content)}
+        seen = checksums(files) | {"datalist": checksum_of(content)}
         runs.append(PlannedRun(Variant(f"fold {i}"), seed, run, training, {scored: evaluation}, seen))
     refuse_other_settings(runs)
     for fold, content in zip(runs, lists, strict=True):
@@ -175,5 +175,6 @@ def _number(flag: str, word: str, least: int) -> int:
     return int(word)
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
+def checksum_of(content: Mapping[str, Any]) -> str:
+    """Of a datalist, by what is in it."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -170,9 +170,7 @@ def find_experiment(word: str) -> Path:
     raise InputError(f"{word}: found no such file, expected an experiment's JSON file or one of: {', '.join(known)}.")
 
 
-def read_experiment(
-    file: Path, fraction: float = 1.0, bundle: str = "", rounds: Mapping[str, Any] | None = None
-) -> Experiment:
+def read_experiment(file: Path, fraction: float = 1.0, bundle: str = "", rounds: Sequence[str] = ()) -> Experiment:
     """
     Read an experiment's file; every key and value is checked before anything is trained.
 
@@ -186,8 +184,8 @@ def read_experiment(
         InputError: if a key is missing or unknown or has another kind of value, or the bundle has no such overlay.
     """
     content = read_object(file, "an experiment")
-    content = {key: value for key, value in content.items() if key not in (rounds or {})}
-    if rounds is not None:
+    content = {key: value for key, value in content.items() if key not in rounds}
+    if rounds:
         content.setdefault("variants", {"training": {}})
     if bundle:
         content["bundle"] = bundle

@@ -87,12 +87,14 @@ def print_rounds(
         name: [read_training(name, found, section, convention) for found in rounds] for name, rounds in runs.items()
     }
     dice = {name: np.stack([training.scores["dice"] for training in rounds]) for name, rounds in read.items()}
+    # as `compare` does: a case without a score in one training counts in none
+    known = np.isfinite(np.concatenate([values.reshape(-1, values.shape[2]) for values in dice.values()])).all(axis=0)
     head = ["Dice [%] with labels:", *map(str, counts), "area"]
     table = [[*head, "95 % interval", "against " + next(iter(dice)), "95 % interval", "better in", "p (Holm)"]]
-    areas = [_area(rounds, dice[name], counts) for name, rounds in read.items()]
-    lines, _ = compare(areas)
+    lines, _ = compare([_area(rounds, dice[name], counts) for name, rounds in read.items()])
+    dice = {name: values[..., known] for name, values in dice.items()}
     for line, (name, values) in zip(lines, dice.items(), strict=True):
-        cells = [name, *(f"{v:.2f}" for v in np.nanmean(values, axis=(1, 2))), f"{line.mean:.2f}"]
+        cells = [name, *(f"{v:.2f}" for v in values.mean(axis=(1, 2))), f"{line.mean:.2f}"]
         cells.append(f"{line.interval[0]:.2f} to {line.interval[1]:.2f}")
         if line is not lines[0]:
             low, high = line.difference_interval
@@ -102,10 +104,10 @@ def print_rounds(
     if len(dice) == 1:
         table = [row[: len(head) + 1] for row in table]
     seeds = next(iter(dice.values())).shape[1]
-    print(f"\nSection `{section}`, {len(areas[0].cases)} scans, {seeds} seeds.\n{align(table)}")
+    print(f"\nSection `{section}`, {lines[0].cases} scans, {seeds} seeds.\n{align(table)}")
     print("Area: mean height of the curve over the logarithm of the number of labels. Intervals: over scans and seeds.")
     for name, values in dice.items():
-        gain, low, high = gain_of_more(counts, np.nan_to_num(values))
+        gain, low, high = gain_of_more(counts, values)
         says = (
             f"{name}: {MORE} labels beyond {counts[-1]} may bring {gain:+.2f} (95 % interval {low:+.2f} to {high:+.2f})"
         )
@@ -125,8 +127,8 @@ def draw_rounds(dice: Mapping[str, np.ndarray], counts: Sequence[int]) -> Any:
     figure, axis = plt.subplots(figsize=(6.4, 4.2))
     for i, (name, values) in enumerate(dice.items()):
         x = np.log2(counts) + 0.02 * (i - (len(dice) - 1) / 2)
-        means = np.nanmean(values, axis=(1, 2))
-        ends = np.array([bootstrap_interval(np.nan_to_num(v)) for v in values])
+        means = values.mean(axis=(1, 2))
+        ends = np.array([bootstrap_interval(v) for v in values])
         axis.errorbar(
             x, means, yerr=[means - ends[:, 0], ends[:, 1] - means], color=PALETTE[i % len(PALETTE)], capsize=3,
             marker="osDv^"[i % 5], label=name,

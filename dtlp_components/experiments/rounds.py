@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ..data.datalists import load_datalist
+from ..data.datalists import datalist, load_datalist
 from ..errors import InputError
 from ..files import read_object, write_json
 from ..keys import DatalistKeys as Keys
 from ..labeling.pool import find_pool
 from ..labeling.strategies import STRATEGIES, choose_scans
 from ..run_folder import RunFolder
-from .folds import find_places
+from .folds import checksum_of, find_places
 from .plan import Experiment, PlannedRun, read_experiment
 from .runner import Runner, is_done, refuse_other_settings
 
@@ -28,6 +25,7 @@ __all__ = ["Chain", "Rounds", "read_rounds", "run_rounds"]
 
 KEYS = ("strategies", "labels", "pool", "held_out")
 START = "start"
+DATALIST = "datalist.json"
 
 
 @dataclass(frozen=True)
@@ -93,14 +91,13 @@ def read_rounds(file: Path, fraction: float, bundle: str = "") -> Rounds | None:
     content = read_object(file, "an experiment")
     if "strategies" not in content:
         return None
-    experiment = read_experiment(file, fraction, bundle, {key: content.pop(key) for key in KEYS if key in content})
-    own = read_object(file)
-    strategies, labels = own["strategies"], own.get("labels")
+    experiment = read_experiment(file, fraction, bundle, KEYS)
+    strategies, labels = content["strategies"], content.get("labels")
     if not isinstance(strategies, list) or not strategies or any(name not in STRATEGIES for name in strategies):
         raise InputError(f"{file}: strategies: expected a list of {', '.join(STRATEGIES)}, got {strategies!r}.")
     if not isinstance(labels, list) or len(labels) < 2 or any(type(n) not in (int, float) or n <= 0 for n in labels):
         raise InputError(f"{file}: labels: expected two numbers of labeled scans or more, got {labels!r}.")
-    sizes = {key: own.get(key, 0) for key in ("pool", "held_out")}
+    sizes = {key: content.get(key, 0) for key in ("pool", "held_out")}
     for key, size in sizes.items():
         if type(size) is not int or size < 0:
             raise InputError(f"{file}: {key}: expected a number of scans, 0 or more, got {size!r}.")
@@ -128,7 +125,8 @@ def run_rounds(rounds: Rounds, folder: Path, places: Mapping[str, str], jobs: in
     """
     plan = rounds.experiment
     where = find_places(plan.train_files()[0], places.get("datalist", ""), places.get("dataset_dir", ""))
-    content, pool = _lists(rounds, where)
+    scans = {"dataset_dir": str(where["dataset_dir"])}
+    base, pool = _lists(rounds, where)
     counts = rounds.counts(len(pool), str(where["datalist"]))
     chains = []
     for seed in plan.seeds:
@@ -137,11 +135,16 @@ def run_rounds(rounds: Rounds, folder: Path, places: Mapping[str, str], jobs: in
     runner = Runner(jobs, gpus)
     for number, count in enumerate(counts):
         if number:
-            chains = [_choose(chain, count, pool, where, plan) for chain in chains]
-        chains = [_with_run(chain, number, count, content, pool, folder, where, plan) for chain in chains]
+            chains = [_choose(chain, count, pool, scans, plan) for chain in chains]
+        planned = [_plan_round(chain, number, count, base, pool, folder, scans, plan) for chain in chains]
+        chains = [chain for chain, _ in planned]
         # the first round is the same for all strategies
-        runs = list({str(chain.runs[-1].run.root): chain.runs[-1] for chain in chains}.values())
+        rounds_now = {chain.runs[-1].run.root: (chain.runs[-1], lists) for chain, lists in planned}
+        runs = [run for run, _ in rounds_now.values()]
         refuse_other_settings(runs)
+        for root, (_, lists) in rounds_now.items():
+            root.mkdir(parents=True, exist_ok=True)
+            write_json(root / DATALIST, lists)
         print(f"\nRound {number + 1} of {len(counts)}: {count} labeled scans.", flush=True)
         runner.run_alone(folder, runs)
         runner.raise_if_failed()
@@ -162,68 +165,46 @@ def _lists(rounds: Rounds, where: Mapping[str, Path]) -> tuple[dict[str, Any], l
     return {"labels": read_object(file).get("labels", {}), **content}, [labeled[i] for i in sorted(order)]
 
 
-def _with_run(
-    chain: Chain,
-    number: int,
-    count: int,
-    content: Mapping[str, Any],
-    pool: Sequence[Mapping[str, Any]],
-    folder: Path,
-    where: Mapping[str, Path],
-    plan: Experiment,
-) -> Chain:
-    """The chain with the training of a round, whose list is written."""
+def _plan_round(
+    chain: Chain, number: int, count: int, base: Mapping[str, Any], pool: Sequence[Mapping[str, Any]], root: Path,
+    places: Mapping[str, str], plan: Experiment,
+) -> tuple[Chain, dict[str, Any]]:  # fmt: skip
+    """The chain with the training of a round, and the list that it trains on."""
     name = START if number == 0 else chain.strategy
-    root = folder / name / f"seed_{chain.seed}" / f"labels_{count}"
+    folder = root / name / f"seed_{chain.seed}" / f"labels_{count}"
     labeled = set(chain.chosen)
-    lists = {
-        **content,
-        Keys.TRAINING.value: [pool[i] for i in sorted(labeled)],
+    lists = datalist(
+        base["labels"],
+        training=[pool[i] for i in sorted(labeled)],
         # a scan without a label is trained on as one
-        Keys.UNLABELED.value: [
-            {key: value for key, value in item.items() if key != Keys.LABEL}
-            for i, item in enumerate(pool)
-            if i not in labeled
-        ],
-    }
-    listed = root / "datalist.json"
-    places = {"dataset_dir": str(where["dataset_dir"]), "datalist": str(listed)}
-    run = plan.run(plan.variants[0], chain.seed, RunFolder(root), places)
-    digest = hashlib.sha256(json.dumps(lists, sort_keys=True).encode()).hexdigest()
-    run = replace(
-        run,
-        variant=replace(run.variant, name=f"{name}, {count} labels"),
-        # other scans are another training
-        files={**run.files, "datalist": digest},
+        unlabeled=[item for i, item in enumerate(pool) if i not in labeled],
+        validation=base[Keys.VALIDATION.value],
+        testing=base[Keys.TESTING.value],
     )
-    if not is_done(run):
-        root.mkdir(parents=True, exist_ok=True)
-        if not listed.is_file() or not run.run.experiment.is_file():
-            write_json(listed, lists)
-    return replace(chain, runs=(*chain.runs, run))
+    where = {**places, "datalist": str(folder / DATALIST)}
+    run = plan.run(plan.variants[0], chain.seed, RunFolder(folder), where)
+    # other scans are another training
+    files = {**run.files, "datalist": checksum_of(lists)}
+    run = replace(run, variant=replace(run.variant, name=f"{name}, {count} labels"), files=files)
+    return replace(chain, runs=(*chain.runs, run)), lists
 
 
 def _choose(
-    chain: Chain, count: int, pool: Sequence[Mapping[str, Any]], where: Mapping[str, Path], plan: Experiment
+    chain: Chain, count: int, pool: Sequence[Mapping[str, Any]], places: Mapping[str, str], plan: Experiment
 ) -> Chain:
     """The chain with scans for the next round, chosen by what the last training says."""
-    left = [i for i in range(len(pool)) if i not in chain.chosen]
     if chain.strategy == "random":
         order = np.random.RandomState(chain.seed).permutation(len(pool)).tolist()
         return replace(chain, chosen=tuple(order[:count]))
-    last = chain.runs[-1].run
+    left, last = [i for i in range(len(pool)) if i not in chain.chosen], chain.runs[-1].run
     found = find_pool(
-        str(plan.bundle),
-        str(last.root),
-        dataset_dir=str(where["dataset_dir"]),
-        datalist=str(last.root / "datalist.json"),
+        str(plan.bundle), str(last.root), datalist=str(last.root / DATALIST), dataset_dir=places["dataset_dir"]
     )
     print(f"{chain.strategy}, seed {chain.seed}: choosing {count - len(chain.chosen)} of {len(left)} scans", flush=True)
     opinions, problems = found.opinions([*found.unlabeled, *found.labeled], last.next_scans / "opinions.json")
     if problems:
         raise InputError("\n".join(problems))
-    candidates = [opinions[os.path.abspath(pool[i][Keys.IMAGE])] for i in left]
-    labeled = [opinions[os.path.abspath(pool[i][Keys.IMAGE])] for i in chain.chosen]
+    candidates, labeled = ([opinions[pool[i][Keys.IMAGE]] for i in numbers] for numbers in (left, chain.chosen))
     choices = choose_scans(chain.strategy, candidates, labeled, count - len(chain.chosen), chain.seed)
     return replace(chain, chosen=(*chain.chosen, *(left[choice.index] for choice in choices)))
 

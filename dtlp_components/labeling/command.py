@@ -11,7 +11,7 @@ from monai.transforms import LoadImage
 from tqdm.auto import tqdm
 
 from ..data.readers import ScanReader
-from ..data.review import COLUMNS, review_row
+from ..data.review import review_row, update_table
 from ..data.segmentations import printable
 from ..errors import InputError
 from ..files import write_text
@@ -22,7 +22,7 @@ from ..report.scan_view import draw_scan
 from ..tables import align, csv_text
 from .opinions import ScanOpinion
 from .pool import Pool, find_pool
-from .strategies import STRATEGIES, Choice, choose_scans
+from .strategies import BY_TEACHERS, STRATEGIES, Choice, choose_scans
 
 __all__ = ["next_scans"]
 
@@ -68,7 +68,7 @@ def next_scans(
     if count < 1:
         raise InputError(f"--count: expected an integer from 1, got {count}.")
     pool = find_pool(bundle, output_dir, unlabeled, dataset_dir, datalist, device=device)
-    if strategy in ("disagreement", "mixed") and not pool.has_teachers:
+    if strategy in BY_TEACHERS and not pool.has_teachers:
         raise InputError(
             f"--strategy {strategy}: expected a training with teachers, whose disagreement it goes by, got one without "
             f"{pool.run.last}, without unlabeled scans or by a method with one teacher; --strategy diverse and random "
@@ -89,15 +89,13 @@ def next_scans(
     rows = [_row(i, names[c.index], paths[c.index], c, opinions) for i, c in enumerate(choices, start=1)]
     columns = dict.fromkeys(column for row in rows for column in row)
     write_text(folder / "next.csv", csv_text(rows, columns))
-    write_text(folder / "review.csv", csv_text([review_row(path) for path in chosen], COLUMNS))
+    update_table(folder / "review.csv", [review_row(path) for path in chosen])
     pictures = _draw(pool, choices, paths, names, folder)
 
     table = [["", "scan", "expected Dice", "why"]]
     for row in rows:
-        expected = row.get("expected_dice")
-        table.append(
-            [str(row["rank"]), row["scan"], "" if expected is None else f"{100 * expected:.1f}", row["reason"]]
-        )
+        expected = f"{100 * row['expected_dice']:.1f}" if "expected_dice" in row else ""
+        table.append([str(row["rank"]), row["scan"], expected, row["reason"]])
     print(align(table))
     for problem in problems:
         print(f"Left out: {problem}")

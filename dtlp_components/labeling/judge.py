@@ -17,13 +17,14 @@ from scipy.stats import spearmanr
 from ..data.readers import ScanReader
 from ..files import write_text
 from ..metrics.overlap import batch_dice
+from ..metrics.uncertainty import DISPUTED
 from ..tables import align, csv_text
 
 __all__ = ["judge_scores", "print_judgment"]
 
 GOOD = 0.8  # Dice from which on a label map needs no correction
 SCORES = {  # and whether a high one means a good label map
-    "expected_dice": 1, "confidence": 1, "foreground_entropy": -1, "foreground_disagreement": -1,
+    "expected_dice": 1, "confidence": 1, "foreground_entropy": -1, DISPUTED: -1,
 }  # fmt: skip
 
 

@@ -19,9 +19,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..bundle.find import find_bundle
-from ..bundle.teachers import Teachers, choose_source, load_teachers
+from ..bundle.teachers import WITH_DECODERS, Teachers, choose_source, load_teachers
 from ..bundle.trained import TrainedBundle, find_trained
-from ..checks.literals import literal
 from ..data.datalists import load_datalist
 from ..data.scans import ScanDataset, find_images
 from ..data.series import scan_stamp
@@ -31,7 +30,7 @@ from ..files import read_object, sha256, write_json
 from ..inferers.scan_segmenter import ScanSegmenter
 from ..keys import DatalistKeys, ScanKeys
 from ..keys import PseudoLabelSources as Sources
-from ..report.cases import told_places
+from ..report.cases import parser_of_training, told_places
 from ..run_folder import RunFolder
 from .opinions import ScanOpinion, judge_scan
 
@@ -67,12 +66,12 @@ class Pool:
         """Whether the training had unlabeled scans, a checkpoint of it is there, and a method with two teachers."""
         told = told_places(self.run)
         method = self.trained.settings.get("method", "dtlp")
-        return self.run.last.is_file() and told.get("batch_size_unlabeled", 1) != 0 and method in ("dtlp", "and")
+        return self.run.last.is_file() and told.get("batch_size_unlabeled", 1) != 0 and method in WITH_DECODERS
 
     def lists(self, datalist: str, dataset_dir: str, section: str) -> tuple[str, str, str]:
         """What ``load_datalist`` takes: the training's own list, where no other is given."""
-        file, scans = _places(self.trained, self.run, datalist, dataset_dir)
-        return file, section, scans
+        parser = parser_of_training(self.trained, self.run, dataset_dir, datalist)
+        return parser.get_parsed_content("datalist"), section, parser.get_parsed_content("dataset_dir")
 
     def teachers(self, samples: int = 1) -> Teachers:
         """
@@ -82,9 +81,7 @@ class Pool:
             InputError: if it had none.
         """
         train = str(self.trained.folder / "configs" / "train.json")
-        teachers = load_teachers(train, str(self.run.last), self.trained.settings, self.device)
-        teachers.samples = samples
-        return teachers
+        return load_teachers(train, str(self.run.last), self.trained.settings, self.device, samples)
 
     def segmenter(self, source: str = Sources.STUDENT.value) -> Callable[[MetaTensor], dict[str, Any]]:
         """
@@ -149,7 +146,7 @@ class Pool:
                     entries[path] = {"stamp": stamps[path], "opinion": asdict(found[path])}
                     if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                         write_json(cache, {"weights": weights, "scans": entries})
-                        saved, seconds = time.monotonic(), 0.5 if sys.stderr.isatty() else SECONDS_BETWEEN_SAVES
+                        saved = time.monotonic()
             finally:
                 write_json(cache, {"weights": weights, "scans": entries})
         return found, problems
@@ -195,7 +192,8 @@ def find_pool(
     where_to = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if not scans:
         return Pool(trained, run, [], [], names, where_to)
-    file, root = _places(trained, run, datalist, dataset_dir)
+    parser = parser_of_training(trained, run, dataset_dir, datalist)
+    file, root = parser.get_parsed_content("datalist"), parser.get_parsed_content("dataset_dir")
     labeled: list[str] = []
     if not unlabeled or os.path.exists(file):
         labeled = [item[Keys.IMAGE] for item in load_datalist(file, DatalistKeys.TRAINING.value, root)]
@@ -210,12 +208,3 @@ def find_pool(
     if not found:
         raise InputError(f"{where}: expected scans without a label, got none.")
     return Pool(trained, run, found, labeled, names, where_to)
-
-
-def _places(trained: TrainedBundle, run: RunFolder, datalist: str, dataset_dir: str) -> tuple[str, str]:
-    """The datalist and the folder of its scans."""
-    told = told_places(run)
-    parser = trained.parser("train")
-    places = {"dataset_dir": dataset_dir or told.get("dataset_dir"), "datalist": datalist or told.get("datalist")}
-    parser.update({key: literal(value) for key, value in places.items() if value})
-    return str(parser.get_parsed_content("datalist")), str(parser.get_parsed_content("dataset_dir"))

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from ..checks.literals import literal
 from ..data.datalists import load_datalist
-from ..data.review import COLUMNS, read_table_of_verdicts, review_row
+from ..data.review import review_row, update_table
 from ..data.scans import without_label_map
 from ..data.segmentations import printable, read_table
 from ..deploy.segment import segment_scans
@@ -20,15 +20,15 @@ from ..files import write_text
 from ..handlers.score_table import case_names
 from ..keys import DatalistKeys as Keys
 from ..keys import PseudoLabelSources as Sources
+from ..metrics.uncertainty import DISPUTED
 from ..report.scan_view import picture_label_maps
-from ..tables import align, csv_text
+from ..tables import align
 from .judge import print_judgment
 from .pool import Pool, find_pool
 from .review_page import ReviewedScan, render_review
 
 __all__ = ["write_pseudo_labels"]
 
-DISPUTED = "foreground_disagreement"
 SHOWN = 10
 FACTS = {
     DISPUTED: "disagreement, bits", "foreground_entropy": "entropy, bits", "confidence": "confidence",
@@ -74,9 +74,11 @@ def write_pseudo_labels(
     Raises:
         InputError: if there is no such training or no scan, or it had no teachers; at the end, if a scan was skipped.
     """
-    if source not in (name.value for name in Sources if name != Sources.STUDENT):
-        known = ", ".join(name.value for name in Sources if name != Sources.STUDENT)
-        raise InputError(f"--source: expected one of {known}, got {source!r}; dtlp segment writes the student's.")
+    known = [name.value for name in Sources if name != Sources.STUDENT]
+    if source not in known:
+        raise InputError(
+            f"--source: expected one of {', '.join(known)}, got {source!r}; dtlp segment writes the student's."
+        )
     pool = find_pool(bundle, output_dir, unlabeled, dataset_dir, datalist, section, device)
     if not pool.has_teachers:
         raise InputError(
@@ -140,13 +142,9 @@ def _write(
 ) -> Path:
     """The table of verdicts, with those that are in it already, and the page."""
     file, page = folder / "review.csv", folder / "index.html"
-    decided = read_table_of_verdicts(file) if file.is_file() else {}
-    review = []
-    for row in rows:
-        fresh = review_row(row["image"], os.path.abspath(_label_map(folder, row)), _quality(row))
-        before = decided.get(os.path.realpath(row["image"]), {})
-        review.append({**{name: before.get(name, "") for name in COLUMNS}, **fresh})
-    write_text(file, csv_text(review, COLUMNS))
+    label_maps = [os.path.abspath(folder / os.path.basename(row["label_map"])) for row in rows]
+    fresh = [review_row(r["image"], label_map, _quality(r)) for r, label_map in zip(rows, label_maps, strict=True)]
+    review = update_table(file, fresh)
     names = case_names([row["image"] for row in rows])
     scans = [
         ReviewedScan(
@@ -179,7 +177,3 @@ def _labels(pool: Pool, datalist: str, dataset_dir: str, section: str) -> dict[s
         return {}
     items = load_datalist(*pool.lists(datalist, dataset_dir, section))
     return {item[Keys.IMAGE.value]: item[Keys.LABEL.value] for item in items if Keys.LABEL.value in item}
-
-
-def _label_map(folder: Path, row: Mapping[str, Any]) -> Path:
-    return folder / os.path.basename(row["label_map"])

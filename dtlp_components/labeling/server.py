@@ -26,23 +26,24 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 
 from .. import __version__
-from ..data.study_split import assign_studies
+from ..data.study_split import TRAINING, VALIDATION, assign_studies
 from ..errors import InputError
 from ..files import read_object, write_json
 from ..keys import PseudoLabelSources as Sources
 from ..keys import ScanKeys
+from ..metrics.uncertainty import DISPUTED
 from .opinions import ScanOpinion
 from .pool import Pool, find_pool
-from .strategies import DISPUTED, STRATEGIES, choose_scans
+from .strategies import BY_TEACHERS, STRATEGIES, choose_scans
 
 __all__ = ["DTLPApp"]
 
 LOGGER = logging.getLogger(__name__)
-ORIGINAL, FINAL = "original", "final"
+ORIGINAL = "original"  # label of a study that somebody is to correct
 SCORES = "study_scores.json"  # of the last scoring that came to its end, which may be of earlier weights
 SPLIT = "validation_split.json"  # in the bundle's folder, beside the models that were trained by it
 PROPOSALS = 5  # label maps to correct that are made after each training, of the most disputed studies
-LIMIT = 200  # studies of an archive that are fetched for a training
+LIMIT = 200  # studies without a label that are fetched for a training or a scoring
 
 
 class DTLPApp(MONAILabelApp):  # type: ignore[misc]
@@ -89,7 +90,7 @@ class DTLPApp(MONAILabelApp):  # type: ignore[misc]
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """What the teachers of each bundle say of the studies."""
         count = int(self.conf.get("proposals", PROPOSALS))
-        return {f"dtlp_{name}": StudyScores(name, folder, count) for name, folder in self.bundles.items()}
+        return {f"dtlp_{name}": StudyScores(name, folder, count, self.conf) for name, folder in self.bundles.items()}
 
 
 class StudyTraining(BundleTrainTask):  # type: ignore[misc]
@@ -109,18 +110,14 @@ class StudyTraining(BundleTrainTask):  # type: ignore[misc]
         return super()._fetch_datalist(request, datastore)
 
     def _find_unlabeled(self, datastore: Any) -> list[dict[str, str]]:
-        limit = int(self.conf.get("max_unlabeled", LIMIT))
-        images = sorted(datastore.get_unlabeled_images())
-        found = []
-        for i, image in enumerate(images[:limit], start=1):
+        images, found = unlabeled_images(datastore, self.conf), []
+        for i, image in enumerate(images, start=1):
             try:
                 found.append({"image": str(datastore.get_image_uri(image))})
             except Exception as error:  # an archive may refuse one study
                 LOGGER.warning(f"{image}: cannot be fetched ({error}); the training goes on without it.")
             if i % 20 == 0:
-                LOGGER.info(f"{i} of {min(limit, len(images))} unlabeled studies fetched")
-        if len(images) > limit:
-            LOGGER.info(f"{len(images)} unlabeled studies, of which {limit} take part (--conf max_unlabeled).")
+                LOGGER.info(f"{i} of {len(images)} unlabeled studies fetched")
         return found
 
     def _partition_datalist(self, datalist: Any, request: Any, shuffle: bool = False) -> Any:
@@ -130,8 +127,8 @@ class StudyTraining(BundleTrainTask):  # type: ignore[misc]
         named = {self._name(item["image"]): item for item in datalist}
         groups = {name: self._groups.get(name, name) for name in named}
         found = assign_studies(sorted(set(groups.values())), share, Path(self.bundle_path, SPLIT))
-        training = [item for name, item in named.items() if found[groups[name]] == "training"]
-        validation = [name for name in named if found[groups[name]] == "validation"]
+        training = [item for name, item in named.items() if found[groups[name]] == TRAINING]
+        validation = [name for name in named if found[groups[name]] == VALIDATION]
         LOGGER.info(f"{len(training)} labeled studies to train on, {len(self._unlabeled)} without a label.")
         names = ", ".join(validation) or "none"
         LOGGER.info(f"{len(validation)} to validate on, as {Path(self.bundle_path, SPLIT)} remembers: {names}")
@@ -158,19 +155,21 @@ class StudyScores(ScoringMethod):  # type: ignore[misc]
         name: of the bundle.
         folder: of the bundle.
         proposals: label maps to make.
+        conf: of the server.
     """
 
-    def __init__(self, name: str, folder: Path, proposals: int) -> None:
+    def __init__(self, name: str, folder: Path, proposals: int, conf: Mapping[str, str]) -> None:
         super().__init__(f"Disagreement of the teachers of {name}")
-        self.name, self.folder, self.proposals = name, folder, proposals
+        self.name, self.folder, self.proposals, self.conf = name, folder, proposals, conf
 
     def __call__(self, request: Any, datastore: Any) -> dict[str, Any]:
         """Score studies that were not, or by other weights."""
         began = time.monotonic()
-        images = {str(datastore.get_image_uri(image)): image for image in datastore.list_images()}
-        unlabeled = set(datastore.get_unlabeled_images())
+        unlabeled = unlabeled_images(datastore, self.conf)
         if not (self.folder / "models" / "model.pt").is_file():
-            return {"total": len(images), "executed": 0, "problem": "no model yet"}
+            return {"total": len(unlabeled), "executed": 0, "problem": "no model yet"}
+        # by path, which a study of an archive has once it was fetched
+        images = {str(datastore.get_image_uri(i)): i for i in [*unlabeled, *datastore.get_labeled_images()]}
         pool = pool_of(self.folder, request)
         opinions, problems = pool.opinions(list(images), self.folder / "opinions.json")
         for problem in problems:
@@ -178,14 +177,13 @@ class StudyScores(ScoringMethod):  # type: ignore[misc]
         for path, opinion in opinions.items():
             scores = {key: round(value, 4) for key, value in opinion.scores.items()}
             datastore.update_image_info(images[path], {f"dtlp_{self.name}": scores})
-        write_json(self.folder / SCORES, {path: asdict(opinion) for path, opinion in opinions.items()})
+        write_json(self.folder / SCORES, {images[path]: asdict(opinion) for path, opinion in opinions.items()})
         made = 0
         if pool.has_teachers:
-            disputed = choose_scans(
-                "disagreement", [opinions[path] for path in opinions if images[path] in unlabeled], [], self.proposals
-            )
-            chosen = [[path for path in opinions if images[path] in unlabeled][choice.index] for choice in disputed]
-            made = self._propose(pool, {path: images[path] for path in chosen}, opinions, datastore)
+            paths = [path for path in opinions if images[path] in unlabeled]
+            disputed = choose_scans("disagreement", [opinions[path] for path in paths], [], self.proposals)
+            chosen = {path: images[path] for path in (paths[choice.index] for choice in disputed)}
+            made = self._propose(pool, chosen, opinions, datastore)
         summary = {
             "total": len(images), "executed": len(opinions), "proposals": made,
             "latency": round(time.monotonic() - began, 1),
@@ -240,27 +238,30 @@ class NextStudy(Strategy):  # type: ignore[misc]
         images = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
         if not images:
             return None
-        paths = {str(datastore.get_image_uri(image)): image for image in images}
         known = kept_opinions(self.folder)
-        if self.strategy != "diverse":  # for the others, a scoring before the first training says nothing yet
-            known = {
-                path: opinion for path, opinion in known.items() if DISPUTED in opinion.scores or not opinion.scores
-            }
-            known = known if any(opinion.scores for opinion in known.values()) else {}
-        left = [path for path in paths if path in known and paths[path] not in self._offered]
+        if self.strategy in BY_TEACHERS and not any(DISPUTED in opinion.scores for opinion in known.values()):
+            known = {}  # a scoring before the first training says nothing of disagreement
+        left = [image for image in images if image in known and image not in self._offered]
         if not left:
             self._offered.clear()
-            left = [path for path in paths if path in known]
+            left = [image for image in images if image in known]
         if not left:
             LOGGER.info(f"No study has been scored by {self.folder.name} yet: drawn at random.")
             return dict(Random()({**request, "strategy": "random"}, datastore) or {})
-        labeled = [known[path] for path in known if path not in paths]
-        (choice,) = choose_scans(self.strategy, [known[path] for path in left], labeled, 1)
-        image = paths[left[choice.index]]
+        labeled = [opinion for image, opinion in known.items() if image not in images]
+        (choice,) = choose_scans(self.strategy, [known[image] for image in left], labeled, 1)
+        image = left[choice.index]
         self._offered.add(image)
         LOGGER.info(f"{self.strategy}: {image}: {choice.reason}")
-        score = known[left[choice.index]].scores.get(DISPUTED, 0.0)
-        return {"id": image, "weight": score, "reason": choice.reason}
+        return {"id": image, "weight": known[image].scores.get(DISPUTED, 0.0), "reason": choice.reason}
+
+
+def unlabeled_images(datastore: Any, conf: Mapping[str, str]) -> list[str]:
+    """Studies without a label, as many as the server is to look at: an archive may have thousands."""
+    images, limit = sorted(datastore.get_unlabeled_images()), int(conf.get("max_unlabeled", LIMIT))
+    if len(images) > limit:
+        LOGGER.info(f"{len(images)} unlabeled studies, of which {limit} take part (--conf max_unlabeled).")
+    return images[:limit]
 
 
 def pool_of(folder: Path, request: Mapping[str, Any] | None = None) -> Pool:
@@ -271,11 +272,11 @@ def pool_of(folder: Path, request: Mapping[str, Any] | None = None) -> Pool:
 
 def kept_opinions(folder: Path) -> dict[str, ScanOpinion]:
     """
-    What the last whole scoring found, by path: while a new model is asked, which takes minutes, the one before it knows
-    more than chance.
+    What the last whole scoring found, by study: while a new model is asked, which takes minutes, the one before it
+    knows more than chance.
     """
     file = folder / SCORES
-    return {path: ScanOpinion(**entry) for path, entry in read_object(file).items()} if file.is_file() else {}
+    return {image: ScanOpinion(**entry) for image, entry in read_object(file).items()} if file.is_file() else {}
 
 
 def _info(datastore: Any, image: str) -> dict[str, Any]:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
+from ..metrics.uncertainty import DISPUTED
 from .opinions import ScanOpinion
 
-__all__ = ["STRATEGIES", "Choice", "choose_scans"]
+__all__ = ["BY_TEACHERS", "STRATEGIES", "Choice", "choose_scans"]
 
 STRATEGIES = ("random", "disagreement", "diverse", "mixed")
+BY_TEACHERS = ("disagreement", "mixed")  # which need networks that can disagree
 # of `mixed`: for each scan to choose, so many of the most disputed ones are candidates (Yang et al. 2017 take 16 of 4)
 CANDIDATES = 4
-DISPUTED = "foreground_disagreement"
 
 
 @dataclass(frozen=True)

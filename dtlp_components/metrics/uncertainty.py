@@ -13,7 +13,10 @@ from torch import Tensor
 
 from ..keys import ScanKeys
 
-__all__ = ["Quality", "entropy_bits", "jensen_shannon_bits"]
+__all__ = ["DISPUTED", "Quality", "entropy_bits", "jensen_shannon_bits"]
+
+# the score that says how much the networks of a training disagree on what is foreground
+DISPUTED = f"foreground_{ScanKeys.DISAGREEMENT}"
 
 
 def jensen_shannon_bits(opinions: Sequence[Tensor]) -> Tensor:

@@ -28,7 +28,15 @@ from ..metrics.overlap import batch_dice
 from ..metrics.uncertainty import entropy_bits
 from ..run_folder import RunFolder
 
-__all__ = ["BINS", "CaseMaps", "CasePredictor", "LabeledScans", "count_by_confidence", "told_places"]
+__all__ = [
+    "BINS",
+    "CaseMaps",
+    "CasePredictor",
+    "LabeledScans",
+    "count_by_confidence",
+    "parser_of_training",
+    "told_places",
+]
 
 BINS = 10  # of the calibration curve
 # sections in which labels were not trained on, in the order in which they are looked for
@@ -96,9 +104,7 @@ class LabeledScans:
         folder = find_bundle(bundle)
         run = RunFolder(output_dir or folder)
         trained = find_trained(str(folder), str(run.root))
-        parser, told = trained.parser("train"), told_places(run)
-        places = {"dataset_dir": dataset_dir or told.get("dataset_dir"), "datalist": datalist or told.get("datalist")}
-        parser.update({key: literal(value) for key, value in places.items() if value})
+        parser, told = parser_of_training(trained, run, dataset_dir, datalist), told_places(run)
         parser.update({"output_dir": literal(str(run.root)), "batch_size_unlabeled": 0})
         file, scans = parser.get_parsed_content("datalist"), parser.get_parsed_content("dataset_dir")
         section = section or _section_with_labels(file)
@@ -203,6 +209,14 @@ def count_by_confidence(confidence: torch.Tensor, right: torch.Tensor) -> np.nda
         torch.bincount(bins, weights=weights, minlength=BINS) for weights in (torch.ones_like(right), right, confidence)
     ]
     return torch.stack(sums).numpy()
+
+
+def parser_of_training(trained: TrainedBundle, run: RunFolder, dataset_dir: str, datalist: str) -> ConfigParser:
+    """Of ``train.json``, with the places that are given, or that the training was told."""
+    parser, told = trained.parser("train"), told_places(run)
+    places = {"dataset_dir": dataset_dir or told.get("dataset_dir"), "datalist": datalist or told.get("datalist")}
+    parser.update({key: literal(value) for key, value in places.items() if value})
+    return parser
 
 
 def told_places(run: RunFolder) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from .scores import Comparison, Training
 
 __all__ = [
     "PLANES",
+    "class_colors",
     "draw_calibration",
     "draw_case",
     "draw_class_weights",
     "draw_differences",
     "draw_dots",
     "mark_sides",
+    "outline",
     "plane_of",
 ]
 
@@ -61,7 +63,7 @@ def draw_case(case: CaseMaps, label_names: Sequence[str], planes: Sequence[str] 
     figure, axes = plt.subplots(
         len(planes), len(titles), figsize=(2.3 * len(titles), inches), squeeze=False, height_ratios=heights
     )
-    colors = ["#{:02x}{:02x}{:02x}".format(*COLORS[i % len(COLORS)]) for i in range(len(label_names) - 1)]
+    colors = class_colors(len(label_names) - 1)
     errors = _errors(case.reference, case.labels["student"])
     low, high = np.percentile(case.image, (1, 99))
     for row, plane in enumerate(planes):
@@ -211,13 +213,21 @@ def mark_sides(axis: Any, plane: str) -> None:
 def _contours(
     axis: Any, reference: np.ndarray, prediction: np.ndarray, colors: Sequence[Any], extent: Sequence[float]
 ) -> None:
-    for value, color in enumerate(colors, start=1):
-        for labels, style, width in ((reference, "solid", 1.0), (prediction, "dotted", 1.6)):
-            if (labels == value).any() and not (labels == value).all():
-                axis.contour(
-                    (labels == value).astype(float), [0.5], colors=[color], linestyles=style, linewidths=width,
-                    extent=extent, origin="upper",
-                )  # fmt: skip
+    outline(axis, reference, dict(enumerate(colors, start=1)), extent, linestyles="solid", linewidths=1.0)
+    outline(axis, prediction, dict(enumerate(colors, start=1)), extent, linestyles="dotted", linewidths=1.6)
+
+
+def class_colors(count: int) -> list[str]:
+    """Colors of so many classes, the background not among them."""
+    return ["#{:02x}{:02x}{:02x}".format(*COLORS[i % len(COLORS)]) for i in range(count)]
+
+
+def outline(axis: Any, labels: np.ndarray, colors: Mapping[int, str], extent: Sequence[float], **look: Any) -> None:
+    """Draw the outline of each label value of a plane in its color."""
+    for value, color in colors.items():
+        inside = labels == value
+        if inside.any() and not inside.all():
+            axis.contour(inside.astype(float), [0.5], colors=[color], extent=extent, origin="upper", **look)
 
 
 def _fill(axis: Any, mask: np.ndarray, color: str, extent: Sequence[float]) -> None:

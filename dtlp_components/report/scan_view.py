@@ -15,10 +15,11 @@ from monai.transforms import LoadImage, Orientation
 from tqdm.auto import tqdm
 
 from ..data.readers import ScanReader
-from ..data.segmentations import COLORS, LABEL_MAP_ENDING
+from ..data.segmentations import LABEL_MAP_ENDING
 from ..handlers.score_table import case_names
 from ..handlers.training_curves import plots, save_figure
-from .figures import PLANES, mark_sides, plane_of
+from ..metrics.uncertainty import DISPUTED
+from .figures import PLANES, class_colors, mark_sides, outline, plane_of
 
 __all__ = ["draw_scan", "draw_sheet", "picture_label_maps"]
 
@@ -47,11 +48,9 @@ def draw_scan(
         title: above the figure.
         heat_name: what the map is of.
     """
-    volumes = [_upright(volume) for volume in (image, labels, *(() if heat is None else (heat,)))]
-    turned: Any = Orientation("RAS", labels=None)(image)
-    spacing = [float(side) for side in turned.pixdim]
-    picture, label = volumes[0], volumes[1].round().astype(np.int64)
-    bits = volumes[2] if heat is not None else None
+    picture, spacing = _upright(image)
+    label = _upright(labels)[0].round().astype(np.int64)
+    bits = None if heat is None else _upright(heat)[0]
     from matplotlib.patches import Patch
 
     plt = plots()
@@ -63,7 +62,7 @@ def draw_scan(
         len(PLANES), len(titles), figsize=(2.6 * len(titles), inches), squeeze=False, height_ratios=heights
     )
     low, high = np.percentile(picture, (1, 99))
-    colors = ["#{:02x}{:02x}{:02x}".format(*COLORS[i % len(COLORS)]) for i in range(len(label_names) - 1)]
+    colors = dict(enumerate(class_colors(len(label_names) - 1), start=1))
     for row, (plane, (right, up)) in enumerate(sizes.items()):
         cut = _cut(label, bits, PLANES[plane][0])
         extent = (0.0, right, 0.0, up)
@@ -75,16 +74,10 @@ def draw_scan(
                 axis.set_title(titles[column], fontsize=9)
         mark_sides(axes[row][0], plane)
         axes[row][0].set_ylabel(f"{plane} {cut + 1}", fontsize=9)
-        shown = plane_of(label, plane, cut)
-        for value, color in enumerate(colors, start=1):
-            if (shown == value).any() and not (shown == value).all():
-                axes[row][1].contour(
-                    (shown == value).astype(float), [0.5], colors=[color], linewidths=1.2, extent=extent, origin="upper"
-                )
+        outline(axes[row][1], plane_of(label, plane, cut), colors, extent, linewidths=1.2)
         if bits is not None:
             axes[row][2].imshow(plane_of(bits, plane, cut), cmap="viridis", vmin=0, vmax=1, extent=extent)
-    there = [i for i in range(1, len(label_names)) if (label == i).any()]
-    handles = [Patch(color=colors[i - 1], label=label_names[i]) for i in there]
+    handles = [Patch(color=color, label=label_names[i]) for i, color in colors.items() if (label == i).any()]
     if handles:
         figure.legend(handles=handles, loc="lower center", ncol=min(5, len(handles)), frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=9)
@@ -118,7 +111,7 @@ def picture_label_maps(rows: Sequence[Mapping[str, str]], folder: Path, label_na
         file, name = next((found for found in maps if found[0].is_file()), (None, ""))
         image, labels = (cast(MetaTensor, read(str(path))) for path in (row["scan"], label_map))
         heat = None if file is None else cast(MetaTensor, read(str(file)))
-        disputed = row.get("foreground_disagreement")
+        disputed = row.get(DISPUTED)
         said = f", networks disagree by {float(disputed):.3f} bit" if disputed else ""
         save_figure(draw_scan(image, labels, heat, label_names, f"{picture.stem}{said}", name), picture)
     return pictures
@@ -139,23 +132,16 @@ def draw_sheet(scans: Iterable[tuple[str, MetaTensor, MetaTensor]], count: int, 
     columns = min(SHEET_COLUMNS, count)
     rows = -(-count // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 2.4 * rows + 0.5), squeeze=False)
-    colors = {value: "#{:02x}{:02x}{:02x}".format(*COLORS[i % len(COLORS)]) for i, value in enumerate(values)}
+    colors = dict(zip(values, class_colors(len(values)), strict=True))
     for axis in axes.flat:
         axis.axis("off")
     for axis, (name, image, label) in zip(axes.flat, scans, strict=False):
-        turned: Any = Orientation("RAS", labels=None)(image)
-        spacing = [float(side) for side in turned.pixdim]
-        picture, drawn = _upright(image), _upright(label).round().astype(np.int64)
+        (picture, spacing), drawn = _upright(image), _upright(label)[0].round().astype(np.int64)
         cut = _cut(drawn, None, 2)
         extent = (0.0, picture.shape[0] * spacing[0], 0.0, picture.shape[1] * spacing[1])
         low, high = np.percentile(picture, (1, 99))
         axis.imshow(plane_of(picture, "axial", cut), cmap="gray", vmin=low, vmax=high, extent=extent)
-        shown = plane_of(drawn, "axial", cut)
-        for value, color in colors.items():
-            if (shown == value).any() and not (shown == value).all():
-                axis.contour(
-                    (shown == value).astype(float), [0.5], colors=[color], linewidths=1, extent=extent, origin="upper"
-                )
+        outline(axis, plane_of(drawn, "axial", cut), colors, extent, linewidths=1)
         axis.set_title(name if len(name) <= 24 else f"…{name[-23:]}", fontsize=7)
     handles = [Patch(color=colors[value], label=name) for value, name in values.items()]
     figure.legend(handles=handles, loc="lower center", ncol=min(7, len(handles)), frameon=False, fontsize=7)
@@ -163,10 +149,11 @@ def draw_sheet(scans: Iterable[tuple[str, MetaTensor, MetaTensor]], count: int, 
     return figure
 
 
-def _upright(volume: MetaTensor) -> np.ndarray:
-    """In RAS orientation, without its channel."""
-    turned = Orientation("RAS", labels=None)(volume)
-    return np.asarray(torch.as_tensor(turned).as_subclass(torch.Tensor)[0].float().cpu().numpy())
+def _upright(volume: MetaTensor) -> tuple[np.ndarray, list[float]]:
+    """In RAS orientation, without its channel; and the sides of its voxels, mm."""
+    turned: Any = Orientation("RAS", labels=None)(volume)
+    voxels = torch.as_tensor(turned).as_subclass(torch.Tensor)[0].float().cpu().numpy()
+    return np.asarray(voxels), [float(side) for side in turned.pixdim]
 
 
 def _cut(labels: np.ndarray, bits: np.ndarray | None, axis: int) -> int:

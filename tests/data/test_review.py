@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dtlp_components.data.datalists import load_datalist
-from dtlp_components.data.review import COLUMNS, draw_weights, read_review, review_row
+from dtlp_components.data.review import COLUMNS, draw_weights, read_review, review_row, update_table
 from dtlp_components.errors import InputError
 from dtlp_components.tables import csv_text
 
@@ -129,6 +129,24 @@ def test_other_file_is_refused(folder: Path, text: str) -> None:
 def test_missing_file_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be read \(No such file or directory\)"):
         read_review(str(folder / "none.csv"))
+
+
+def test_table_brought_up_to_date_keeps_what_somebody_wrote(folder: Path) -> None:
+    file = folder / "review.csv"
+    assert [r["verdict"] for r in update_table(file, [review_row(str(folder / f"{n}.nii.gz")) for n in "bcd"])] == [
+        ""
+    ] * 3
+    text = file.read_text().splitlines()
+    text[1] = f"{folder / 'b.nii.gz'},,,corrected,b_label.nii.gz,"
+    text[2] = f"{folder / 'c.nii.gz'},,,reject,,"
+    file.write_text("\n".join(text) + "\n")
+    rows = update_table(file, [review_row(str(folder / f"{n}.nii.gz"), quality=0.5) for n in "ec"])
+    assert [(r["verdict"], r["quality"]) for r in rows] == [("", "0.5000"), ("reject", "0.5000")]
+    # b was asked for no more, but somebody drew its label; d says nothing
+    lines = [line.split(",") for line in file.read_text().splitlines()[1:]]
+    assert [(Path(line[0]).name[0], line[3], line[4]) for line in lines] == [
+        ("e", "", ""), ("c", "reject", ""), ("b", "corrected", "b_label.nii.gz"),
+    ]  # fmt: skip
 
 
 def test_row_to_fill_in_has_no_verdict() -> None:

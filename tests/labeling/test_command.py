@@ -51,6 +51,16 @@ def test_chosen_scans_come_with_reasons_and_pictures(
 
 
 @pytest.mark.slow
+def test_asking_again_loses_no_verdict(trained: Trained, tmp_path: Path) -> None:
+    (first,) = ask(trained, count=1, output=str(tmp_path))
+    file = tmp_path / "review.csv"
+    file.write_text(file.read_text().replace(f"{first},,,,", f"{first},,,corrected,drawn.nii.gz"))
+    ask(trained, count=2, output=str(tmp_path), seed=1)
+    rows = {row["image"]: row for row in csv.DictReader(file.read_text().splitlines())}
+    assert (rows[first]["verdict"], rows[first]["label"]) == ("corrected", "drawn.nii.gz")
+
+
+@pytest.mark.slow
 def test_random_looks_at_no_more_scans_than_it_draws(trained: Trained, tmp_path: Path) -> None:
     chosen = ask(trained, strategy="random", count=1, output=str(tmp_path), seed=3)
     assert list(json.loads((tmp_path / "opinions.json").read_text())["scans"]) == chosen

@@ -93,7 +93,7 @@ def test_scores_of_a_model_without_teachers_send_no_study_by_them(
     names = ["a", "b", "c"]
     scores = {"expected_dice": 0.5, **({"foreground_disagreement": 0.1} if disputed else {})}
     entries = {
-        f"/studies/{name}.nii.gz": {
+        name: {
             "image": f"/studies/{name}.nii.gz", "scores": scores, "by_class": {"liver": 0.1}, "features": [float(i)]
         }
         for i, name in enumerate(names)
@@ -103,3 +103,12 @@ def test_scores_of_a_model_without_teachers_send_no_study_by_them(
     assert found is not None
     assert found["id"] in names
     assert ("reason" in found) == (disputed or strategy == "diverse")
+
+
+def test_next_study_fetches_none_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"image": "x", "scores": {}, "by_class": {}, "features": [0.0]}
+    (tmp_path / SCORES).write_text(json.dumps({name: {**entry, "features": [float(ord(name))]} for name in "abc"}))
+    monkeypatch.setattr(Studies, "get_image_uri", lambda *_: pytest.fail("fetched"))
+    found = NextStudy("diverse", tmp_path)({"strategy": "diverse"}, Studies({}, ["a", "b", "c"]))
+    assert found is not None
+    assert found["id"] == "b"  # the one in the middle
