@@ -39,6 +39,7 @@ class DatalistKeys(StrEnum):
     TESTING = "testing"
     IMAGE = "image"
     LABEL = "label"
+    LABELS = "labels"  # names of the classes that were drawn, if not all of them were
     DOMAIN = "domain"
     PATIENT = "patient"
     PUBLISHED_BOX = "published_box"  # [[x0, x1], [y0, y1], [z0, z1]]: voxels of the image file, end excluded

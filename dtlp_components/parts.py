@@ -11,6 +11,7 @@ from .checks.trained_settings import TrainedSettings
 from .data.caching import ScanCache
 from .data.datalists import load_datalist
 from .data.loaders import EndlessDataLoader, RandomDraws
+from .data.partial_labels import open_classes
 from .data.readers import ScanReader
 from .data.review import draw_weights
 from .data.scans import ScanDataset, find_images, scans_to_segment
@@ -60,6 +61,7 @@ from .transforms.dicom_seg import WriteDicomSegd
 from .transforms.intensity import CTOrMRIntensityd
 from .transforms.label_maps import KeepLargestComponentd, WholeFileWriter
 from .transforms.mixing import BlockMask, CrossSetCutMix
+from .transforms.partial_labels import LeaveOutOpenVoxelsd, MarkOpenVoxelsd
 from .transforms.scan_grid import ScanGridLabelsd
 from .transforms.spatial import AntiAliasd, CropToBoxd, ResampleToSpacingd
 from .transforms.strong_view import StrongView
@@ -85,8 +87,10 @@ __all__ = [
     "InputError",
     "KeepLargestComponentd",
     "LabelDiffusion",
+    "LeaveOutOpenVoxelsd",
     "MLflowLog",
     "MLflowScores",
+    "MarkOpenVoxelsd",
     "MaskedReconstructionLoss",
     "MeanTeacher",
     "MeanTeacherConsistency",
@@ -144,6 +148,7 @@ __all__ = [
     "loss_terms",
     "mlflow_address",
     "my_share",
+    "open_classes",
     "predict_sources",
     "rank",
     "run_name",

@@ -32,6 +32,7 @@ METRIC_DICTS = ("key_metric", "key_train_metric", "key_val_metric", "additional_
 # arguments of transforms that name batch keys which exist only after the transform
 NEW_KEYS = ("name", "names", "new_key", "new_keys")
 KNOWN_KEYS = {str(key) for keys in (CommonKeys, DatalistKeys, LossTerms, PseudoLabelSources, ScanKeys) for key in keys}
+KNOWN_KEYS.remove(str(DatalistKeys.LABELS))  # of an item alone: preprocessing takes it out
 
 # what the official schema (meta_schema_20240725.json) requires
 METADATA_REQUIRED = (

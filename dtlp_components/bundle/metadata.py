@@ -45,7 +45,7 @@ def compose_metadata(recipe: Recipe, config: Mapping[str, Any], recipes: str | P
         "description": f"Student of DTLP-Net, a V-Net for the segmentation of {recipe.structures}, trained on few "
         "labeled and many unlabeled scans",
         "data_source": recipe.source,
-        "image_classes": f"one channel, {recipe.image}{grid}, {recipe.intensity}",
+        "image_classes": f"{_channels(config)}, {recipe.image}{grid}, {recipe.intensity}",
         "label_classes": "one channel: " + ", ".join(f"{value} {name}" for value, name in labels.items()),
         "pred_classes": f"{len(labels)} channels of logits; softmax gives the probabilities of the classes",
         "+references": list(recipe.references),
@@ -57,6 +57,12 @@ def compose_metadata(recipe: Recipe, config: Mapping[str, Any], recipes: str | P
     apply_overrides(parser, derived | recipe.sections.get("metadata", {}), f"{recipe.origin}, overrides of metadata")
     metadata: dict[str, Any] = parser.get()
     return metadata
+
+
+def _channels(config: Mapping[str, Any]) -> str:
+    count = config["in_channels"]
+    named = f" ({', '.join(config['channels'])})" if config["channels"] else ""
+    return "one channel" if count == 1 else f"{count} channels{named}"
 
 
 def _value_range(intensity_transform: Mapping[str, Any]) -> list[float]:

@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
+from ..data.channel_files import channel_files
 from ..errors import raise_if_any
 from ..keys import DatalistKeys
 from ..processes import same_for_all
 from .lists import (
     box_problems,
+    channel_name_problems,
     copy_problems,
     empty_problem,
     label_item_problems,
@@ -104,6 +106,11 @@ class InputChecks:
         self.model_file = model_file
         self.prediction_dir, self.input, self.output_dir = prediction_dir, input, output_dir
 
+    @property
+    def channels(self) -> list[str]:
+        """Endings of the files of the channels."""
+        return list(self.settings.values.get("channels", []))
+
     def __call__(self) -> None:
         # of several processes, the first one looks
         raise_if_any(same_for_all(lambda: [*self.settings.problems(), *self._cheap_problems()]))
@@ -133,15 +140,16 @@ class InputChecks:
         """What is wrong with files, all of which are read."""
         with_label = [*self.labeled, *self.validation]
         images = [item[DatalistKeys.IMAGE] for item in self.unlabeled]
-        missing = [
-            f"{path}: no such file."
-            for path in dict.fromkeys([*chain.from_iterable(map(_files, with_label)), *images])
-            if not os.path.exists(path)
-        ]
+        files = chain.from_iterable(_files(item, self.channels) for item in (*with_label, *self.unlabeled))
+        missing = [f"{path}: no such file." for path in dict.fromkeys(files) if not os.path.exists(path)]
         if missing:  # said before hours of reading
             return missing
-        num_classes = self.settings.values["num_classes"]
-        volumes, problems = list_volume_problems(with_label, images, num_classes, self.cache_file, self.checked_before)
+        values = self.settings.values
+        names = values.get("label_names") or [str(value) for value in range(values["num_classes"])]
+        volumes, problems = list_volume_problems(
+            with_label, images, names, self.cache_file, self.checked_before,
+            values.get("in_channels", 1), self.channels, values.get("ignore_label"),
+        )  # fmt: skip
         others = {str(DatalistKeys.UNLABELED): self.unlabeled, str(DatalistKeys.VALIDATION): self.validation}
         problems += copy_problems(self.section, volumes, self.labeled, others)
         labels = [item[DatalistKeys.LABEL] for item in self.labeled if DatalistKeys.LABEL in item]
@@ -156,19 +164,24 @@ class InputChecks:
         if not self.labeled:
             yield empty_problem(self.section, self.datalist, self.studies_dir)
         if self.require_labels:
-            yield from label_item_problems({self.section: self.labeled, str(DatalistKeys.VALIDATION): self.validation})
+            with_label = {self.section: self.labeled, str(DatalistKeys.VALIDATION): self.validation}
+            yield from label_item_problems(with_label)
+            yield from channel_name_problems(with_label, self.channels)
         if self.needs_published_box:
             yield from box_problems([*chain(self.labeled, self.unlabeled, self.validation)])
         trained = {self.section: self.labeled, str(DatalistKeys.UNLABELED): self.unlabeled}
         yield from repeated_problems({**trained, str(DatalistKeys.VALIDATION): self.validation})
-        yield from overlap_problems(self.section, self.labeled, self.unlabeled, self.validation)
+        yield from overlap_problems(
+            self.section, self.labeled, self.unlabeled, self.validation, self.settings.values.get("ignore_label")
+        )
         yield from patient_problems(trained, self.validation)
         if self.output_dir is not None:
             yield from run_folder_problems(self.output_dir, self.network)
         if self.prediction_dir is not None:
             images = [item[DatalistKeys.IMAGE] for item in self.labeled]
-            yield from output_problems(self.prediction_dir, images, self.input)
+            yield from output_problems(self.prediction_dir, images, self.input, self.channels)
 
 
-def _files(item: Mapping[str, str]) -> list[str]:
-    return [item[key] for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL) if key in item]
+def _files(item: Mapping[str, str], channels: Sequence[str]) -> list[str]:
+    label = [item[DatalistKeys.LABEL]] if DatalistKeys.LABEL in item else []
+    return [*channel_files(item[DatalistKeys.IMAGE], channels), *label]

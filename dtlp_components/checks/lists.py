@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..data.channel_files import split_channel
 from ..data.datalists import section_sizes
 from ..data.volumes import Volume
 from ..keys import DatalistKeys as Keys
 
 __all__ = [
     "box_problems",
+    "channel_name_problems",
     "copy_problems",
     "empty_problem",
     "label_item_problems",
@@ -46,6 +48,25 @@ def label_item_problems(sections: Mapping[str, Items]) -> Iterator[str]:
         for item in items:
             if Keys.LABEL not in item:
                 yield f"{item[Keys.IMAGE]}: has no label, but is in section `{section}`."
+
+
+def channel_name_problems(sections: Mapping[str, Items], channels: Sequence[str]) -> Iterator[str]:
+    """Names of files that do not say what is a scan's first channel and what its label."""
+    if not channels:
+        return
+    for section, items in sections.items():
+        for item in items:
+            if split_channel(os.path.basename(item[Keys.IMAGE]), channels[:1]) is None:
+                yield (
+                    f"{item[Keys.IMAGE]}: expected the file of the first channel in section `{section}`, which ends in "
+                    f"{channels[0]} (--channels {channels})."
+                )
+            label = item.get(Keys.LABEL, "")
+            if split_channel(os.path.basename(label), channels[:1]) is not None:
+                yield (
+                    f"{label}: expected the label's name not to end in {channels[0]} as the first channel's does "
+                    f"(--channels {channels}); rename it."
+                )
 
 
 def box_problems(items: Items) -> Iterator[str]:
@@ -114,12 +135,18 @@ def copy_problems(
                 yield f"{path}: duplicates {copy}: {where}; expected it in one section only."
 
 
-def overlap_problems(section: str, labeled: Items, unlabeled: Items, validation: Items) -> Iterator[str]:
-    """Scans that are trained on with their label, in ``section``, and used elsewhere."""
+def overlap_problems(
+    section: str, labeled: Items, unlabeled: Items, validation: Items, ignore_label: int | None = None
+) -> Iterator[str]:
+    """
+    Scans that are trained on with their label, in ``section``, and used elsewhere; one whose label leaves voxels open
+    may be among the unlabeled as well, so that the teachers label these.
+    """
     trained, others, scored = (
         {os.path.realpath(item[Keys.IMAGE]) for item in items} for items in (labeled, unlabeled, validation)
     )
+    whole = {os.path.realpath(item[Keys.IMAGE]) for item in labeled if ignore_label is None and Keys.LABELS not in item}
     for path in sorted(trained & scored):
         yield f"{path}: is in `{section}` and in `{Keys.VALIDATION}`, which would score what was learned."
-    for path in sorted(trained & others):
+    for path in sorted(whole & others):
         yield f"{path}: is in `{section}` and in `{Keys.UNLABELED}`."

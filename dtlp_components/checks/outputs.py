@@ -20,7 +20,9 @@ __all__ = ["output_problems", "run_folder_problems"]
 CHECKPOINT_SHARES = 3  # of the network's size
 
 
-def output_problems(prediction_dir: str, images: Sequence[str], input: str | None) -> Iterator[str]:
+def output_problems(
+    prediction_dir: str, images: Sequence[str], input: str | None, channels: Sequence[str] = ()
+) -> Iterator[str]:
     """
     What is wrong with a folder for label maps, which is made.
 
@@ -29,6 +31,7 @@ def output_problems(prediction_dir: str, images: Sequence[str], input: str | Non
         images: paths of the scans to segment.
         input: what :py:func:`dtlp_components.find_images` was given; with it, label maps of other scans that an earlier
             run has left under the same names are not overwritten.
+        channels: endings of the files of the channels (:py:class:`dtlp_components.ScanReader`).
     """
     place = os.path.abspath(prediction_dir)
     try:
@@ -44,8 +47,8 @@ def output_problems(prediction_dir: str, images: Sequence[str], input: str | Non
     if os.path.realpath(place) in taken:
         yield f"{place}: is where the scans are, expected another folder: the next run would take label maps for scans."
     if input is not None:
-        yield from _long_names(place, images, PredictionNames(input))
-        yield from _overwriting_problems(Path(place), images, PredictionNames(input))
+        yield from _long_names(place, images, PredictionNames(input, channels))
+        yield from _overwriting_problems(Path(place), images, PredictionNames(input, channels))
 
 
 def _long_names(place: str, images: Sequence[str], names: PredictionNames) -> Iterator[str]:

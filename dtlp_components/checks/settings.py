@@ -82,6 +82,12 @@ class Settings:
                 f"--num_workers: expected 0 with --augment_on_device True, got {self.values['num_workers']}: processes "
                 "that load cannot use the GPU. Leave one of the two out."
             )
+        ignored, classes = self.values.get("ignore_label"), self.values.get("num_classes")
+        if type(ignored) is int and type(classes) is int and ignored < classes:
+            yield (
+                f"--ignore_label: expected a value that is no class, {classes} or more (classes are 0 to {classes - 1})"
+                f", got {ignored}."
+            )
         sides = self.values.get("patch_size")
         if isinstance(sides, (list, tuple)) and not check_values({"patch_size": sides}):
             yield from patch_size_problems(sides, str(self.values.get("norm", "instance")))

@@ -100,6 +100,7 @@ class ScanCache(CacheDataset):
         cache_dir: folder for the cache on disk, made if need be; ``None`` or an empty text for none.
         num_workers: threads that preprocess; as many as there are cores if ``None``.
         progress: show a progress bar.
+        channels: endings of the files of the channels (:py:class:`dtlp_components.ScanReader`).
 
     Raises:
         InputError: if the folder cannot be made or written to, or its disk gets full.
@@ -113,9 +114,10 @@ class ScanCache(CacheDataset):
         cache_dir: str | os.PathLike[str] | None = None,
         num_workers: int | None = None,
         progress: bool = True,
+        channels: Sequence[str] = (),
     ) -> None:
         self.cache_dir = Path(cache_dir) if cache_dir else None
-        self._pipeline = ""
+        self._pipeline, self._channels = "", list(channels)
         self._first: Any = None  # where it had to be made to see how large it is
         if self.cache_dir is not None:
             try:
@@ -177,7 +179,7 @@ class ScanCache(CacheDataset):
         files = []
         for value in item.values():
             if isinstance(value, (str, os.PathLike)) and os.path.exists(value):
-                files.append([os.path.abspath(value), *scan_stamp(value).values()])
+                files.append([os.path.abspath(value), *scan_stamp(value, self._channels).values()])
         text = json.dumps([self._pipeline, describe(dict(item)), files])
         return self.cache_dir / f"{hashlib.sha256(text.encode()).hexdigest()}.pt"
 

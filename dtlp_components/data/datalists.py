@@ -14,7 +14,7 @@ from ..files import read_json
 from ..keys import DatalistKeys
 from .review import read_review
 
-__all__ = ["datalist", "load_datalist", "refuse_changed_datalists", "section_sizes"]
+__all__ = ["datalist", "load_datalist", "refuse_changed_datalists", "section_items", "section_sizes"]
 
 _TEXTS = (DatalistKeys.DOMAIN, DatalistKeys.PATIENT)
 
@@ -27,9 +27,10 @@ def load_datalist(
 
         {"training": [{"image": "a.nii.gz", "label": "a_seg.nii.gz", "domain": "scanner 1"}, ...], "unlabeled": [...]}
 
-    ``label``, ``domain``, ``patient`` and ``published_box`` (``[[x0, x1], [y0, y1], [z0, z1]]``, voxels of the image
-    file, end excluded) are optional; other keys of the file and of its items are ignored. MONAI's
-    ``load_decathlon_datalist`` is not used since it takes every value that happens to be a path for one.
+    ``label``, ``labels`` (names of the classes that were drawn, if not all were), ``domain``, ``patient`` and
+    ``published_box`` (``[[x0, x1], [y0, y1], [z0, z1]]``, voxels of the image file, end excluded) are optional; other
+    keys of the file and of its items are ignored. MONAI's ``load_decathlon_datalist`` is not used since it takes every
+    value that happens to be a path for one.
 
     Args:
         datalist: path of the JSON file.
@@ -41,8 +42,8 @@ def load_datalist(
             changes that section and ``training``; none if empty.
 
     Returns:
-        One dict per item with ``image``, ``label`` if the item has one, ``domain``, ``patient`` and ``published_box``
-        likewise.
+        One dict per item with ``image``, ``label`` if the item has one, ``labels``, ``domain``, ``patient`` and
+        ``published_box`` likewise.
         Paths are absolute and need not exist. Empty if the file has no such section. Items of ``unlabeled`` never have
         a label, even if the file names one: nobody may open it by mistake.
 
@@ -52,23 +53,30 @@ def load_datalist(
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise InputError(f"the number of items to take from a datalist must be None, 0 or more, got {limit!r}.")
     content = _read(datalist, hint)
-    if not isinstance(content, dict):
-        raise InputError(f"{datalist}: expected an object with lists of scans by section, found {_kind(content)}.")
 
     def read(section: str, limit: int | None = None) -> list[dict[str, Any]]:
-        items, root = content.get(section, []), os.path.abspath(dataset_dir)
-        if not isinstance(items, list):
-            raise InputError(f"{datalist}: section `{section}` must be a list of items, found {_kind(items)}.")
-        return [
-            _read_item(item, f"{datalist}: `{section}`, item {i} (counted from 0)", section, root)
-            for i, item in enumerate(items[:limit])
-        ]
+        return section_items(content, section, datalist, dataset_dir, limit)
 
     if review and section == DatalistKeys.UNLABELED:
         return read_review(review).unlabeled(read(section))[:limit]
     if review and section == DatalistKeys.TRAINING:
         return read_review(review).training(read(section), read(DatalistKeys.UNLABELED.value))[:limit]
     return read(section, limit)
+
+
+def section_items(
+    content: Any, section: str, datalist: str, dataset_dir: str, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """As :py:func:`load_datalist`, of a file that has been read."""
+    if not isinstance(content, dict):
+        raise InputError(f"{datalist}: expected an object with lists of scans by section, found {_kind(content)}.")
+    items, root = content.get(section, []), os.path.abspath(dataset_dir)
+    if not isinstance(items, list):
+        raise InputError(f"{datalist}: section `{section}` must be a list of items, found {_kind(items)}.")
+    return [
+        _read_item(item, f"{datalist}: `{section}`, item {i} (counted from 0)", section, root)
+        for i, item in enumerate(items[:limit])
+    ]
 
 
 def section_sizes(datalist: str) -> dict[str, int]:
@@ -104,9 +112,16 @@ def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[st
         if key not in item or (key == DatalistKeys.LABEL and section == DatalistKeys.UNLABELED):
             continue
         value = item[key]
+        if key == DatalistKeys.IMAGE and isinstance(value, list):
+            raise InputError(
+                f"{where}: expected one path as `{key}`, got a list. Files of several channels are told by the end of "
+                "their names: `dtlp new --labeled FILE.json` makes a bundle of such a list."
+            )
         if not isinstance(value, str) or not value:
             raise InputError(f"{where}: `{key}` must be a text that is not empty, found {_kind(value)}.")
         found[str(key)] = value if key in _TEXTS else _resolve(value, f"{where}: `{key}`", dataset_dir)
+    if DatalistKeys.LABELS in item and section != DatalistKeys.UNLABELED:
+        found[str(DatalistKeys.LABELS)] = _drawn(item[DatalistKeys.LABELS], where)
     key = DatalistKeys.PUBLISHED_BOX
     if key in item:
         if not _is_box(item[key]):
@@ -115,6 +130,15 @@ def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[st
             )
         found[str(key)] = item[key]
     return found
+
+
+def _drawn(names: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise InputError(
+            f"{where}: `{DatalistKeys.LABELS}` must be a list with the names of the classes that were drawn, found "
+            f"{_kind(names)}."
+        )
+    return tuple(names)
 
 
 def _is_box(value: Any) -> bool:

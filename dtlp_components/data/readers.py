@@ -17,6 +17,7 @@ from monai.data import ImageReader, MetaTensor, NibabelReader, PydicomReader
 from monai.transforms import LoadImage
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple, optional_import
 
+from .channel_files import channel_files
 from .series import is_series, series_of
 
 __all__ = ["ScanReader", "load_nifti", "load_volume"]
@@ -75,15 +76,22 @@ def load_volume(path: str) -> tuple[np.ndarray, np.ndarray]:
 class ScanReader(ImageReader):
     """
     For MONAI's ``LoadImaged``: a folder, or a DICOM file, is read as one series with pydicom, others as NIfTI with
-    nibabel.
+    nibabel; of a scan whose channels are in files of their own, all of them.
 
     Left to itself, MONAI takes ITK for a folder wherever that is installed, which splits a series whose slices differ
     in date or thickness and reads the first part; and its pydicom reader stumbles over folders and other files beside
     the slices. The affine is to RAS in mm.
 
+    Args:
+        channels: endings of the names of those files (:py:mod:`dtlp_components.data.channel_files`). A path that ends
+            in the first stands for all; any other one, such as a label's, is read alone.
+
     Raises:
         OptionalImportError: when a folder is read, if pydicom is missing.
     """
+
+    def __init__(self, channels: Sequence[str] = ()) -> None:
+        self.channels = list(channels)
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         return True
@@ -95,9 +103,11 @@ class ScanReader(ImageReader):
             return _Opened(of_series, of_series.read(data, **kwargs))
         # trailing axes of length 1 are none; without the flag, only the first of several would go
         of_nifti = NibabelReader(squeeze_non_spatial_dims=True)
-        of_nifti.read(data, **kwargs)  # which notes the name
+        files = channel_files(path, self.channels)
+        of_nifti.read(files, **kwargs)  # which notes the names
         # not what it returns: where sides and sform disagree, it puts the qform into the sform, even one of code 0
-        return _Opened(of_nifti, nib.load(path))
+        opened = [nib.load(file) for file in files]
+        return _Opened(of_nifti, opened[0] if len(opened) == 1 else opened)
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
         data: tuple[np.ndarray, dict[str, Any]] = img.reader.get_data(img.file)

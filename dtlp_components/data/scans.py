@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from ..errors import InputError, cause_of
 from ..keys import DatalistKeys, ScanKeys
 from ..processes import same_for_all
+from .channel_files import channel_files, first_channels, split_channel
 from .dicom import folders_below, unreadable
 from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_files, without_suffix
 from .segmentations import IMAGE_PREFIX, LABEL_ENDING, LABEL_PREFIX, prediction_name, printable, read_table
@@ -26,11 +27,16 @@ OTHER_FORMATS = (".nrrd", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".nii.
 LOGGER = logging.getLogger("dtlp")
 
 
-def find_images(path: str) -> list[dict[str, str]]:
+def find_images(path: str, channels: Sequence[str] = ()) -> list[dict[str, str]]:
     """
     List the scans to segment at `path`: a NIfTI file, a DICOM file (the series that it belongs to), or a folder with
     NIfTI files (its own, not those of its subfolders, which a warning names), DICOM series (in it and below it, at any
     depth; :py:mod:`dtlp_components.data.series` says what is one), or both.
+
+    Args:
+        path: file or folder.
+        channels: endings of the files of the channels (:py:class:`dtlp_components.ScanReader`). The folder's files that
+            end in one of them are then the scans, and if it has none, those below it, as in a folder for each patient.
 
     Returns:
         One ``{"image": absolute path}`` per scan, NIfTI files first, each kind sorted by path.
@@ -41,7 +47,9 @@ def find_images(path: str) -> list[dict[str, str]]:
     """
     root = Path(os.path.abspath(path))
     images: list[Path]
-    if root.is_dir():
+    if channels and root.exists():
+        images = _scans_of_channels(root, channels)
+    elif root.is_dir():
         folders = list(folders_below(root))
         images = [*_without_labels(nifti_files(root), root), *series_among(folders)]
         for sentence in other_formats(root):
@@ -55,10 +63,13 @@ def find_images(path: str) -> list[dict[str, str]]:
         raise InputError(
             f"{root}: found no NIfTI image and no DICOM series; expected files that end in "
             f"{' or '.join(NIFTI_SUFFIXES)}, or DICOM slices."
+            if not channels
+            else f"{root}: found no scan of {len(channels)} channels; expected NIfTI files that end in "
+            f"{', '.join(channels)}."
         )
     names: dict[str, Path] = {}
     for image in images:
-        other = names.setdefault(prediction_name(image, root), image)
+        other = names.setdefault(prediction_name(image, root, channels), image)
         if other != image:
             raise InputError(
                 f"{image}: its label map would have the name of that of {other}; give them different names, or segment "
@@ -67,8 +78,22 @@ def find_images(path: str) -> list[dict[str, str]]:
     return [{str(DatalistKeys.IMAGE): str(image)} for image in images]
 
 
+def _scans_of_channels(root: Path, channels: Sequence[str]) -> list[Path]:
+    """Scans, named by the files of their first channel."""
+    if root.is_file():
+        return first_channels([root], channels)
+    files = nifti_files(root)
+    found = first_channels(files, channels)
+    if not found:
+        files = [place / name for place, names in folders_below(root) for name in names if is_nifti(name)]
+        found = first_channels(sorted(files), channels)
+    if others := [file for file in files if split_channel(file.name, channels) is None]:
+        LOGGER.warning(f"{root}: {counted(others)} of no channel ({', '.join(channels)}) and passed over.")
+    return found
+
+
 def scans_to_segment(
-    path: str, prediction_dir: str, model_file: str, skip_existing: bool = False
+    path: str, prediction_dir: str, model_file: str, skip_existing: bool = False, channels: Sequence[str] = ()
 ) -> list[dict[str, str]]:
     """
     :py:func:`find_images`, without those that have been segmented already, if asked.
@@ -78,13 +103,14 @@ def scans_to_segment(
         prediction_dir: folder of the label maps, whose table says which scan each is of.
         model_file: weights; label maps that are older than they, or than their scan, are made again.
         skip_existing: leave scans out that have a label map.
+        channels: see :py:func:`find_images`.
 
     Raises:
         InputError: see :py:func:`find_images`.
         SystemExit: with code 0, if none is left to segment.
     """
     # of several processes, the first one looks, before any has segmented one
-    images, left = same_for_all(lambda: _look(path, prediction_dir, model_file, skip_existing))
+    images, left = same_for_all(lambda: _look(path, prediction_dir, model_file, skip_existing, channels))
     if not skip_existing:
         return images
     LOGGER.info(f"{len(images) - len(left)} of {len(images)} scans have a label map in {prediction_dir}: skipped.")
@@ -94,14 +120,16 @@ def scans_to_segment(
 
 
 def _look(
-    path: str, prediction_dir: str, model_file: str, skip_existing: bool
+    path: str, prediction_dir: str, model_file: str, skip_existing: bool, channels: Sequence[str]
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """All scans, and those that are left to segment."""
-    images = find_images(path)
-    return images, without_label_map(images, prediction_dir, model_file) if skip_existing else images
+    images = find_images(path, channels)
+    return images, without_label_map(images, prediction_dir, model_file, channels) if skip_existing else images
 
 
-def without_label_map(images: Sequence[dict[str, str]], prediction_dir: str, model_file: str) -> list[dict[str, str]]:
+def without_label_map(
+    images: Sequence[dict[str, str]], prediction_dir: str, model_file: str, channels: Sequence[str] = ()
+) -> list[dict[str, str]]:
     """
     Items ``{"image": path}`` that are left to segment.
 
@@ -109,6 +137,7 @@ def without_label_map(images: Sequence[dict[str, str]], prediction_dir: str, mod
         images: all of them.
         prediction_dir: folder of the label maps, whose table says which scan each is of.
         model_file: weights; label maps that are older than they, or than their scan, do not count.
+        channels: see :py:func:`find_images`.
     """
     weights = os.stat(model_file).st_mtime_ns if os.path.exists(model_file) else 0
     made = {}
@@ -116,12 +145,14 @@ def without_label_map(images: Sequence[dict[str, str]], prediction_dir: str, mod
         label_map = Path(prediction_dir, os.path.basename(row["label_map"]))
         if label_map.is_file() and not row.get("problem"):
             made[row["scan"]] = label_map.stat().st_mtime_ns
-    return [
-        item
-        for item in images
-        if (when := made.get(printable(item[DatalistKeys.IMAGE]))) is None
-        or when < max(weights, scan_stamp(item[DatalistKeys.IMAGE])["mtime_ns"])
-    ]
+
+    def is_current(image: str) -> bool:
+        when = made.get(printable(image))
+        if when is None or not all(map(os.path.exists, channel_files(image, channels))):
+            return False
+        return when >= max(weights, scan_stamp(image, channels)["mtime_ns"])
+
+    return [item for item in images if not is_current(item[DatalistKeys.IMAGE])]
 
 
 def _without_labels(files: list[Path], root: Path) -> list[Path]:

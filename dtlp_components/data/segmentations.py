@@ -13,6 +13,7 @@ from typing import Any
 from monai.utils import ImageMetaKey
 
 from ..keys import ScanKeys
+from .channel_files import split_channel
 from .nifti import is_nifti, without_suffix
 
 __all__ = [
@@ -43,23 +44,28 @@ class PredictionNames:
 
     Args:
         root: what :py:func:`find_images` was given.
+        channels: endings of the files of the channels, which are no part of the name.
     """
 
-    def __init__(self, root: str) -> None:
-        self.root = root
+    def __init__(self, root: str, channels: Sequence[str] = ()) -> None:
+        self.root, self.channels = root, list(channels)
 
     def name_of(self, image: str) -> str:
         """Name of the label map of an image, without what says that it is one."""
         path, root = (Path(os.path.abspath(path)) for path in (image, self.root))
-        return prediction_name(path, root)
+        return prediction_name(path, root, self.channels)
 
     def __call__(self, metadict: Mapping[str, Any], saver: Any) -> dict[str, str]:
         # with an ending, since MONAI cuts off what follows the last dot: in a folder's name that is a part of it
         return {"subject": f"{self.name_of(metadict[ImageMetaKey.FILENAME_OR_OBJ])}.nii.gz"}
 
 
-def prediction_name(image: Path, root: Path) -> str:
+def prediction_name(image: Path, root: Path, channels: Sequence[str] = ()) -> str:
     parts = image.relative_to(root).parts if root in image.parents else (image.name,)
+    if (found := split_channel(image.name, channels)) is not None:
+        # BraTS repeats the folder's name in the file's
+        case = () if parts[-2:-1] == found[:1] else found[:1]
+        return "_".join(filter(None, (*parts[:-1], *case))) or case_name(image.name)
     name = "_".join(parts)
     return case_name(name)
 
@@ -97,8 +103,8 @@ def read_table(prediction_dir: str | os.PathLike[str]) -> list[dict[str, str]]:
     return [row for row in rows if row.get("scan") and row.get("label_map")]
 
 
-# ACDC has _gt, LiTS volume-0 and segmentation-0, the BTCV challenge img0001 and label0001
-LABEL_ENDING = re.compile(r"_(labels?|seg|segmentation|mask|gt|groundtruth)$", re.IGNORECASE)
+# ACDC has _gt, BraTS -seg, BIDS _dseg, LiTS volume-0 and segmentation-0, the BTCV challenge img0001 and label0001
+LABEL_ENDING = re.compile(r"[-_](labels?|d?seg|segmentation|mask|gt|groundtruth)$", re.IGNORECASE)
 LABEL_PREFIX = re.compile(r"^(segmentation|label|mask|seg)[-_]?(?=\d)", re.IGNORECASE)
 IMAGE_PREFIX = re.compile(r"^(volume|image|img)[-_]?(?=\d)", re.IGNORECASE)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, first_line
+from .channel_files import channel_files
 from .dicom import NotASliceError, Slice, folders_below, is_dicom, read_slices, unreadable
 
 __all__ = [
@@ -319,8 +320,17 @@ def series_files(path: str | os.PathLike[str]) -> list[Path]:
     return [*dict.fromkeys(s.file for s in series_of(path))]
 
 
-def scan_stamp(path: str | os.PathLike[str]) -> dict[str, int]:
-    """Size and time of change of all that a scan is read from, which tell whether it is still the same."""
+def scan_stamp(path: str | os.PathLike[str], channels: Sequence[str] = ()) -> dict[str, int]:
+    """
+    Size and time of change of all that a scan is read from, which tell whether it is still the same.
+
+    Args:
+        path: of the scan.
+        channels: see :py:class:`dtlp_components.ScanReader`.
+    """
+    if len(files := channel_files(os.fspath(path), channels)) > 1:
+        stamps = [scan_stamp(file) for file in files]
+        return {"size": sum(s["size"] for s in stamps), "mtime_ns": max(s["mtime_ns"] for s in stamps)}
     # a folder's own time does not change with the files in it
     folder = path if os.path.isdir(path) else os.path.dirname(path) if is_series(path) else None
     states = [os.stat(file) for file in ([path] if folder is None else [folder, *os.scandir(folder)])]

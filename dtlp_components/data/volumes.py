@@ -10,12 +10,13 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from ..errors import first_line
+from .channel_files import channel_files
 from .grids import MAX_DISTANCE, grid_distance
 from .nifti import NIFTI_SUFFIXES, is_nifti, nifti_problems, nifti_warnings
 from .readers import load_volume
@@ -25,11 +26,13 @@ from .series_problems import series_problems
 __all__ = [
     "PROGRESS_FROM",
     "Volume",
+    "channel_problem",
     "describe_volume",
     "image_problems",
     "label_problems",
     "pair_problems",
     "read_frames",
+    "read_image",
     "read_volume",
     "scan_problems",
     "shape_problems",
@@ -39,6 +42,7 @@ __all__ = [
 MOST_VALUES = 256  # distinct values of a label that are kept; a bundle has fewer classes
 NAMED_VALUES = 10
 _RESAMPLE = "If it is placed rightly, resample it to its image by nearest neighbor (MONAI's ResampleToMatch does it)."
+_RESAMPLE_CHANNEL = "Resample it to the first channel (MONAI's ResampleToMatch does it)."
 FEW_VALUES = 16  # distinct whole numbers: fewer than any image has, as many as a label map of structures may have
 SAMPLE = 1_000_000  # voxels
 LOGGER = logging.getLogger("dtlp")
@@ -61,6 +65,7 @@ class Volume:
             and the lowest 256 at most; of an image, if they are few whole numbers, else ``None``; ``None`` if it is not
             finite.
         checksum: of the voxels.
+        channels: of the image.
     """
 
     shape: list[int]
@@ -71,14 +76,20 @@ class Volume:
     maximum: float
     values: list[float] | None
     checksum: str
+    channels: int = 1
 
 
-def scan_problems(path: str) -> list[str]:
+def scan_problems(path: str, in_channels: int = 1, channels: Sequence[str] = ()) -> list[str]:
     """
     What is wrong with one scan, a file or a folder with a DICOM series, which is read to its last byte; none if it can
     be segmented.
+
+    Args:
+        path: of the scan.
+        in_channels: that it has to have.
+        channels: endings of their files, see :py:func:`read_image`.
     """
-    found, problems = read_volume(path)
+    found, problems = read_image(path, in_channels, channels)
     return problems if found is None else list(image_problems(path, found[1]))
 
 
@@ -103,6 +114,91 @@ def read_volume(path: str, is_label: bool = False) -> tuple[tuple[np.ndarray, Vo
     voxels, affine = stored
     problems = list(shape_problems(path, voxels.shape))
     return (None, problems) if problems else ((voxels, describe_volume(voxels, affine, is_label)), [])
+
+
+def read_image(
+    path: str, in_channels: int = 1, channels: Sequence[str] = ()
+) -> tuple[tuple[np.ndarray, Volume] | None, list[str]]:
+    """
+    As :py:func:`read_volume`, of an image that may have several channels.
+
+    Args:
+        path: of the scan.
+        in_channels: that it has to have; with several, voxels are ``(x, y, z, in_channels)``, and every channel is
+            judged by itself (:py:func:`image_problems`).
+        channels: endings of the files of the channels (:py:class:`dtlp_components.ScanReader`); without, a file of 4
+            axes holds them all.
+    """
+    if in_channels == 1:
+        return read_volume(path)
+    files = channel_files(path, channels)
+    if missing := [file for file in files if not os.path.exists(file)]:
+        return None, [_missing_channels(missing, files)]
+    stored = []
+    for file in files:
+        found, problems = read_frames(file)
+        if found is None:
+            return None, problems
+        if len(files) > 1 and (problems := list(shape_problems(file, found[0].shape))):
+            return None, problems
+        stored.append(found)
+    voxels, affine = stored[0]
+    for file, (other, other_affine) in zip(files, stored, strict=True):
+        problem = _other_grid(file, other.shape, other_affine, files[0], voxels.shape, affine)
+        if problem:
+            return None, [problem]
+    if len(files) > 1:
+        voxels = np.stack([other for other, _ in stored], axis=-1)
+    if voxels.ndim != 4 or voxels.shape[3] != in_channels:
+        return None, [channel_problem(path, voxels.shape, in_channels, channels)]
+    described = [describe_volume(np.ascontiguousarray(voxels[..., i]), affine) for i in range(in_channels)]
+    names = files if len(files) > 1 else [f"{path}, channel {i}" for i in range(in_channels)]
+    problems = [p for name, channel in zip(names, described, strict=True) for p in image_problems(name, channel)]
+    return (None, problems) if problems else ((voxels, _together(described)), [])
+
+
+def _missing_channels(missing: Sequence[str], files: Sequence[str]) -> str:
+    others = ", ".join(os.path.basename(file) for file in files if file not in missing) or "none of them"
+    return f"{missing[0]}: no such file; expected {len(files)} channels of this scan, found {others}."
+
+
+def channel_problem(path: str, shape: Sequence[int], in_channels: int, channels: Sequence[str]) -> str:
+    """The sentence on an image whose channels are not as many as they have to be."""
+    found = "1 channel" if len(shape) == 3 else f"{list(shape)} voxels by axis"
+    where = f" in files that end in {', '.join(channels)}" if channels else " as the fourth axis of the file"
+    return f"{path}: expected {in_channels} channels{where}, got {found}."
+
+
+def _other_grid(
+    path: str, shape: Sequence[int], affine: np.ndarray, first: str, of_first: Sequence[int], first_affine: np.ndarray
+) -> str:
+    """A sentence if a channel is not on the grid of the first one."""
+    if tuple(shape) != tuple(of_first):
+        return (
+            f"{path}: has shape {list(shape)}, the first channel {first} has {list(of_first)}; expected all channels "
+            f"on one grid. {_RESAMPLE_CHANNEL}"
+        )
+    distance = grid_distance(shape[:3], first_affine, affine)
+    if not distance <= MAX_DISTANCE:
+        return (
+            f"{path}: its affine differs from that of the first channel {first}: their corners are up to "
+            f"{distance:.3g} voxels apart (allowed: {MAX_DISTANCE:g}). {_RESAMPLE_CHANNEL}"
+        )
+    return ""
+
+
+def _together(channels: Sequence[Volume]) -> Volume:
+    """What is known of an image from its channels."""
+    digest = hashlib.sha256("".join(channel.checksum for channel in channels).encode())
+    return replace(
+        channels[0],
+        integer=all(channel.integer for channel in channels),
+        minimum=min(channel.minimum for channel in channels),
+        maximum=max(channel.maximum for channel in channels),
+        values=None,
+        checksum=digest.hexdigest(),
+        channels=len(channels),
+    )
 
 
 def read_frames(path: str) -> tuple[tuple[np.ndarray, np.ndarray] | None, list[str]]:

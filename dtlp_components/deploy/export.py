@@ -131,8 +131,13 @@ def export_bundle(
     absent = [package for package in ONNX_PACKAGES if find_spec(package) is None]
     if onnx and absent:
         raise InputError(f"ONNX needs {', '.join(absent)}: pip install {' '.join(ONNX_PACKAGES)}, or add --onnx False")
-    images = [item[Keys.IMAGE] for item in find_images(input)]
-    raise_if_any([problem for path in images for problem in scan_problems(path)], "Cannot compare on these scans")
+    parser = trained.parser()
+    in_channels, channels = (
+        parser.get_parsed_content(key, default=none) for key, none in (("in_channels", 1), ("channels", []))
+    )
+    images = [item[Keys.IMAGE] for item in find_images(input, channels)]
+    problems = [problem for path in images for problem in scan_problems(path, in_channels, channels)]
+    raise_if_any(problems, "Cannot compare on these scans")
     student = trained.load_student()
 
     target = Path(output) if output else trained.weights.parent

@@ -13,7 +13,7 @@ from ..bundle.find import find_bundle
 from ..bundle.format_json import format_json
 from ..bundle.trained import TrainedBundle, find_trained
 from ..errors import InputError
-from ..files import write_json, write_text
+from ..files import read_object, write_json, write_text
 from ..run_folder import RunFolder
 
 __all__ = ["write_label_app"]
@@ -51,6 +51,12 @@ def write_label_app(output: str, *bundles: str) -> Path:
     names = [bundle.name for bundle, _ in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{twice[0]}: expected every bundle once, got it more often.")
+    for bundle, _ in found:
+        if (count := read_object(bundle / "configs" / "train.json", "a configuration").get("in_channels", 1)) != 1:
+            raise InputError(
+                f"{bundle.name}: expected a bundle of one channel, since MONAI Label shows and sends single volumes, "
+                f"got {count} channels. `dtlp segment` takes them."
+            )
     trained = [_trained(bundle, run) for bundle, run in found]
 
     folder.parent.mkdir(parents=True, exist_ok=True)

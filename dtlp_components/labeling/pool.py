@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tqdm.auto import tqdm
 from ..bundle.find import find_bundle
 from ..bundle.teachers import WITH_DECODERS, Teachers, choose_source, load_teachers
 from ..bundle.trained import TrainedBundle, find_trained
+from ..data.channel_files import channel_files
 from ..data.datalists import load_datalist
 from ..data.scans import ScanDataset, find_images
 from ..data.series import scan_stamp
@@ -101,7 +103,11 @@ class Pool:
         """Of each scan its path, the preprocessed image ``(in_channels, D, H, W)``, or ``None`` and what is wrong."""
         parser = self.trained.parser("inference")
         transform = Compose(parser.get_parsed_content("deterministic_transforms"))
-        dataset = ScanDataset([{str(Keys.IMAGE): path} for path in paths], transform, scan_problems)
+        in_channels, channels = (
+            parser.get_parsed_content(key, default=none) for key, none in (("in_channels", 1), ("channels", []))
+        )
+        find_problems = partial(scan_problems, in_channels=in_channels, channels=channels)
+        dataset = ScanDataset([{str(Keys.IMAGE): path} for path in paths], transform, find_problems)
         for path, item in zip(paths, (dataset[i] for i in range(len(dataset))), strict=True):
             if ScanKeys.PROBLEM in item:
                 yield path, None, item[ScanKeys.PROBLEM]
@@ -121,7 +127,9 @@ class Pool:
             Opinions by path, and a sentence for each scan that is left out.
         """
         weights, entries = self._entries(cache)
-        stamps = {path: dict(scan_stamp(path)) for path in paths if os.path.exists(path)}
+        channels = self.trained.config("train").get("channels", [])
+        there = (path for path in paths if all(map(os.path.exists, channel_files(path, channels))))
+        stamps = {path: dict(scan_stamp(path, channels)) for path in there}
         found = {
             path: ScanOpinion(**entries[path]["opinion"])
             for path in paths
@@ -199,7 +207,7 @@ def find_pool(
         labeled = [item[Keys.IMAGE] for item in load_datalist(file, DatalistKeys.TRAINING.value, root)]
     if unlabeled:
         known = {os.path.realpath(path) for path in labeled}
-        found = [item[Keys.IMAGE] for item in find_images(unlabeled)]
+        found = [item[Keys.IMAGE] for item in find_images(unlabeled, parser.get_parsed_content("channels", default=[]))]
         found = [path for path in found if os.path.realpath(path) not in known]
         where = unlabeled
     else:

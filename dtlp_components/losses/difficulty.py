@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from ..metrics.overlap import class_counts, dice_of_counts
+from .partial import known_parts, marginal_cross_entropy, possible_classes, table_of
 
 __all__ = ["DifficultyAwareLoss"]
 
@@ -35,6 +38,7 @@ class DifficultyAwareLoss(nn.Module):
         exponent: ``alpha`` of Eq. 4, which tames outliers.
         min_weight: smallest weight of a class.
         max_weight: largest weight of a class.
+        open_classes: see :py:class:`dtlp_components.PartialDiceCELoss`; without, every voxel must have a label.
     """
 
     floor = 1e-2  # of a Dice in a logarithm: a class may start at 0
@@ -47,11 +51,15 @@ class DifficultyAwareLoss(nn.Module):
         exponent: float = 0.2,
         min_weight: float = 0.2,
         max_weight: float = 5.0,
+        open_classes: Sequence[Sequence[int]] = (),
     ) -> None:
         super().__init__()
         self.num_classes, self.window, self.exponent = num_classes, window, exponent
         self.min_weight, self.max_weight = min_weight, max_weight
         self.dice_loss = DiceLoss(softmax=True, to_onehot_y=True, batch=True, reduction="none")
+        self.plain_dice = DiceLoss(batch=True, reduction="none")
+        self.register_buffer("table", table_of(open_classes), persistent=False)
+        self.table: Tensor
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("last_dice", torch.zeros(num_classes))
         self.register_buffer("learned", torch.zeros(num_classes))
@@ -120,9 +128,14 @@ class DifficultyAwareLoss(nn.Module):
 
         Args:
             logits: ``(B, C, D, H, W)``.
-            label: class indices ``(B, 1, D, H, W)``.
+            label: class indices, or values below 0 of open voxels, ``(B, 1, D, H, W)``.
             weight: class weights ``(C,)`` of :py:meth:`observe`.
         """
+        if len(self.table):
+            possible = possible_classes(label, self.table)
+            probabilities, target = known_parts(logits, possible, label >= 0)
+            dice = (self.plain_dice(probabilities, target).flatten() * weight).mean()
+            return 0.5 * (marginal_cross_entropy(logits, possible, weight) + dice)
         dice = (self.dice_loss(logits, label).flatten() * weight).mean()
         cross_entropy = F.cross_entropy(logits, label[:, 0].long(), weight=weight)
         return 0.5 * (cross_entropy + dice)

@@ -101,8 +101,10 @@ class BidirectionalCopyPaste:
 
     def part_loss(self, logits: Tensor, classes: Tensor, part: Tensor) -> Tensor:
         """Half of cross entropy and Dice on a part of the voxels, a scalar."""
-        mask = part.float().expand(len(logits), -1, -1, -1, -1)
-        cross_entropy = (F.cross_entropy(logits, classes[:, 0], reduction="none") * mask[:, 0]).sum() / mask.sum()
+        mask = (part & (classes >= 0)).float()
+        classes = classes.clamp_min(0)
+        cross_entropy = F.cross_entropy(logits, classes[:, 0], reduction="none") * mask[:, 0]
+        cross_entropy = cross_entropy.sum() / mask.sum().clamp_min(1)
         # one-hot before the mask: MONAI's loss would make background of what is masked
         loss: Tensor = (cross_entropy + self.dice(logits, one_hot(classes, logits.shape[1]), mask)) / 2
         return loss

@@ -34,10 +34,12 @@ def class_counts(predicted: Tensor, label: Tensor, num_classes: int) -> Tensor:
 
     Args:
         predicted: class indices, any shape, int64.
-        label: class indices, same shape.
+        label: class indices, same shape; voxels below 0, which are open, count for nothing.
         num_classes: classes with the background.
     """
     predicted, label = predicted.flatten(), label.flatten()
+    is_open = label < 0
+    predicted, label = predicted.masked_fill(is_open, num_classes), label.masked_fill(is_open, num_classes)
     # a class that does not exist takes in the voxels where both differ; `bincount` lets the processor wait for a GPU
     maps = torch.stack([torch.where(predicted == label, label, num_classes), label, predicted])
     if maps.is_cuda:

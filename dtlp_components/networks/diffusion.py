@@ -63,8 +63,12 @@ class LabelDiffusion:
         self.scheduler.timesteps = torch.arange(num_train_timesteps - 1, -1, -stride)[:ddim_steps]
 
     def clean_from_label(self, label: Tensor) -> Tensor:
-        """Class indices ``(B, 1, D, H, W)`` -> ``y_0 = 2 * onehot - 1`` ``(B, C, D, H, W)`` float32."""
-        return 2 * one_hot(label, num_classes=self.num_classes) - 1
+        """
+        Class indices ``(B, 1, D, H, W)`` -> ``y_0 = 2 * onehot - 1`` ``(B, C, D, H, W)`` float32; where the index is
+        below 0, which is of no class known, all are as likely.
+        """
+        clean = one_hot(label.clamp_min(0), num_classes=self.num_classes)
+        return 2 * torch.where(label < 0, 1 / self.num_classes, clean) - 1
 
     def clean_from_logits(self, logits: Tensor) -> Tensor:
         """Logits ``(B, C, D, H, W)`` -> ``2 * softmax - 1``, or clamped ones, same shape, float32."""

@@ -1,20 +1,85 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that nnU-Net keeps for the channels of one scan, ``case_0000``, ``case_0001``, …: one of them is the image."""
+"""Channels of one scan: files of their own, as nnU-Net keeps ``case_0000`` and ``case_0001``, or a fourth axis."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checks.literals import is_literal
+from ..data.channel_files import SEPARATORS
 from ..data.nifti import without_suffix
 from ..errors import InputError
 
-__all__ = ["channel_ending", "channel_names", "modality_of", "one_channel"]
+__all__ = [
+    "ONE",
+    "Channels",
+    "channel_ending",
+    "channel_names",
+    "channel_notes",
+    "channels_of_lists",
+    "modality_of",
+    "numbered_channels",
+    "one_channel",
+    "read_channels",
+]
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})$")
 _MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR"}
+
+
+@dataclass(frozen=True)
+class Channels:
+    """
+    How the channels of every scan are kept.
+
+    Attributes:
+        count: of channels.
+        endings: of the names of their files (:py:mod:`dtlp_components.data.channel_files`); empty if a file holds all.
+    """
+
+    count: int = 1
+    endings: tuple[str, ...] = ()
+
+
+ONE = Channels()
+
+
+def read_channels(text: str) -> Channels | None:
+    """
+    What ``--channels`` says: endings of files, ``t1,t2,flair``, or how many there are along a fourth axis, ``4``.
+
+    Returns:
+        The channels; ``None`` for an empty text.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    words = [word.strip().lstrip(SEPARATORS) for word in text.split(",")] if text else []
+    if not words:
+        return None
+    if len(words) == 1 and words[0].isdecimal() and len(words[0]) < 4:  # nnU-Net's 0000 is an ending
+        count = int(words[0])
+        if count < 1:
+            raise InputError(f"--channels: expected at least 1, got {count}.")
+        return Channels(count)
+    if not all(words) or len(set(words)) != len(words) or not all(map(is_literal, words)):
+        raise InputError(
+            f"--channels: expected different endings of file names, such as t1,t2,flair, or a number of channels along "
+            f"the fourth axis, got {text!r}."
+        )
+    return Channels(len(words), tuple(words))
+
+
+def channel_notes(channels: Channels) -> list[str]:
+    """A sentence if every image has several."""
+    if channels.count == 1:
+        return []
+    where = f"in files that end in {', '.join(channels.endings)}" if channels.endings else "on a fourth axis"
+    return [f"Every image has {channels.count} channels, {where}; the table and the pictures show the first."]
 
 
 def channel_ending(frame: int | None) -> str:
@@ -28,24 +93,24 @@ def channel_names(content: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in (channels.values() if isinstance(channels, dict) else channels or ())]
 
 
-def modality_of(channels: Sequence[str], frame: int | None) -> str:
-    """``CT`` or ``MR`` if the channel's name says so, else an empty text."""
+def modality_of(channels: Sequence[str], frame: int | None, count: int = 1) -> str:
+    """
+    ``CT`` or ``MR`` if the channel's name says so, else an empty text; of several channels that are used, their names.
+    """
+    if count > 1:
+        return ", ".join(name.strip() for name in channels)
     index = frame or 0
     return _MODALITIES.get(channels[index].strip().upper(), "") if index < len(channels) else ""
 
 
-def one_channel(images: Sequence[Path], cases: Collection[str], frame: int | None, channels: int) -> list[Path]:
+def numbered_channels(images: Sequence[Path], cases: Collection[str], channels: int) -> dict[str, dict[int, Path]]:
     """
-    Images without the files of other channels.
+    Files of every scan by the number of their channel; empty if they are not channels.
 
     Args:
         images: NIfTI files.
         cases: names of the labels, if there are any.
-        frame: number of the channel to take; ``None`` if nobody has said.
         channels: how many ``dataset.json`` names; 0 if there is none.
-
-    Raises:
-        InputError: if there are several and nobody has said, or a scan lacks the one.
     """
     files: dict[str, dict[int, Path]] = {}
     for image in images:
@@ -54,20 +119,67 @@ def one_channel(images: Sequence[Path], cases: Collection[str], frame: int | Non
     several = {case: numbered for case, numbered in files.items() if len(numbered) > 1}
     # scans that are merely numbered have one name in front of the number, or no number 0, or labels of such names
     are_channels = len(several) > 1 or channels > 1 or any(case in cases for case in several)
-    if not several or not are_channels or not all(0 in numbered for numbered in several.values()):
-        return [*images]
-    case, numbered = next(iter(several.items()))
-    listed = ", ".join(numbered[number].name for number in sorted(numbered))
-    if frame is None:
-        raise InputError(
-            f"{numbered[0].parent}: found {len(several)} scans in files of several channels ({listed}), expected one "
-            f"channel: --frame 0 takes {case}_0000 and the like, --frame 1 {case}_0001."
-        )
+    return files if several and are_channels and all(0 in numbered for numbered in several.values()) else {}
+
+
+def one_channel(images: Sequence[Path], cases: Collection[str], frame: int, channels: int) -> list[Path]:
+    """
+    Images without the files of other channels than ``frame``; see :py:func:`numbered_channels`.
+
+    Raises:
+        InputError: if a scan lacks the one.
+    """
+    files = numbered_channels(images, cases, channels)
+    several = {case: numbered for case, numbered in files.items() if len(numbered) > 1}
     lacking = [case for case, numbered in several.items() if frame not in numbered]
     if lacking:
         raise InputError(
-            f"{numbered[0].parent}: --frame {frame} takes {lacking[0]}_{frame:04d}, which is not there; expected a "
-            f"channel that all {len(several)} scans have."
+            f"{several[lacking[0]][0].parent}: --frame {frame} takes {lacking[0]}_{frame:04d}, which is not there; "
+            f"expected a channel that all {len(several)} scans have."
         )
     others = {path for numbered in several.values() for number, path in numbered.items() if number != frame}
     return [image for image in images if image not in others]
+
+
+def channels_of_lists(items: Iterable[Any], origin: str) -> Channels | None:
+    """
+    Channels of a datalist whose items name a file for each, ``"image": ["a_t1.nii.gz", "a_t2.nii.gz"]``.
+
+    Args:
+        items: of the section.
+        origin: of the items, for a message.
+
+    Returns:
+        The channels; ``None`` if no item has a list.
+
+    Raises:
+        InputError: if names do not end alike in all items, or a file is not beside the first.
+    """
+    lists = [item["image"] for item in items if isinstance(item, Mapping) and isinstance(item.get("image"), list)]
+    found: Channels | None = None
+    for files in lists:
+        endings = _endings(files)
+        if endings is None or (found is not None and found.endings != endings):
+            expected = f"ending in {', '.join(found.endings)} as in the items before" if found else "of one folder"
+            raise InputError(
+                f"{origin}: expected the files of a scan's channels to differ in how their names end, {expected} "
+                f"(a_t1.nii.gz, a_t2.nii.gz), got {files}. Links of such names will do."
+            )
+        found = Channels(len(endings), endings)
+    return found
+
+
+def _endings(files: Sequence[Any]) -> tuple[str, ...] | None:
+    """What follows the common start of names in one folder, from a separator on."""
+    if not files or not all(isinstance(file, str) for file in files):
+        return None
+    if len({str(Path(file).parent) for file in files}) > 1 or len(set(files)) < len(files):
+        return None
+    stems = [without_suffix(Path(file).name) for file in files]
+    start = 0
+    while len({stem[: start + 1] for stem in stems}) == 1 and start < min(map(len, stems)):
+        start += 1
+    while start and stems[0][start - 1] not in SEPARATORS:
+        start -= 1
+    endings = tuple(stem[start:] for stem in stems)
+    return endings if all(endings) and all(map(is_literal, endings)) else None

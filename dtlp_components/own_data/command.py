@@ -27,10 +27,14 @@ from ..handlers.training_curves import save_figure
 from ..keys import DatalistKeys as Keys
 from ..report.scan_view import draw_sheet
 from ..run_folder import RunFolder
+from .channels import Channels, channel_notes, read_channels
 from .duration import duration_sentence, seconds_of_a_step
 from .find import Scan
-from .label_names import read_label_names
+from .inspect import Content
+from .label_names import read_ignored, read_label_names
+from .masks import with_masks
 from .memory import CACHE_SHARE, Room, gpu_bytes, parse_memory
+from .open_voxels import open_notes, refuse_undrawn, with_open_voxels
 from .orientation import orientation_notes
 from .patients import with_patients
 from .plan import Choice, cached_bytes, choose_settings
@@ -75,7 +79,9 @@ def new_bundle(
     batch_size_labeled: int | None = None,
     batch_size_unlabeled: int | None = None,
     max_iterations: int | None = None,
+    channels: str = "",
     frame: int | None = None,
+    ignore_label: int | None = None,
     patient: str = "",
     remap: bool = False,
     skip_broken: bool = False,
@@ -107,8 +113,12 @@ def new_bundle(
         batch_size_labeled: patches per iteration.
         batch_size_unlabeled: patches per iteration.
         max_iterations: length of the training.
-        frame: number, from 0, of the volume to take from 4-D files, which is copied into the bundle, or of nnU-Net's
-            channel (_0000, _0001).
+        channels: endings of the file names of a scan's channels, such as t1,t2,flair, or how many a file has as its
+            fourth axis; found in names or a dataset.json unless given.
+        frame: number, from 0, of the one volume to take from 4-D files, which is copied into the bundle, or of the one
+            channel to take of nnU-Net's (_0000, _0001).
+        ignore_label: value in label files of voxels that nobody labeled; nnU-Net's ignore, if a dataset.json names it,
+            unless given.
         patient: regular expression that finds the patient in a scan's name, so that validation gets whole patients;
             guessed unless given.
         remap: copy the labels into the bundle with values 0, 1, 2, ... instead of those they have.
@@ -127,16 +137,23 @@ def new_bundle(
         name=name, output=output, modality=modality, intensity_window=intensity_window, spacing_mm=spacing_mm,
         patch_size=patch_size, features=features, batch_size_labeled=batch_size_labeled,
         batch_size_unlabeled=batch_size_unlabeled, max_iterations=max_iterations, frame=frame,
+        channels=channels, ignore_label=ignore_label,
         validation=validation, validation_share=validation_share, seed=seed, memory=memory, gpu_memory=gpu_memory,
     )  # fmt: skip
 
     # 1. what there is
     found = find_sections(
-        {Keys.TRAINING: labeled, Keys.UNLABELED: unlabeled, Keys.VALIDATION: validation, Keys.TESTING: testing}, frame
-    )
-    given_names = read_label_names(read_json(Path(labels), "label names"), labels) if labels else found.label_names
+        {Keys.TRAINING: labeled, Keys.UNLABELED: unlabeled, Keys.VALIDATION: validation, Keys.TESTING: testing},
+        frame, read_channels(channels),
+    )  # fmt: skip
+    named = read_json(Path(labels), "label names") if labels else None
+    given_names = read_label_names(named, labels) if labels else found.label_names
+    if ignore_label is None:
+        ignore_label = read_ignored(named) if labels else found.ignored
     scans, are_named, guess = with_patients(found.scans, patient)
-    groups, skipped = inspect_sections(scans, frame, skip_broken)
+    scans, structures, given_names = with_masks(scans, given_names)
+    content = Content(frame, found.channels, ignore_label, structures)
+    groups, skipped = inspect_sections(scans, content, skip_broken)
     # names of scans often name patients: these go where the scans are named anyway, not into the README
     on_scans = [f"{path} is left out: {' '.join(problems)}" for path, problems in skipped.items()]
     shown = {f"{TITLES[s]} ({domains(items)})": [f for _, f in items] for s, items in groups.items() if items}
@@ -150,7 +167,8 @@ def new_bundle(
         )
         groups[Keys.TRAINING], groups[Keys.VALIDATION] = dealt
     values, label_names, notes = label_values(groups, given_names, labels, remap)
-    notes += orientation_notes(groups)
+    refuse_undrawn(groups, label_names, values)
+    notes += [*channel_notes(found.channels), *orientation_notes(groups), *open_notes(groups, label_names)]
     if not groups[Keys.UNLABELED]:
         notes.append("There are no unlabeled scans: this bundle trains on the labeled ones alone.")
     if not groups[Keys.VALIDATION]:
@@ -162,12 +180,12 @@ def new_bundle(
         {"modality": modality, "named_modality": found.modality, "intensity_window": intensity_window,
          "spacing_mm": spacing_mm, "patch_size": patch_size,
          "features": features, "batch_size_labeled": batch_size_labeled, "batch_size_unlabeled": batch_size_unlabeled,
-         "max_iterations": max_iterations},
+         "max_iterations": max_iterations, "in_channels": found.channels.count},
     )  # fmt: skip
     print("\nSettings")
     for key, choice in choices.items():
         print(f"  {key}: {json.dumps(choice.value)}\n      {choice.why}")
-    notes += _disk_notes(Path(output), choices, groups)
+    notes += _disk_notes(Path(output), choices, groups, found.channels.count)
     for note in [*on_scans, *notes]:
         print(f"Note: {note}")
     if on_scans:
@@ -179,8 +197,12 @@ def new_bundle(
     # 4. the files
     mapping = {value: i for i, value in enumerate(values)}
     changed = remap and any(value != i for value, i in mapping.items())
+    if changed and ignore_label is not None:
+        mapping[ignore_label] = len(values)
     copies, listed = plan_copies(groups, folder, frame, mapping if changed else None)
-    recipe = recipe_of(name, output, command, groups, label_names, choices, notes)
+    listed[Keys.UNLABELED] = [*listed[Keys.UNLABELED], *with_open_voxels(groups, listed)]
+    ignored = mapping.get(ignore_label, ignore_label) if ignore_label is not None else None
+    recipe = recipe_of(name, output, command, groups, label_names, choices, notes, found.channels, ignored)
     files = render_recipe(recipe)
     how_made = {"name": name, "made_by": command, **({"seed": seed} if validation_share else {})}
     files["datalist.json"] = json_text(
@@ -191,7 +213,7 @@ def new_bundle(
         print(f"\n{folder} is already what this command would write.")
     else:
         for target, (source, is_label) in copies.items():
-            write_copy(Path(source), target, frame, mapping if changed and is_label else None)
+            write_copy(Path(source), target, frame, mapping if changed and is_label else None, structures)
         for path, text in files.items():
             write_text(folder / path, text)
         print(
@@ -203,7 +225,7 @@ def new_bundle(
     patch, features, batch = (choices[key].value for key in ("patch_size", "features", "batch_size_labeled"))
     step = seconds_of_a_step(patch, features, batch, len(label_names))
     print("\n" + duration_sentence(choices["max_iterations"].value, step, bool(groups[Keys.UNLABELED])))
-    _print_commands(folder, groups)
+    _print_commands(folder, groups, found.channels)
     return folder
 
 
@@ -224,12 +246,14 @@ def _draw_sheet(
     print(f"Look at your labels: {file.absolute()}")
 
 
-def _disk_notes(output: Path, choices: Mapping[str, Choice], groups: Mapping[Keys, Inspected]) -> list[str]:
+def _disk_notes(
+    output: Path, choices: Mapping[str, Choice], groups: Mapping[Keys, Inspected], in_channels: int
+) -> list[str]:
     """A sentence on the disk that the bundle's cache takes, and one if there is not that much."""
     if not choices["cache_dir"].value:
         return []
     facts = {section: [of_scan for _, of_scan in items] for section, items in groups.items()}
-    needed = cached_bytes(facts, choices["spacing_mm"].value)
+    needed = cached_bytes(facts, choices["spacing_mm"].value, in_channels)
     there = next(place for place in (output.absolute(), *output.absolute().parents) if place.exists())
     free = shutil.disk_usage(there).free
     if free < 1.05 * needed:
@@ -244,7 +268,8 @@ def _check_arguments(
     *, name: str, output: str, modality: str, intensity_window: Sequence[float] | None,
     spacing_mm: Sequence[float] | None, patch_size: Sequence[int] | None, features: int | None,
     batch_size_labeled: int | None, batch_size_unlabeled: int | None, max_iterations: int | None, frame: int | None,
-    validation: str, validation_share: float, seed: int, memory: str, gpu_memory: str,
+    channels: str, ignore_label: int | None, validation: str, validation_share: float, seed: int, memory: str,
+    gpu_memory: str,
 ) -> Room:  # fmt: skip
     """Refuse what cannot be meant, all at once; what a training may take."""
     budget, gpu = parse_memory(memory), gpu_bytes(gpu_memory)
@@ -277,6 +302,10 @@ def _check_arguments(
         problems += patch_size_problems(patch_size, "instance")
     if frame is not None and frame < 0:
         problems.append(f"--frame: expected an integer from 0, got {frame}.")
+    if frame is not None and channels:
+        problems.append("expected one of --frame and --channels, got both.")
+    if ignore_label is not None and ignore_label < 1:
+        problems.append(f"--ignore_label: expected an integer from 1, got {ignore_label}.")
     if not 0 <= validation_share < 1:
         problems.append(f"--validation_share: found {validation_share}, expected a share from 0 to below 1.")
     if validation and validation_share:
@@ -299,7 +328,7 @@ def _command_line(arguments: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def _print_commands(folder: Path, groups: Mapping[Keys, Inspected]) -> None:
+def _print_commands(folder: Path, groups: Mapping[Keys, Inspected], channels: Channels) -> None:
     configs = (folder / "configs").as_posix()
     run = "python -m monai.bundle run"
     print("\nNext, from this folder; the first is a try of half an hour:")
@@ -315,5 +344,5 @@ def _print_commands(folder: Path, groups: Mapping[Keys, Inspected]) -> None:
             "  (to evaluate, labeled scans are needed that training does not see: --validation, --validation_share or "
             "--testing)"
         )
-    where = shlex.quote(folder_to_segment(groups))
+    where = shlex.quote(folder_to_segment(groups, channels))
     print(f"  {run} run --config_file {shlex.quote(configs + '/inference.json')} --input {where}")

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.datalists import load_datalist
+from ..data.channel_files import first_channels, split_channel
+from ..data.datalists import section_items
 from ..data.dicom import folders_below
 from ..data.nifti import is_nifti, nifti_files, without_suffix
 from ..data.scans import counted, other_formats
@@ -17,8 +18,18 @@ from ..data.series import find_series
 from ..errors import InputError
 from ..files import read_json
 from ..keys import DatalistKeys
-from .channels import channel_ending, channel_names, modality_of, one_channel
-from .label_names import read_label_names
+from .channels import (
+    ONE,
+    Channels,
+    channel_ending,
+    channel_names,
+    channels_of_lists,
+    modality_of,
+    numbered_channels,
+    one_channel,
+)
+from .label_names import read_ignored, read_label_names
+from .patient_folders import find_in_folders
 
 __all__ = ["FLAGS", "Found", "Scan", "find_scans"]
 
@@ -40,16 +51,17 @@ _FOLDERS = {
     DatalistKeys.TESTING: (("imagesTs", "labelsTs"), *_TRAINING_FOLDERS),
 }
 _EXPECTED = (
-    "imagesTr and labelsTr, images and labels, or *_image.nii.gz and *_label.nii.gz in one folder, "
-    "or a datalist (.json)"
+    "imagesTr and labelsTr, images and labels, *_image.nii.gz and *_label.nii.gz in one folder, a folder for each "
+    "patient, or a datalist (.json)"
 )
 
 
 @dataclass(frozen=True)
 class Scan:
     """
-    A scan that was found, not read: its image (a NIfTI file or a DICOM series), its label, if any, and its
-    domain and patient, if a list names them.
+    A scan that was found, not read: its image (a NIfTI file, of several channels that of the first, or a DICOM
+    series), its label, if any (a file, or a folder with a mask for each structure), its domain and patient, if known,
+    and, if a list says that not all classes were drawn, those that were.
     """
 
     case: str
@@ -57,6 +69,7 @@ class Scan:
     label: str | None = None
     domain: str = ""
     patient: str = ""
+    drawn: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,8 @@ class Found:
         label_names: by value; empty if none are there.
         modality: what a ``dataset.json`` says of the channel, ``CT`` or ``MR``; empty if it does not.
         notes: what was passed over, one sentence each.
+        channels: of every image.
+        ignored: value of voxels that nobody labeled, if the label names say so.
     """
 
     scans: list[Scan]
@@ -77,39 +92,38 @@ class Found:
     label_names: dict[int, str]
     modality: str = ""
     notes: tuple[str, ...] = ()
+    channels: Channels = ONE
+    ignored: int | None = None
 
 
-def find_scans(path: str, section: DatalistKeys, frame: int | None = None) -> Found:
+def find_scans(path: str, section: DatalistKeys, frame: int | None = None, given: Channels | None = None) -> Found:
     """
     Find scans and, by their names, the labels that belong to them; no image or label is opened.
 
     Args:
         path: a datalist (``.json``), or a folder in one of these layouts: ``imagesTr`` and ``labelsTr`` (also
-            nnU-Net's, with ``_0000``), ``images`` and ``labels``, or images and ``*_label`` or ``*_seg`` files in one
-            folder. For ``validation`` and ``testing``, ``imagesVal`` and ``imagesTs`` come first. For ``unlabeled`` it
-            may also hold DICOM: every series, in it or below it, is one scan.
+            nnU-Net's, with ``_0000``), ``images`` and ``labels``, images and ``*_label`` or ``*_seg`` files in one
+            folder, or a folder for each patient. For ``validation`` and ``testing``, ``imagesVal`` and ``imagesTs``
+            come first. For ``unlabeled`` it may also hold DICOM: every series, in it or below it, is one scan.
         section: what the scans are for.
-        frame: number, from 0, of the channel to take where nnU-Net keeps several (``_0000``, ``_0001``).
+        frame: number, from 0, of the one channel to take where there are several; all of them if ``None``.
+        given: channels that the user or another section has named; found by the names of files, or in a
+            ``dataset.json``, if ``None``.
 
     Raises:
         InputError: if nothing is found, or a label or a name fits more than one image or none.
     """
     root, flag = Path(path), f"--{FLAGS[section]}"
     if root.is_file() and root.suffix == ".json":
-        return _from_list(root, section)
+        return _from_list(root, section, given)
     if not root.is_dir():
         raise InputError(
             f"{flag} {path}: found {'a file' if root.is_file() else 'nothing'}, expected a folder with {_EXPECTED}."
         )
     root = root.resolve()
     content = _dataset_json(root)
-    channels = channel_names(content)
-    if len(channels) > 1 and frame is None:
-        raise InputError(
-            f"{root / 'dataset.json'}: found {len(channels)} channels ({', '.join(channels)}), expected one: images "
-            f"have a single channel here. --frame 0 takes the first, {channels[0]}."
-        )
-    names = _names_in(content, root / "dataset.json", section)
+    described = channel_names(content)
+    names, ignored = _names_in(content, root / "dataset.json", section)
     # a folder given as .../lge/imagesTr is known as lge
     layout_names = {name for folders in _FOLDERS.values() for pair in folders for name in pair}
     home = root.parent if root.name in layout_names else root
@@ -125,13 +139,25 @@ def find_scans(path: str, section: DatalistKeys, frame: int | None = None) -> Fo
         files = nifti_files(root)
         labels = [file for file in files if is_named_label(file.name)]
         images = [file for file in files if file not in labels]
-    images = one_channel(images, {_case_of_label(label) for label in labels}, frame, len(channels))
+    labeled_cases = {_case_of_label(label) for label in labels}
+    if frame is not None:
+        images, channels = one_channel(images, labeled_cases, frame, len(described)), ONE
+    else:
+        images, channels = _of_all_channels(images, labeled_cases, len(described), given)
     series = find_series(images_dir)
     if series and section != DatalistKeys.UNLABELED:
         raise InputError(
             f"{flag} {path}: found DICOM in {series[0]}, expected NIfTI: only unlabeled scans may be DICOM. "
             "dcm2niix converts a series to NIfTI."
         )
+    if not images and not series and frame is None:
+        in_folders, channels = find_in_folders(images_dir, given)
+        if in_folders:
+            scans = [Scan(s.case, str(s.image), str(s.label) if s.label else None, "", s.patient) for s in in_folders]
+            note = f"{images_dir}: found {len(scans)} scans in folders below it"
+            note += f", with files that end in {', '.join(channels.endings)}." if channels.endings else "."
+            modality = modality_of(described, None, channels.count)
+            return Found(scans, home, names, modality, (note,), channels, ignored)
     if not images and not series:
         dicom = " and no DICOM series" if section == DatalistKeys.UNLABELED else ""
         raise InputError(
@@ -142,10 +168,31 @@ def find_scans(path: str, section: DatalistKeys, frame: int | None = None) -> Fo
     if section == DatalistKeys.UNLABELED and labels and labels_dir == images_dir:
         notes.append(f"{images_dir}: {counted(labels)} named like label maps and not taken for images.")
     # who has no use for labels need not hear of those that are left over, unless they might be images
-    paired = _pair(images, labels, labels_dir, strict=section != DatalistKeys.UNLABELED, frame=frame)
+
+    def names_of(stem: str) -> list[str]:
+        if split := split_channel(stem, channels.endings):
+            return [split[0]]
+        endings = ("", "_image", channel_ending(frame))
+        return [stem.removesuffix(ending) for ending in endings if stem.endswith(ending)]
+
+    paired = _pair(images, labels, labels_dir, section != DatalistKeys.UNLABELED, names_of)
     scans = [Scan(case, str(image), None if label is None else str(label)) for case, image, label in paired]
     scans += [Scan(case_name(path.name), str(path)) for path in series]
-    return Found(scans, home, names, modality_of(channels, frame), tuple(notes))
+    return Found(scans, home, names, modality_of(described, frame, channels.count), tuple(notes), channels, ignored)
+
+
+def _of_all_channels(
+    images: list[Path], cases: Collection[str], described: int, given: Channels | None
+) -> tuple[list[Path], Channels]:
+    """Images, each once, by the file of its first channel; and what the channels are."""
+    if given is None:
+        numbered = numbered_channels(images, cases, described)
+        numbers = sorted({number for scan in numbered.values() for number in scan})
+        given = Channels(len(numbers), tuple(f"{number:04d}" for number in numbers)) if numbers else None
+    if given is not None and given.endings:
+        return first_channels(images, given.endings), given
+    # without files for them, a dataset.json means the fourth axis
+    return images, given or Channels(max(1, described))
 
 
 def _dataset_json(root: Path) -> dict[str, Any]:
@@ -171,10 +218,14 @@ def _scans_below(folder: Path) -> str:
     )
 
 
-def _from_list(file: Path, section: DatalistKeys) -> Found:
+def _from_list(file: Path, section: DatalistKeys, given: Channels | None) -> Found:
     folder = file.resolve().parent
-    items = load_datalist(str(file), section, str(folder))
     content = read_json(file, "a datalist")
+    listed = content.get(section, []) if isinstance(content, dict) else []
+    channels = channels_of_lists(listed, f"{file}: `{section}`") if isinstance(listed, list) else None
+    if channels is not None:  # a scan is named by the file of its first channel
+        content[section] = [{**item, "image": item["image"][0]} for item in listed]
+    items = section_items(content, section, str(file), str(folder))
     if not items:
         there = [name for name, value in content.items() if isinstance(value, list) and value]
         raise InputError(f"--{FLAGS[section]} {file}: found no items in `{section}`, only in {there}.")
@@ -188,20 +239,23 @@ def _from_list(file: Path, section: DatalistKeys) -> Found:
                 item.get(DatalistKeys.LABEL),
                 item.get(DatalistKeys.DOMAIN, ""),
                 item.get(DatalistKeys.PATIENT, ""),
+                item.get(DatalistKeys.LABELS),
             )
         )
-    return Found(scans, folder, _names_in(content, file, section))
+    names, ignored = _names_in(content, file, section)
+    return Found(scans, folder, names, channels=channels or given or ONE, ignored=ignored)
 
 
-def _names_in(content: Mapping[str, Any], file: Path, section: DatalistKeys) -> dict[int, str]:
+def _names_in(content: Mapping[str, Any], file: Path, section: DatalistKeys) -> tuple[dict[int, str], int | None]:
+    """Names of the classes, and the value of voxels that nobody labeled."""
     # who has no use for labels need not hear of their names
     if "labels" not in content or section == DatalistKeys.UNLABELED:
-        return {}
-    return read_label_names(content["labels"], f"{file}, `labels`")
+        return {}, None
+    return read_label_names(content["labels"], f"{file}, `labels`"), read_ignored(content["labels"])
 
 
 def _pair(
-    images: list[Path], labels: list[Path], labels_dir: Path, strict: bool, frame: int | None
+    images: list[Path], labels: list[Path], labels_dir: Path, strict: bool, names_of: Callable[[str], list[str]]
 ) -> list[tuple[str, Path, Path | None]]:
     """Case, image and label of every image; names are compared without their endings."""
     by_case: dict[str, Path] = {}
@@ -215,8 +269,7 @@ def _pair(
     taken: dict[str, Path] = {}
     for image in images:
         stem = without_suffix(image.name)
-        endings = ("", "_image", channel_ending(frame))
-        candidates = [stem.removesuffix(ending) for ending in endings if stem.endswith(ending)]
+        candidates = names_of(stem)
         numbers = [candidate[match.end() :] for candidate in candidates if (match := IMAGE_PREFIX.match(candidate))]
         candidates += [by_number[number] for number in numbers if number in by_number]
         case = next((case for case in candidates if case in by_case), candidates[0])

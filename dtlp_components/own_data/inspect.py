@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +17,7 @@ from scipy.ndimage import center_of_mass, find_objects
 from tqdm import tqdm
 
 from ..checks.scan_files import checked_entry
+from ..data.channel_files import channel_files
 from ..data.resources import in_threads, usable_cores
 from ..data.series import scan_stamp
 from ..data.volumes import (
@@ -27,12 +28,15 @@ from ..data.volumes import (
     label_problems,
     pair_problems,
     read_frames,
+    read_image,
     shape_problems,
 )
 from ..transforms.intensity import border_median, unpadded_minimum
+from .channels import ONE, Channels
 from .find import Scan
+from .masks import read_masks
 
-__all__ = ["ScanFacts", "inspect_scans"]
+__all__ = ["Content", "ScanFacts", "inspect_scans"]
 
 _PERCENTILES = (0.5, 50.0, 99.5)
 _SAMPLE = 1_000_000  # voxels that percentiles are taken from, evenly spaced
@@ -52,17 +56,18 @@ class ScanFacts:
         spacing_mm: of the voxels.
         orientation: as stored, such as ``LPS``.
         whole: whether every intensity is a whole number.
-        minimum: of the intensities.
+        minimum: of the intensities, as all that follows of the first of several channels.
         unpadded_minimum: the same, without what a CT may be padded with.
         percentiles: 0.5th, 50th and 99.5th.
         maximum: of the intensities.
         border: median of the outermost voxels.
         checksum: of the voxels.
-        label_counts: voxels by label value; ``None`` without a label.
+        label_counts: voxels by label value, without those that nobody labeled; ``None`` without a label.
         foreground: intensities under labels above 0, at most 20 000 of them.
         oriented: whether the file says how the patient lies.
         profiles: mean brightness along the patient's x, y, z, ``(3, 32)``, each with mean 0 and deviation 1.
         centers: of each label above 0, along x, y, z, as a share of the side; empty without a label.
+        ignored: voxels that nobody labeled.
         checked: what the checks of a training need to know of the files, by path, so that they need not read them
             again; empty where a part of a file was taken.
     """
@@ -82,6 +87,7 @@ class ScanFacts:
     oriented: bool = True
     profiles: np.ndarray = field(default_factory=lambda: np.zeros((3, PROFILE)))
     centers: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    ignored: int = 0
     checked: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -90,15 +96,32 @@ class ScanFacts:
         return float(np.prod(self.spacing_mm)) / 1000
 
 
+class Content(NamedTuple):
+    """
+    What is in the files of a scan.
+
+    Attributes:
+        frame: number, from 0, of the volume to take from 4-D files; all of them if ``None``.
+        channels: of the image.
+        ignored: value of a label's voxels that nobody labeled.
+        structures: names of masks, where labels are folders of them.
+    """
+
+    frame: int | None = None
+    channels: Channels = ONE
+    ignored: int | None = None
+    structures: tuple[str, ...] = ()
+
+
 def inspect_scans(
-    scans: Sequence[Scan], frame: int | None, with_labels: bool, title: str
+    scans: Sequence[Scan], content: Content, with_labels: bool, title: str
 ) -> tuple[list[tuple[Scan, ScanFacts]], dict[str, list[str]]]:
     """
     Read every scan to its last byte.
 
     Args:
         scans: what to read.
-        frame: number, from 0, of the volume to take from 4-D files.
+        content: what is in their files.
         with_labels: whether to open the labels.
         title: of the progress bar.
 
@@ -109,7 +132,7 @@ def inspect_scans(
         InputError: if a package that reads the files is missing.
     """
     good, broken = [], {}
-    results = in_threads(lambda scan: _inspect(scan, frame, with_labels), scans, usable_cores())
+    results = in_threads(lambda scan: _inspect(scan, content, with_labels), scans, usable_cores())
     shown = tqdm(results, total=len(scans), desc=title, unit="scan", disable=len(scans) <= PROGRESS_FROM)
     for scan, (facts, problems) in zip(scans, shown, strict=True):
         if facts is None or problems:
@@ -119,15 +142,19 @@ def inspect_scans(
     return good, broken
 
 
-def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFacts | None, list[str]]:
-    paths = [path for path in (scan.image, scan.label if with_labels else None) if path and os.path.exists(path)]
-    stamps = {path: scan_stamp(path) for path in paths}  # before reading
-    image, problems = _read(scan.image, frame)
+def _inspect(scan: Scan, content: Content, with_labels: bool) -> tuple[ScanFacts | None, list[str]]:
+    stamps = _stamps(scan, content, with_labels)  # before reading
+    frame, channels = content.frame, content.channels
+    if channels.count > 1:
+        image, problems = read_image(scan.image, channels.count, channels.endings)
+    else:
+        image, problems = _read(scan.image, frame)
     if image is not None:
         problems += image_problems(scan.image, image[1])
     label = None
     if scan.label is not None and with_labels:
-        label, found = _read(scan.label, frame, is_label=True)
+        is_folder = os.path.isdir(scan.label)
+        label, found = read_masks(scan.label, content.structures) if is_folder else _read(scan.label, frame, True)
         problems += found
         if label is not None:
             of_label = [*label_problems(scan.label, label[1])] or [*_image_for_label(scan, image, label)]
@@ -138,13 +165,20 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
         return None, problems
 
     voxels, described = image
+    if channels.count > 1:
+        voxels = np.ascontiguousarray(voxels[..., 0], np.float32)
     affine = np.asarray(described.affine)
     sizes = nib.affines.voxel_sizes(affine)
-    counts, foreground = None, np.empty(0, np.float32)
+    counts, foreground, ignored = None, np.empty(0, np.float32), 0
     if label is not None:
         labels, _ = label
+        if content.ignored is not None:
+            is_open = labels == content.ignored
+            ignored, labels = int(is_open.sum()), np.where(is_open, 0, labels)
+            label = (labels, label[1])
         values, numbers = np.unique(labels, return_counts=True)
         counts = {int(value): int(number) for value, number in zip(values, numbers, strict=True)}
+        counts[0] = counts.get(0, 0) - ignored
         foreground = _sample(voxels[labels > 0], _FOREGROUND_SAMPLE)
 
     # RAS: which stored axis is nearest to the patient's x, y, z
@@ -178,15 +212,27 @@ def _inspect(scan: Scan, frame: int | None, with_labels: bool) -> tuple[ScanFact
         oriented=is_oriented(affine),
         profiles=_profiles(nib.orientations.apply_orientation(voxels, orientation), (low, high)),
         centers=centers,
+        ignored=ignored,
         checked={}
         if frame is not None
         else {
             path: checked_entry(stamps[path], volume[1])
             for path, volume in ((scan.image, image), (scan.label, label))
-            if volume is not None and path
+            if volume is not None and path in stamps
         },
     )
     return facts, []
+
+
+def _stamps(scan: Scan, content: Content, with_labels: bool) -> dict[str, dict[str, int]]:
+    """Size and time of change of the image and, if it is a file, of the label, by path; of those that are there."""
+    stamps = {}
+    endings = content.channels.endings if content.channels.count > 1 else ()
+    if all(map(os.path.exists, channel_files(scan.image, endings))):
+        stamps[scan.image] = scan_stamp(scan.image, endings)
+    if with_labels and scan.label and os.path.isfile(scan.label):
+        stamps[scan.label] = scan_stamp(scan.label)
+    return stamps
 
 
 def is_oriented(affine: np.ndarray) -> bool:
@@ -240,7 +286,11 @@ def _read(path: str, frame: int | None, is_label: bool = False) -> tuple[tuple[n
             ]
         voxels = voxels[..., frame]
     if problems := list(shape_problems(path, voxels.shape)):
-        way_out = f" --frame 0 to --frame {frames - 1} takes one of them." if frames else ""
+        way_out = (
+            f" --channels {frames} takes all of them as channels of the image, --frame 0 to --frame {frames - 1} one."
+            if frames
+            else ""
+        )
         return None, [problem + way_out for problem in problems]
     with np.errstate(over="ignore"):
         voxels = np.ascontiguousarray(voxels, np.float32)

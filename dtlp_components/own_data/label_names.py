@@ -9,7 +9,9 @@ from typing import Any
 from ..checks.literals import is_literal
 from ..errors import InputError
 
-__all__ = ["read_label_names"]
+__all__ = ["read_ignored", "read_label_names"]
+
+IGNORE = "ignore"  # nnU-Net's name of the value of voxels that nobody labeled
 
 
 def read_label_names(content: Any, origin: str) -> dict[int, str]:
@@ -17,27 +19,22 @@ def read_label_names(content: Any, origin: str) -> dict[int, str]:
     Label names by value, from ``{"0": "background", "1": "liver"}``, ``{"background": 0, "liver": 1}`` (nnU-Net) or a
     list that begins with the background.
 
+    nnU-Net's ``ignore`` is left out: it is no class (:py:func:`read_ignored`).
+
     Raises:
-        InputError: if it is none of these, a value is named twice, a name cannot be used in a configuration, or voxels
-            are to be ignored.
+        InputError: if it is none of these, a value is named twice, or a name cannot be used in a configuration.
     """
     expected = f'{origin}: expected label names like {{"0": "background", "1": "liver"}}'
-    if isinstance(content, list):
-        content = {str(value): name for value, name in enumerate(content)}
-    if not isinstance(content, dict) or not content:
+    pairs = _pairs(content)
+    if not pairs:
         raise InputError(f"{expected}, found {json.dumps(content)[:80]}.")
-    pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in content.items()]
     names: dict[int, str] = {}
     for value, name in pairs:
         if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).isdecimal():
             raise InputError(f"{expected}, found the value {value!r} for {name!r}.")
-        if name.strip().lower() == "ignore":
-            raise InputError(
-                f"{origin}: found the label {name!r} ({value}), nnU-Net's for voxels to leave out, expected only "
-                "classes: every voxel of a labeled scan counts here. Give the scans that have such voxels as "
-                f"--unlabeled and take {name!r} out of the file, or set these voxels to the class they belong to."
-            )
         name = name.strip()
+        if name.lower() == IGNORE:
+            continue
         # what MONAI would change; the others end a cell of the README's table
         if not name or not is_literal(name) or "|" in name or not name.isprintable():
             raise InputError(
@@ -54,3 +51,20 @@ def read_label_names(content: Any, origin: str) -> dict[int, str]:
             f"{origin}: found the names {sorted(names.values())}, expected names that differ in lower case."
         )
     return {0: "background"} | dict(sorted(names.items()))
+
+
+def read_ignored(content: Any) -> int | None:
+    """Value of voxels that nobody labeled, nnU-Net's ``ignore``, in any of these forms; ``None`` if it names none."""
+    for value, name in _pairs(content):
+        if isinstance(name, str) and name.strip().lower() == IGNORE and str(value).isdecimal():
+            return int(value)
+    return None
+
+
+def _pairs(content: Any) -> list[tuple[Any, Any]]:
+    """Values with their names; none if it is neither a list nor an object."""
+    if isinstance(content, list):
+        return [(str(value), name) for value, name in enumerate(content)]
+    if not isinstance(content, dict):
+        return []
+    return [(key, name) if isinstance(name, str) else (name, key) for key, name in content.items()]

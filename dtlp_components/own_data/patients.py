@@ -11,10 +11,10 @@ from dataclasses import replace
 from ..errors import InputError, raise_if_any
 from ..keys import DatalistKeys
 from .find import Scan
+from .patient_folders import MOST_SCANS
 
 __all__ = ["with_patients"]
 
-_MOST_SCANS = 12  # of one patient; a larger group is rather that of a study or a scanner
 # a name with a number in it, and what tells its scans apart: patient007_frame01, case_012_1, A12-visit2
 _GUESS = re.compile(r"(.*\d.*?)[_\-. ](?:[a-zA-Z]*[_\-]?\d+|ED|ES|pre|post|[a-zA-Z])$")
 
@@ -72,7 +72,7 @@ def _guessed(scans: Sequence[Scan]) -> tuple[list[str], list[str]]:
     guesses = [_guess(scan) for scan in scans]
     sizes = Counter(guesses)
     # each by itself, unless the guess makes small groups: a large one is rather that of a study or a scanner
-    if len(sizes) < 2 or max(sizes.values()) == 1 or max(sizes.values()) > _MOST_SCANS:
+    if len(sizes) < 2 or max(sizes.values()) == 1 or max(sizes.values()) > MOST_SCANS:
         return [scan.patient or scan.image for scan in scans], []
     several = next(name for name, count in sizes.items() if count > 1)
     cases = [scan.case for scan, guess in zip(scans, guesses, strict=True) if guess == several]

@@ -44,7 +44,8 @@ def choose_settings(
         groups: scans of every section of the datalist.
         num_classes: with the background.
         room: what a training may take.
-        given: what the user has set, by key; ``None`` (or an empty text) is for what is to be derived.
+        given: what the user has set, by key; ``None`` (or an empty text) is for what is to be derived; and
+            ``in_channels``, what was found.
 
     Raises:
         InputError: if nothing fits into the budget.
@@ -57,6 +58,11 @@ def choose_settings(
         chosen["modality"] = Choice(given["modality"], GIVEN)
     elif given["intensity_window"] is not None:
         chosen["modality"] = Choice("CT", "an --intensity_window is given")
+    elif given["in_channels"] > 1:
+        chosen["modality"] = Choice(
+            given["named_modality"] or "MR",
+            f"{given['in_channels']} channels, each z-scored by itself, whatever its unit; --modality CT if all are HU",
+        )
     elif given["named_modality"]:
         chosen["modality"] = Choice(given["named_modality"], "dataset.json beside the labeled scans says so")
     else:
@@ -81,7 +87,7 @@ def choose_settings(
             f"the paper's length, 300 times through {count} {kind} scans, is {epochs}; at least {ITERATIONS[0]}, at "
             f"most {ITERATIONS[1]}",
         )
-    return chosen | _choose_cache(groups, chosen, num_classes, room)
+    return chosen | _choose_cache(groups, chosen, num_classes, room, given["in_channels"])
 
 
 def guess_modality(scans: Sequence[ScanFacts]) -> Choice:
@@ -227,21 +233,22 @@ def _fit_patch(
     return sides
 
 
-def cached_bytes(groups: Mapping[Keys, Sequence[ScanFacts]], spacing_mm: Sequence[float]) -> int:
+def cached_bytes(groups: Mapping[Keys, Sequence[ScanFacts]], spacing_mm: Sequence[float], in_channels: int = 1) -> int:
     """What all volumes that a training draws from take after preprocessing."""
     voxel, total = float(np.prod(spacing_mm)), 0.0
     for section in (Keys.TRAINING, Keys.UNLABELED, Keys.VALIDATION):
-        # float32 image, and label if it has one
-        size = 4 if section == Keys.UNLABELED else 8
+        # float32 channels, and label if it has one
+        size = 4 * (in_channels + (section != Keys.UNLABELED))
         total += sum(size * math.prod(f.shape) * math.prod(f.spacing_mm) / voxel for f in groups[section])
     return int(total)
 
 
 def _choose_cache(
-    groups: Mapping[Keys, Sequence[ScanFacts]], chosen: Mapping[str, Choice], num_classes: int, room: Room
-) -> dict[str, Choice]:
+    groups: Mapping[Keys, Sequence[ScanFacts]], chosen: Mapping[str, Choice], num_classes: int, room: Room,
+    in_channels: int,
+) -> dict[str, Choice]:  # fmt: skip
     """Where the preprocessed volumes are: in memory if all of them fit, else on disk."""
-    total = cached_bytes(groups, chosen["spacing_mm"].value)
+    total = cached_bytes(groups, chosen["spacing_mm"].value, in_channels)
     batch = max(chosen["batch_size_labeled"].value, chosen["batch_size_unlabeled"].value)
     training = estimate_bytes(chosen["patch_size"].value, chosen["features"].value, batch, num_classes)
     left = max(0.0, room.scans - (0 if room.on_gpu else training))

@@ -12,6 +12,7 @@ from typing import Any
 from ..bundle.recipes import Recipe
 from ..checks.literals import literal
 from ..keys import DatalistKeys as Keys
+from .channels import ONE, Channels
 from .memory import estimate_bytes
 from .plan import Choice
 from .sections import TITLES, Inspected
@@ -24,7 +25,7 @@ COMMENT = f"Made by {COMMAND} from the scans in datalist.json; see docs/README.m
 
 def recipe_of(
     name: str, output: str, command: str, groups: Mapping[Keys, Inspected], label_names: Sequence[str],
-    choices: Mapping[str, Choice], notes: Sequence[str],
+    choices: Mapping[str, Choice], notes: Sequence[str], channels: Channels = ONE, ignored: int | None = None,
 ) -> Recipe:  # fmt: skip
     """What the bundle adds to the base, in the form of a recipe."""
     modality, structures = choices["modality"].value, ", ".join(label_names[1:])
@@ -34,9 +35,13 @@ def recipe_of(
         "prepare_hint": literal(command),
         **{key: choices[key].value for key in ("spacing_mm", "patch_size", "features")},
     }
+    if channels != ONE:
+        common |= {"in_channels": channels.count, "channels": list(channels.endings)}
+    if ignored is not None:
+        common["ignore_label"] = ignored
     if Path(output) != Path("bundles"):
         common["bundle_root"] = literal(Path(output, name).as_posix())
-    intensity = "z-score of the volume"
+    intensity = "z-score of the volume" if channels.count == 1 else "z-score of each channel"
     if modality == "CT":
         low, high = choices["intensity_window"].value
         common["intensity_transform"] = {
@@ -54,7 +59,7 @@ def recipe_of(
     sections: dict[str, dict[str, Any]] = {
         "common": common,
         "train": {key: choices[key].value for key in keys},
-        "inference": {"input": literal(folder_to_segment(groups))},
+        "inference": {"input": literal(folder_to_segment(groups, channels))},
     }
     if not groups[Keys.TESTING] and groups[Keys.VALIDATION]:
         sections["evaluate"] = {"eval_section": Keys.VALIDATION.value}
@@ -116,12 +121,14 @@ def _readme(
     }
 
 
-def folder_to_segment(groups: Mapping[Keys, Inspected]) -> str:
+def folder_to_segment(groups: Mapping[Keys, Inspected], channels: Channels) -> str:
     """A folder of NIfTI images, or of DICOM series, that inference can start with."""
     for section in (Keys.TESTING, Keys.UNLABELED, Keys.VALIDATION, Keys.TRAINING):
         images = [scan.image for scan, _ in groups[section]]
         if files := [image for image in images if Path(image).is_file()]:
-            return str(Path(files[0]).parent)
+            folders = {str(Path(file).parent) for file in files}
+            # a folder for each patient: the one above them
+            return os.path.commonpath(folders) if channels.endings else str(Path(files[0]).parent)
         if images:
             return os.path.commonpath(images)
     return ""

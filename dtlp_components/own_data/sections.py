@@ -12,8 +12,9 @@ import numpy as np
 from ..data.volumes import value_problems
 from ..errors import InputError, raise_if_any
 from ..keys import DatalistKeys as Keys
-from .find import FLAGS, Scan, find_scans
-from .inspect import ScanFacts, inspect_scans
+from .channels import ONE, Channels
+from .find import FLAGS, Found, Scan, find_scans
+from .inspect import Content, ScanFacts, inspect_scans
 
 __all__ = [
     "TITLES",
@@ -46,19 +47,38 @@ class FoundSections:
         label_names: that lie beside the labeled scans.
         modality: of the labeled scans, if a ``dataset.json`` says it; else empty.
         notes: what was passed over, one sentence each.
+        channels: of all images.
+        ignored: value of voxels that nobody labeled, if the label names beside the labeled scans say so.
     """
 
     scans: dict[Keys, list[Scan]]
     label_names: dict[int, str]
     modality: str
     notes: list[str]
+    channels: Channels
+    ignored: int | None
 
 
-def find_sections(paths: Mapping[Keys, str], frame: int | None = None) -> FoundSections:
-    """Find the scans of every section in its place; of several channels, that of the number ``frame``."""
-    found = {
-        section: find_scans(path, section, frame) for section, path in paths.items() if path or section == Keys.TRAINING
+def find_sections(
+    paths: Mapping[Keys, str], frame: int | None = None, channels: Channels | None = None
+) -> FoundSections:
+    """
+    Find the scans of every section in its place.
+
+    Args:
+        paths: by section.
+        frame: number of the one channel to take of several; all of them if ``None``.
+        channels: that the user has named; else those of the labeled scans.
+    """
+    training = find_scans(paths[Keys.TRAINING], Keys.TRAINING, frame, channels)
+    found = {Keys.TRAINING: training}
+    given = training.channels if training.channels.count > 1 else channels
+    found |= {
+        section: find_scans(path, section, frame, given)
+        for section, path in paths.items()
+        if path and section != Keys.TRAINING
     }
+    _refuse_other_channels(paths, found)
     scans = {section: found[section].scans if section in found else [] for section in paths}
     labeled, unlabeled = paths[Keys.TRAINING], paths[Keys.UNLABELED]
     if unlabeled and Path(unlabeled).is_dir() and Path(unlabeled).resolve() == Path(labeled).resolve():
@@ -87,8 +107,31 @@ def find_sections(paths: Mapping[Keys, str], frame: int | None = None) -> FoundS
         name = f"{home.parent.name}/{home.name}" if twice else home.name
         scans[section] = [replace(scan, domain=scan.domain or name) for scan in scans[section]]
     notes = [note for item in found.values() for note in item.notes]
-    training = found[Keys.TRAINING]
-    return FoundSections(scans, training.label_names, training.modality, [*dict.fromkeys(notes)])
+    of_all = training.channels
+    if of_all.count == 1 and any(item.channels != of_all for item in found.values()):
+        of_all = ONE  # names end as each place has them; the list tells the files
+    return FoundSections(
+        scans, training.label_names, training.modality, [*dict.fromkeys(notes)], of_all, training.ignored
+    )
+
+
+def _refuse_other_channels(paths: Mapping[Keys, str], found: Mapping[Keys, Found]) -> None:
+    """Every section has the channels of the labeled scans; of files with a fourth axis, reading tells."""
+    of_labeled = found[Keys.TRAINING].channels
+
+    def told(channels: Channels) -> str:
+        kind = "channel" if channels.count == 1 else "channels"
+        return f"{channels.count} {kind}" + (f" ({', '.join(channels.endings)})" if channels.endings else "")
+
+    raise_if_any(
+        [
+            f"--{FLAGS[section]} {paths[section]}: found {told(place.channels)}, expected {told(of_labeled)} as of the "
+            "labeled scans. --channels names those that all have; --frame 0 takes the first of nnU-Net's."
+            for section, place in found.items()
+            if place.channels.count != of_labeled.count
+        ],
+        "Cannot make the bundle",
+    )
 
 
 def domains(items: Inspected) -> str:
@@ -96,14 +139,14 @@ def domains(items: Inspected) -> str:
 
 
 def inspect_sections(
-    scans: Mapping[Keys, list[Scan]], frame: int | None, skip_broken: bool
+    scans: Mapping[Keys, list[Scan]], content: Content, skip_broken: bool
 ) -> tuple[dict[Keys, Inspected], dict[str, list[str]]]:
     """Every section's scans with what was read, and the unlabeled ones that are left out."""
     groups: dict[Keys, Inspected] = {}
     problems: list[str] = []
     skipped: dict[str, list[str]] = {}
     for section, items in scans.items():
-        groups[section], broken = inspect_scans(items, frame, section != Keys.UNLABELED, f"reading {TITLES[section]}")
+        groups[section], broken = inspect_scans(items, content, section != Keys.UNLABELED, f"reading {TITLES[section]}")
         if section == Keys.UNLABELED and skip_broken:
             skipped = broken
         else:

@@ -25,6 +25,7 @@ from ..files import is_leftover, read_json
 from ..keys import DatalistKeys as Keys
 from ..run_folder import RunFolder
 from .find import FLAGS, Scan
+from .masks import read_masks
 from .recipe import COMMENT
 from .sections import Inspected
 
@@ -41,7 +42,8 @@ def plan_copies(
     listed: dict[Keys, list[Scan]] = {}
 
     def place(source: str, section: Keys, name: str, is_label: bool) -> str:
-        if is_series(source) or not ((is_label and mapping) or _is_4d(source, frame)):
+        is_folder = is_label and os.path.isdir(source)  # of masks
+        if not is_folder and (is_series(source) or not ((is_label and mapping) or _is_4d(source, frame))):
             return source
         target = folder / COPIES / FLAGS[section] / f"{name}_{'label' if is_label else 'image'}.nii.gz"
         copies[target] = (source, is_label)
@@ -84,8 +86,26 @@ def _is_4d(path: str, frame: int | None) -> bool:
     return len(shape) > 3 and shape[3] > 1
 
 
-def write_copy(source: Path, target: Path, frame: int | None, mapping: Mapping[int, int] | None) -> None:
-    """A 3-D copy of a NIfTI file: one volume of it, and other label values."""
+def write_copy(
+    source: Path, target: Path, frame: int | None, mapping: Mapping[int, int] | None, structures: Sequence[str] = ()
+) -> None:
+    """
+    A 3-D copy of a NIfTI file: one volume of it, and other label values; or the label map of a folder of masks.
+
+    Args:
+        source: file or folder.
+        target: file.
+        frame: number of the volume, from 0.
+        mapping: new label values by those in the file.
+        structures: names of the masks that count.
+    """
+    if source.is_dir():
+        found, problems = read_masks(str(source), structures)
+        raise_if_any(problems)
+        assert found is not None
+        values = found[0].astype(np.uint8 if len(structures) < 256 else np.uint16)
+        save_nifti(target, values, np.asarray(found[1].affine))
+        return
     image: Any = nib.load(source)
     voxels = np.asanyarray(image.dataobj)
     if voxels.ndim > 3:
@@ -103,13 +123,14 @@ def write_copy(source: Path, target: Path, frame: int | None, mapping: Mapping[i
 def list_scans(
     listed: Mapping[Keys, list[Scan]], label_names: Sequence[str], how_made: Mapping[str, Any], patients: bool = False
 ) -> dict[str, Any]:
-    def items(section: Keys) -> list[dict[str, str]]:
+    def items(section: Keys) -> list[dict[str, Any]]:
         return [
             {
                 Keys.IMAGE.value: scan.image,
                 **({Keys.LABEL.value: scan.label} if scan.label is not None else {}),
                 Keys.DOMAIN.value: scan.domain,
                 **({Keys.PATIENT.value: scan.patient} if patients else {}),
+                **({Keys.LABELS.value: list(scan.drawn)} if scan.drawn is not None and scan.label else {}),
             }
             for scan in listed[section]
         ]

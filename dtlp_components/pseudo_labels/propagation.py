@@ -11,8 +11,6 @@ from monai.losses import DiceLoss
 from monai.networks.utils import one_hot
 from torch import Tensor, nn
 
-from ..keys import NO_LABEL
-
 __all__ = ["PropagationLoss", "propagate"]
 
 
@@ -99,7 +97,7 @@ class PropagationLoss(nn.Module):
             query: ``(B, E, d, h, w)``.
             key: same shape.
             logits: ``(B, C, D, H, W)``.
-            label: class indices or ``NO_LABEL`` ``(B, 1, D, H, W)`` int64.
+            label: class indices, below 0 where none is known, ``(B, 1, D, H, W)`` int64.
 
         Returns:
             The loss, a scalar.
@@ -112,7 +110,7 @@ class PropagationLoss(nn.Module):
         return self.loss(upsampled, label)
 
     def _on_grid(self, query: Tensor, key: Tensor, probabilities: Tensor, label: Tensor) -> Tensor:
-        known = (label != NO_LABEL).float()
+        known = (label >= 0).float()
         target = one_hot(label.clamp_min(0), probabilities.shape[1]) * known
         share = _averaged(known, query)  # of a block that has a label
         target = _averaged(target, query) / share.clamp_min(1e-6)

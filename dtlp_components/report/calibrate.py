@@ -26,6 +26,7 @@ from ..keys import DatalistKeys, ScanKeys
 from ..metrics.calibration import Calibration, conformal_margins, fit_temperature, tempered
 from ..metrics.overlap import batch_dice
 from ..run_folder import RunFolder
+from ..transforms.partial_labels import MarkOpenVoxelsd, leave_out_open_voxels
 from .cases import BINS, LabeledScans, count_by_confidence
 from .figures import draw_calibration
 
@@ -124,7 +125,7 @@ def _voxels(scans: LabeledScans, network: nn.Module, inferer: Any, device: torch
         label = torch.as_tensor(scan[Keys.LABEL]).as_subclass(Tensor).long().flatten()
         with torch.no_grad():
             volume = inferer(image, network)[0].float().cpu().flatten(1)
-        near = (torch.softmax(volume, dim=0)[0] < BACKGROUND).nonzero()[:, 0]
+        near = ((torch.softmax(volume, dim=0)[0] < BACKGROUND) & (label >= 0)).nonzero()[:, 0]
         drawn = near[torch.randperm(len(near), generator=generator)[:VOXELS_PER_SCAN]]
         logits.append(volume[:, drawn].T)
         labels.append(label[drawn])
@@ -144,11 +145,15 @@ def _dice(
     inference["preprocessing_keys"] = [Keys.IMAGE.value]
     transform = Compose(inference.get_parsed_content("deterministic_transforms"))
     read = LoadImage(reader=ScanReader(), ensure_channel_first=True)
+    ignored = scans.parser.get_parsed_content("ignore_label", default=None)
+    mark = MarkOpenVoxelsd(Keys.LABEL, scans.label_names, ignored, scans.table)
     expected, dice = [], []
     for item in tqdm(scans.items, desc="Dice", unit="scan", disable=None):
         found = segmenter(transform({Keys.IMAGE: item[Keys.IMAGE]})[Keys.IMAGE], network, device)
         predicted = torch.as_tensor(found[ScanKeys.PRED]).as_subclass(Tensor).long()
-        label = torch.as_tensor(read(item[Keys.LABEL])).as_subclass(Tensor).long()
+        stored = torch.as_tensor(read(item[Keys.LABEL])).as_subclass(Tensor).long()
+        marked = mark({**item, Keys.LABEL: stored})[Keys.LABEL.value]
+        predicted, label = leave_out_open_voxels(predicted, marked, scans.table)
         scores, present = batch_dice(predicted, label, len(scans.label_names))
         there = present | (torch.bincount(predicted.flatten(), minlength=len(scans.label_names)) > 0)
         # nothing but background was expected, or is there

@@ -18,6 +18,7 @@ from ..bundle.teachers import load_training_networks
 from ..bundle.trained import TrainedBundle, find_trained
 from ..checks.literals import literal
 from ..data.datalists import load_datalist, section_sizes
+from ..data.partial_labels import open_classes
 from ..errors import InputError
 from ..files import read_object
 from ..handlers.pseudo_label_monitor import predict_sources
@@ -27,6 +28,7 @@ from ..keys import PseudoLabelSources as Sources
 from ..metrics.overlap import batch_dice
 from ..metrics.uncertainty import entropy_bits
 from ..run_folder import RunFolder
+from ..transforms.partial_labels import leave_out_open_voxels
 
 __all__ = [
     "BINS",
@@ -84,6 +86,7 @@ class LabeledScans:
         section: of the datalist.
         items: of that section, each with ``image`` and ``label``.
         label_names: of all classes.
+        table: what their open voxels may be (:py:func:`dtlp_components.data.partial_labels.open_classes`).
     """
 
     trained: TrainedBundle
@@ -92,6 +95,7 @@ class LabeledScans:
     section: str
     items: list[dict[str, Any]]
     label_names: list[str]
+    table: list[list[int]]
 
     @classmethod
     def find(cls, bundle: str, output_dir: str, dataset_dir: str, datalist: str, section: str) -> LabeledScans:
@@ -114,7 +118,10 @@ class LabeledScans:
                 f"{file}: section `{section}`: expected scans with labels, got {len(items)} scans"
                 + (" without." if items else ".")
             )
-        return cls(trained, told, parser, section, items, [str(name) for name in parser["label_names"]])
+        names = [str(name) for name in parser["label_names"]]
+        table = open_classes(items, names, parser.get_parsed_content("ignore_label", default=None))
+        parser["open_classes"] = table
+        return cls(trained, told, parser, section, items, names, table)
 
 
 class CasePredictor:
@@ -141,6 +148,7 @@ class CasePredictor:
         found = LabeledScans.find(bundle, output_dir, dataset_dir, datalist, section)
         parser = found.parser
         self.section, self.items, self.label_names = found.section, found.items, found.label_names
+        self.table = found.table
         self.transform = Compose(parser.get_parsed_content("deterministic_transforms"))
         self.network, self.teacher = load_training_networks(parser, self.run.last)
         self.student = parser.get_parsed_content("exported_model")
@@ -165,13 +173,13 @@ class CasePredictor:
             torch.manual_seed(0)
             maps = predict_sources(image[None].to(device), self.student, self.labeler, self.inferer)
         student = maps[Sources.STUDENT][0].float().cpu()
-        prediction = student.argmax(dim=0)
+        prediction, known = leave_out_open_voxels(student.argmax(dim=0), reference, self.table)
         labels, dice, same = {str(Sources.STUDENT): prediction.numpy()}, {}, []
         for name in (Sources.STUDENT, *(name for name in maps if name != Sources.STUDENT)):
             if name != Sources.STUDENT and not self.has_teachers:
                 continue
-            label = maps[name].argmax(dim=1)[0].cpu()
-            scores, present = batch_dice(label, reference, len(self.label_names))
+            label, _ = leave_out_open_voxels(maps[name].argmax(dim=1)[0].cpu(), reference, self.table)
+            scores, present = batch_dice(label, known, len(self.label_names))
             dice[str(name)] = float(scores[1:][present[1:]].mean())
             if name != Sources.STUDENT and torch.equal(label, prediction):
                 same.append(str(name))
@@ -181,7 +189,7 @@ class CasePredictor:
             name=self.names[index],
             image=image[0].numpy(),
             spacing=(spacing[0], spacing[1], spacing[2]),
-            reference=reference.numpy(),
+            reference=known.numpy(),
             labels={name: label for name, label in labels.items() if name not in same},
             dice=dice,
             entropy=entropy_bits(student[None])[0, 0].numpy(),
@@ -191,7 +199,7 @@ class CasePredictor:
 
 
 def _calibration(student: torch.Tensor, prediction: torch.Tensor, reference: torch.Tensor) -> np.ndarray:
-    seen = (prediction > 0) | (reference > 0)
+    seen = ((prediction > 0) | (reference > 0)) & (reference >= 0)  # where a label is known
     return count_by_confidence(student.amax(dim=0)[seen], (prediction == reference)[seen])
 
 

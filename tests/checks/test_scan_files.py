@@ -149,14 +149,14 @@ def test_what_was_read_is_kept_when_the_reading_is_interrupted(tmp_path, monkeyp
     monkeypatch.setattr("dtlp_components.checks.scan_files.read_volume", interrupted)
     monkeypatch.setattr("dtlp_components.checks.scan_files.usable_cores", lambda: 1)
     with pytest.raises(KeyboardInterrupt):
-        list_volume_problems(items, [], 3, str(cache))
+        list_volume_problems(items, [], "abc", str(cache))
     assert sorted(json.loads(cache.read_text())) == sorted(read)
     assert len(read) == 6
     read.clear()
     monkeypatch.setattr(
         "dtlp_components.checks.scan_files.read_volume", lambda p, **k: read.append(p) or read_volume(p, **k)
     )
-    list_volume_problems(items, [], 3, str(cache))
+    list_volume_problems(items, [], "abc", str(cache))
     assert sorted(Path(path).name for path in read) == sorted(
         Path(p).name for p in (items[3]["image"], items[3]["label"])
     )
@@ -165,10 +165,10 @@ def test_what_was_read_is_kept_when_the_reading_is_interrupted(tmp_path, monkeyp
 def test_what_another_command_has_read_is_not_read_again(tmp_path, monkeypatch):
     items = [pair(tmp_path, f"case{i}") for i in range(2)]
     before, cache = tmp_path / "before.json", tmp_path / "checked.json"
-    list_volume_problems(items, [], 3, str(before))
+    list_volume_problems(items, [], "abc", str(before))
     text = before.read_text()
     monkeypatch.setattr("dtlp_components.checks.scan_files.read_volume", lambda *_, **__: pytest.fail("read again"))
-    volumes, problems = list_volume_problems(items, [], 3, str(cache), str(before))
+    volumes, problems = list_volume_problems(items, [], "abc", str(cache), str(before))
     assert (len(volumes), problems) == (4, [])
     assert before.read_text() == text
     assert not cache.exists()

@@ -236,6 +236,7 @@ def test_threads_preprocess_as_one_does(tiny_dataset: Path, bundle: str) -> None
     parser = ConfigParser()
     parser.read_config(f"bundles/{bundle}/configs/train.json")
     parser["spacing_mm"] = [1.5, 1.0, 2.0]
+    parser["open_classes"] = []  # which else read the datalist
     transform = parser.get_parsed_content("train::preprocessing")
     items = load_datalist(str(tiny_dataset / "datalist.json"), "training", str(tiny_dataset)) * 8
     one = ScanCache(items, transform, num_workers=1, progress=False)
@@ -252,6 +253,7 @@ def test_transforms_are_described_alike_before_and_after_use(tiny_dataset: Path,
     parser = ConfigParser()
     parser.read_config(f"bundles/{bundle}/configs/train.json")
     parser["spacing_mm"] = [1.5, 1.0, 2.0]
+    parser["open_classes"] = []  # which else read the datalist
     transform = parser.get_parsed_content("train::preprocessing")
     before = describe(transform.flatten().transforms)
     items = load_datalist(str(tiny_dataset / "datalist.json"), "training", str(tiny_dataset))

@@ -137,7 +137,7 @@ def test_binary_file_is_not_json(tmp_path):
         ({"training": None}, "`training` must be a list of items, found null"),
         ({"training": [{"image": "i"}, "i.nii"]}, "item 1 .* found a text"),
         ({"training": [{"label": "l.nii"}]}, r"item 0 .* has no `image`, only \['label'\]"),
-        ({"training": [{"image": ["a.nii", "b.nii"]}]}, "`image` must be a text .* found a list"),
+        ({"training": [{"image": ["a.nii", "b.nii"]}]}, "expected one path as `image`, got a list"),
         ({"training": [{"image": ""}]}, "`image` must be a text that is not empty"),
         ({"training": [{"image": "i", "label": 3}]}, "`label` must be a text .* found a number"),
         ({"training": [{"image": "i", "domain": True}]}, "`domain` must be a text .* found a boolean"),

@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.bundle import ConfigWorkflow
 
 from dtlp_components.errors import InputError
 from dtlp_components.own_data.command import new_bundle
@@ -93,3 +94,18 @@ def gap_in_the_values(near: Path) -> dict[str, Any]:
 def four_dimensions(near: Path) -> dict[str, Any]:
     save(near / "site_b/cine.nii.gz", mr(1, (*SHAPE, 3)))
     return {}
+
+
+def run(bundle: Path, config: str, output: Path, **overrides: Any) -> None:
+    work = ConfigWorkflow(
+        workflow_type="train" if config == "train" else "infer",
+        config_file=str(bundle / "configs" / f"{config}.json"),
+        meta_file=str(bundle / "configs/metadata.json"),
+        logging_file=str(bundle / "configs/logging.conf"),
+        output_dir=str(output),
+        device="cpu",
+        **overrides,
+    )
+    work.initialize()
+    work.run()
+    work.finalize()

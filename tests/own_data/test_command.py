@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
 
 from dtlp_components.cli import main
 from dtlp_components.errors import InputError
 from dtlp_components.own_data import plan
 from dtlp_components.own_data.find import Scan as FoundScan
-from dtlp_components.own_data.inspect import inspect_scans
+from dtlp_components.own_data.inspect import Content, inspect_scans
 from dtlp_components.own_data.plan import Choice
 from tests.own_data.scans import (
     SHAPE,
@@ -33,6 +33,7 @@ from tests.own_data.scans import (
     mr,
     read,
     refusal,
+    run,
     save,
     train,
 )
@@ -49,7 +50,7 @@ def test_every_folder_with_dicom_is_one_scan(near: Path, write_series: Any) -> N
     (near / "pacs/patient1/series/notes.txt").write_text("not a slice")
     make(labeled="ct", unlabeled="pacs")
     assert [item["image"] for item in listed()["unlabeled"]] == [str(folder) for folder in series]
-    found, broken = inspect_scans([FoundScan("a", str(series[0]))], None, False, "")
+    found, broken = inspect_scans([FoundScan("a", str(series[0]))], Content(), False, "")
     assert broken == {}
     # columns are x
     assert found[0][1].spacing_mm == pytest.approx((0.75, 0.5, 2.0))
@@ -297,21 +298,6 @@ def test_command_line_reads_lists_numbers_and_nothing_else(near: Path, capsys: p
 
 
 # --- running
-
-
-def run(bundle: Path, config: str, output: Path, **overrides: Any) -> None:
-    work = ConfigWorkflow(
-        workflow_type="train" if config == "train" else "infer",
-        config_file=str(bundle / "configs" / f"{config}.json"),
-        meta_file=str(bundle / "configs/metadata.json"),
-        logging_file=str(bundle / "configs/logging.conf"),
-        output_dir=str(output),
-        device="cpu",
-        **overrides,
-    )
-    work.initialize()
-    work.run()
-    work.finalize()
 
 
 @pytest.mark.slow

@@ -69,19 +69,6 @@ def test_nnunet_raw_with_its_label_names(near: Path) -> None:
     assert train()["label_names"] == ["background", "tumor", "oedema"]
 
 
-def test_several_channels_are_refused(near: Path) -> None:
-    nnunet(near / "Dataset001", channel_names={"0": "T1", "1": "T2"})
-    assert "dataset.json: found 2 channels" in refusal(labeled="Dataset001")
-
-
-def test_nnunets_label_to_ignore_is_no_class(near: Path) -> None:
-    folder = nnunet(near / "Dataset001", labels={"background": 0, "tumor": 1, "ignore": 2})
-    message = refusal(labeled="Dataset001")
-    assert f"{folder}/dataset.json, `labels`: found the label 'ignore' (2)" in message
-    assert "as --unlabeled" in message
-    make(unlabeled="Dataset001")  # whose labels nobody opens
-
-
 def test_datalist_with_a_domain_of_its_own(near: Path) -> None:
     items = [{"image": f"imagesTr/case{i}.nii.gz", "label": f"labelsTr/case{i}.nii.gz"} for i in range(2)]
     items[0]["domain"] = "scanner 7"
@@ -142,10 +129,3 @@ def test_volumes_of_other_formats_are_counted_and_named(near: Path, capsys: pyte
         (near / "site_b" / name).touch()
     make()
     assert "5 files (a.nrrd, b.mha, c.mhd, …) are of formats that are not read" in capsys.readouterr().out
-
-
-def test_scans_in_folders_below_are_counted(near: Path) -> None:
-    for patient in range(3):
-        save(near / f"cohort/p{patient}/t1.nii.gz", mr(patient))
-    message = refusal(unlabeled="cohort")
-    assert "3 NIfTI files are in folders below it, p0/t1.nii.gz first: list them in a datalist" in message

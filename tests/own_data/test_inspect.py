@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dtlp_components.own_data.find import Scan
-from dtlp_components.own_data.inspect import ScanFacts, inspect_scans
+from dtlp_components.own_data.inspect import Content, ScanFacts, inspect_scans
 from tests.own_data.scans import make, mr, refusal, save
 
 SHAPE = (4, 5, 6)
@@ -27,7 +27,7 @@ def scan(folder: Path, image: np.ndarray, label: np.ndarray | None = None) -> Sc
 
 
 def facts_of(found: Scan, frame: int | None = None, with_labels: bool = True) -> ScanFacts:
-    ((_, facts),), broken = inspect_scans([found], frame, with_labels, "")
+    ((_, facts),), broken = inspect_scans([found], Content(frame), with_labels, "")
     assert broken == {}
     return facts
 
@@ -54,7 +54,7 @@ def test_labels_are_not_opened_unless_asked_for(tmp_path: Path) -> None:
     found = scan(tmp_path, np.arange(120, dtype=np.int16).reshape(SHAPE), np.zeros(SHAPE, np.uint8))
     Path(str(found.label)).write_text("not an image")
     assert facts_of(found, with_labels=False).label_counts is None
-    good, broken = inspect_scans([found], None, True, "")
+    good, broken = inspect_scans([found], Content(), True, "")
     assert good == []
     assert str(found.label) in broken[found.image][0]
 
@@ -63,7 +63,7 @@ def test_frame_of_a_4d_file_is_taken_and_one_that_is_not_there_is_named(tmp_path
     frames = np.stack([np.arange(120).reshape(SHAPE), np.arange(120).reshape(SHAPE) + 7], axis=-1).astype(np.int16)
     found = scan(tmp_path, frames)
     assert facts_of(found, frame=1).minimum == 7
-    _, broken = inspect_scans([found], 2, False, "")
+    _, broken = inspect_scans([found], Content(2), False, "")
     assert "--frame 2" in broken[found.image][0]
 
 
@@ -106,6 +106,6 @@ def test_centers_of_labels_are_shares_of_the_sides(tmp_path: Path) -> None:
         image = np.random.default_rng(0).normal(size=voxels.shape).astype(np.float32)
         nib.save(nib.Nifti1Image(image, np.diag([*flips, 1.0])), tmp_path / f"{axcodes}.nii.gz")
         found = Scan("a", str(tmp_path / f"{axcodes}.nii.gz"), str(tmp_path / f"{axcodes}_label.nii.gz"))
-        ((_, facts),), _ = inspect_scans([found], None, True, "")
+        ((_, facts),), _ = inspect_scans([found], Content(), True, "")
         assert facts.centers[300] == pytest.approx((2.5 / 10, 10.5 / 20, 20.5 / 30))
         assert facts.centers[2] == pytest.approx((8 / 10, 5 / 20, 15 / 30))

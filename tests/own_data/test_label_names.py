@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dtlp_components.errors import InputError
-from dtlp_components.own_data.label_names import read_label_names
+from dtlp_components.own_data.label_names import read_ignored, read_label_names
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,11 @@ def test_label_names_in_any_of_three_forms_are_the_same() -> None:
     expected = {0: "background", 1: "liver"}
     for content in (["background", "liver"], {"1": "liver"}, {"liver": 1, "Background": 0}):
         assert read_label_names(content, "names.json") == expected
+
+
+def test_nnunets_label_to_ignore_is_no_class_but_a_value() -> None:
+    for content in ({"background": 0, "tumor": 1, "ignore": 2}, {"1": "tumor", "2": "Ignore "}):
+        assert read_label_names(content, "dataset.json") == {0: "background", 1: "tumor"}
+        assert read_ignored(content) == 2
+    assert read_ignored(["background", "tumor"]) is None
+    assert read_ignored(None) is None

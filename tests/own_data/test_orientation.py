@@ -11,7 +11,7 @@ import pytest
 
 from dtlp_components.keys import DatalistKeys as Keys
 from dtlp_components.own_data.find import Scan
-from dtlp_components.own_data.inspect import ScanFacts, inspect_scans, is_oriented
+from dtlp_components.own_data.inspect import Content, ScanFacts, inspect_scans, is_oriented
 from dtlp_components.own_data.orientation import mirrored_axes, orientation_notes
 
 SHAPE = (20, 24, 16)
@@ -55,7 +55,7 @@ def write_group(
 
 
 def facts(scans: list[Scan], with_labels: bool = True) -> list[tuple[Scan, ScanFacts]]:
-    good, broken = inspect_scans(scans, None, with_labels, "reading")
+    good, broken = inspect_scans(scans, Content(), with_labels, "reading")
     assert not broken
     return good
 

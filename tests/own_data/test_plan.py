@@ -76,7 +76,7 @@ def test_spacing_is_the_median_and_the_tenth_percentile_across_thick_slices() ->
 
 def test_mr_like_volumes_are_z_scored(near: Path) -> None:
     make()
-    assert train()["intensity_transform"] == {"_target_": "NormalizeIntensityd", "keys": "image"}
+    assert train()["intensity_transform"] == {"_target_": "NormalizeIntensityd", "keys": "image", "channel_wise": True}
     assert train()["spacing_mm"] == [1.0, 1.0, 1.0]
     # 20, 18, 22 are nearest to 16 each, of which the network would have one voxel to normalize at its deepest stage:
     # z, then x, which reach furthest beyond their sides, become 32
@@ -145,7 +145,7 @@ def test_scans_that_do_not_fit_into_memory_go_onto_disk() -> None:
     training = estimate_bytes([32, 32, 32], 8, 1, 2)
 
     def place(scans: float, on_gpu: bool = False) -> Choice:
-        return _choose_cache(groups, chosen, 2, Room(1e12, scans, on_gpu, "some"))["cache_dir"]
+        return _choose_cache(groups, chosen, 2, Room(1e12, scans, on_gpu, "some"), 1)["cache_dir"]
 
     assert place(training + total - 1).value == "$@bundle_root + '/cache'"
     assert "all volumes take 1.5 GB; 1.5 GB of memory is left" in place(training + total - 1).why

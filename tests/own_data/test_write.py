@@ -157,6 +157,6 @@ def test_first_training_need_not_read_what_was_read(near: Path, monkeypatch: pyt
     monkeypatch.setattr("dtlp_components.checks.scan_files.read_volume", lambda *_, **__: pytest.fail("read again"))
     items = json.loads((bundle / "datalist.json").read_text())
     images = [item["image"] for item in items["unlabeled"]]
-    volumes, problems = list_volume_problems(items["training"], images, 3, None, str(checked))
+    volumes, problems = list_volume_problems(items["training"], images, "abc", None, str(checked))
     assert problems == []
     assert len(volumes) == 2 * len(items["training"]) + len(images) > 4
