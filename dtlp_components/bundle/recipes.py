@@ -107,13 +107,13 @@ def read_recipe(name: str, recipes: str | Path = RECIPES) -> Recipe:
     missing = sorted({"title", "modality", "image", "structures", "source", "intensity", "labels"} - facts.keys())
     if missing:
         raise InputError(f"{origin}: expected {', '.join(missing)} here or in {dataset_file}, got none.")
-    page = f"docs/data/{dataset}.md"
+    page = f"docs/reference/data/{dataset}.md"
     texts = {
         "origin": "Rendered from `dtlp_components/recipes/`; edit there.",
         "data_page": f"More on the data, its layout and its known defects: [{page}](../../../{page}).",
         "bundle_path": f"bundles/{name}",
-        "method_page": "[docs/method.md](../../../docs/method.md)",
-        "bundles_page": "[docs/bundles.md](../../../docs/bundles.md)",
+        "method_page": "[docs/explanation/method.md](../../../docs/explanation/method.md)",
+        "bundles_page": "[docs/reference/bundles.md](../../../docs/reference/bundles.md)",
         "scans_place": f"`--dataset_dir DIR` says where the scans are, if not in `data/{dataset}`.",
     }
     own = {key: entry[key] for key in ("split", "performance") if key in entry}
