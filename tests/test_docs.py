@@ -30,6 +30,7 @@ from dtlp_components.own_data.memory import MARGIN, SECOND_MOMENT, estimate_byte
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+DIFFERENCES = DOCS / "explanation/what-differs-from-the-paper.md"
 WORKFLOWS = ("train", "evaluate", "inference")
 READMES = sorted(ROOT.glob("bundles/*/docs/README.md"))
 TEXTS = [*sorted(DOCS.rglob("*.md")), *READMES, ROOT / "CHANGELOG.md", ROOT / "README.md"]
@@ -81,7 +82,7 @@ def test_weights_in_bundles_md_are_those_of_the_base() -> None:
 
 
 def method_table(title: str) -> list[list[str]]:
-    text = read(DOCS / "explanation/method.md").split(f"### {title}\n")[1].split("\n#")[0]
+    text = read(DIFFERENCES).split(f"## {title}\n")[1].split("\n#")[0]
     return [row for row in rows(text) if row[0].startswith("`")]
 
 
@@ -113,9 +114,10 @@ def test_defaults_of_the_other_switches_are_those_of_the_base() -> None:
         assert code(row[1]) == (value if isinstance(value, str) else repr(value)), row[0]
 
 
-def test_files_and_names_in_method_md_exist() -> None:
+@pytest.mark.parametrize("page", [DOCS / "explanation/method.md", DIFFERENCES], ids=lambda path: path.stem)
+def test_files_and_names_on_the_pages_of_the_method_exist(page: Path) -> None:
     package = ROOT / "dtlp_components"
-    mentions = re.findall(r"`((?:\w+/)+\w+\.py): ([\w.]+)`", read(DOCS / "explanation/method.md"))
+    mentions = re.findall(r"`((?:\w+/)+\w+\.py): ([\w.]+)`", read(page))
     assert mentions
     for file, name in mentions:
         text = read(package / file)

@@ -44,8 +44,8 @@ def test_another_output_folder_is_found_again(near: Path) -> None:
 @pytest.mark.parametrize("in_repository", [True, False])
 def test_pages_of_the_project_are_linked_only_where_they_are(near: Path, in_repository: bool) -> None:
     if in_repository:
-        for name in ("explanation/method.md", "reference/bundles.md"):
-            (near / "docs" / name).parent.mkdir(parents=True)
+        for name in ("explanation/method.md", "explanation/what-differs-from-the-paper.md", "reference/bundles.md"):
+            (near / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
             (near / "docs" / name).touch()
     readme = make() / "docs/README.md"
     targets = re.findall(r"\]\(([^)#]+)\)", readme.read_text())
