@@ -43,6 +43,10 @@ class PredictionNames:
 
     Args:
         root: what :py:func:`find_images` was given.
+
+    Example:
+        >>> PredictionNames("scans").name_of("scans/patient1/ct.nii.gz")
+        'patient1_ct'
     """
 
     def __init__(self, root: str) -> None:

@@ -26,8 +26,7 @@ class PartialDiceCELoss(nn.Module):
         lambda_ce: factor of the cross entropy.
 
     Example:
-        >>> import torch
-        >>> logits, label = torch.zeros(1, 2, 4, 4, 4), torch.full((1, 1, 4, 4, 4), NO_LABEL)
+        >>> logits, label = torch.zeros(1, 2, 4, 4, 4), torch.full((1, 1, 4, 4, 4), -1)  # NO_LABEL
         >>> float(PartialDiceCELoss()(logits, label))
         0.0
     """
