@@ -20,7 +20,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 MONAILABEL_STAMP := $(MONAILABEL_VENV)/.installed
-SOURCES := dtlp_components tests
+SOURCES := dtlp_components tests docs
 
 .PHONY: demo docs test test-clinic test-fast test-gpu test-monailabel coverage lint check bundles clean
 
