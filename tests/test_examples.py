@@ -16,16 +16,12 @@ EXAMPLES = [name for name in parts.__all__ if ">>>" in (inspect.getdoc(getattr(p
 # made from a whole configuration, from DICOM or for a tracker, so that a few lines would show nothing
 WITHOUT = {
     "DTLPTrainer",
-    "InputChecks",
     "MLflowLog",
     "MLflowScores",
     "MethodTrainer",
     "PredictionReport",
-    "PseudoLabelMonitor",
     "RunRecordKeeper",  # in RunRecord's
-    "ScanEvaluator",
     "TrainingCheckpoint",
-    "WarmStart",
     "WriteDicomSegd",
 }
 
