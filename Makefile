@@ -1,6 +1,6 @@
 # `make demo` trains, evaluates and segments on drawn volumes; `make test` runs the tests, `make test-fast` those that take
-# no more than a moment, `make check` the linters. Each first makes a virtual environment, which needs Python 3.10 or
-# later and a connection to a package index. `make test-monailabel` makes one of its own, with a MONAI Label server
+# no more than a moment, `make check` the linters, `make docs` builds the site. Each first makes a virtual environment,
+# which needs Python 3.10 or later (`make docs`: 3.11) and a connection to a package index. `make test-monailabel` makes one of its own, with a MONAI Label server
 # (Python 3.10 or 3.11, 1.1 GB more), and tests the bundles in it.
 
 PYTHON ?= python3
@@ -18,10 +18,11 @@ PINS ?=
 
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 MONAILABEL_STAMP := $(MONAILABEL_VENV)/.installed
-SOURCES := dtlp_components tests
+SOURCES := dtlp_components tests docs
 
-.PHONY: demo test test-clinic test-fast test-gpu test-monailabel coverage lint check bundles clean
+.PHONY: demo docs test test-clinic test-fast test-gpu test-monailabel coverage lint check bundles clean
 
 demo: $(STAMP)
 	$(RUN) -m dtlp_components demo
@@ -71,6 +72,10 @@ check: lint
 bundles: $(STAMP)
 	$(RUN) -m dtlp_components render
 
+# the site, in site/: warnings and dead links are errors; once installed, it needs no network
+docs: $(DOCS_STAMP)
+	OMP_NUM_THREADS=1 $(RUN) -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs site
+
 # pip would explain an old Python by a list of versions that do not fit, and an environment of one would stay
 OLD_PYTHON := import sys; v = sys.version_info; sys.exit(v < (3, 10) and \
 	f"Python {v[0]}.{v[1]} found, 3.10 or later needed: make PYTHON=python3.11 ...")
@@ -84,6 +89,10 @@ $(STAMP): setup.cfg pyproject.toml
 	$(RUN) -m pip install $(if $(PINS),--constraint $(PINS)) --editable '.[dev]'
 	touch $@
 
+$(DOCS_STAMP): requirements-docs.txt $(STAMP)
+	$(RUN) -m pip install --requirement requirements-docs.txt
+	touch $@
+
 # the pins bind the project's own packages too, so that the server's, which come without a check, fit to them
 $(MONAILABEL_STAMP): requirements-monailabel.txt requirements-dev.txt setup.cfg pyproject.toml
 	@$(call renew,$(MONAILABEL_VENV))
@@ -95,5 +104,5 @@ $(MONAILABEL_STAMP): requirements-monailabel.txt requirements-dev.txt setup.cfg 
 
 # weights, checkpoints and data stay
 clean:
-	rm -rf $(VENV) $(MONAILABEL_VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist
+	rm -rf $(VENV) $(MONAILABEL_VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist site docs/project docs/reference/api
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -48,6 +48,13 @@ class InputError(_SaidOnce):
     Derives from :py:class:`SystemExit`, not from :py:class:`Exception`: MONAI's config parser wraps every ``Exception``
     in a ``RuntimeError`` of its own, so that the sentence the user needs would stand in the middle of a long traceback.
     A ``SystemExit`` with a text passes through, prints the text alone to stderr and sets the exit code to 1.
+
+    Example:
+        >>> try:
+        ...     raise InputError("--spacing_mm: expected three numbers, got two.")
+        ... except SystemExit as end:
+        ...     print(end, end.code)
+        --spacing_mm: expected three numbers, got two. --spacing_mm: expected three numbers, got two.
     """
 
 
@@ -56,6 +63,10 @@ class NonFiniteError(_SaidOnce):
     Training met a loss term or a gradient norm that is NaN or infinite; the message names it.
 
     Ignite's ``TerminateOnNan`` ends a run when the weights are spoiled already, names no term, and the exit code is 0.
+
+    Example:
+        >>> issubclass(NonFiniteError, SystemExit)
+        True
     """
 
 

@@ -98,7 +98,7 @@ class TrainingEvents(StrEnum):
 
 
 class PseudoLabelSources(StrEnum):
-    """Everything that can name an unlabeled voxel, in the order of ``method.md``."""
+    """Everything that can name an unlabeled voxel, in the order of ``docs/explanation/method.md``."""
 
     DIFFUSION = "diffusion"
     DIFFICULTY = "difficulty"

@@ -30,6 +30,7 @@ from dtlp_components.own_data.memory import MARGIN, SECOND_MOMENT, estimate_byte
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+DIFFERENCES = DOCS / "explanation/what-differs-from-the-paper.md"
 WORKFLOWS = ("train", "evaluate", "inference")
 READMES = sorted(ROOT.glob("bundles/*/docs/README.md"))
 TEXTS = [*sorted(DOCS.rglob("*.md")), *READMES, ROOT / "CHANGELOG.md", ROOT / "README.md"]
@@ -70,18 +71,18 @@ def is_component(value: Any) -> bool:
 
 
 def test_tables_of_keys_are_those_of_the_table_and_the_base() -> None:
-    text = read(DOCS / "bundles.md")
-    assert text == with_key_tables(text), "run python -m dtlp_components.bundle.key_docs docs/bundles.md"
+    text = read(DOCS / "reference/bundles.md")
+    assert text == with_key_tables(text), "run python -m dtlp_components.bundle.key_docs docs/reference/bundles.md"
 
 
 def test_weights_in_bundles_md_are_those_of_the_base() -> None:
-    (sentence,) = re.findall(r"^`weights` holds (.*)$", read(DOCS / "bundles.md"), flags=re.MULTILINE)
+    (sentence,) = re.findall(r"^`weights` holds (.*)$", read(DOCS / "reference/bundles.md"), flags=re.MULTILINE)
     named = {name: float(value) for name, value in re.findall(r"`(\w+)` ([\d.]+\d|\d)", sentence)}
     assert named == load(RECIPES / "base/train.json")["weights"]
 
 
 def method_table(title: str) -> list[list[str]]:
-    text = read(DOCS / "method.md").split(f"### {title}\n")[1].split("\n#")[0]
+    text = read(DIFFERENCES).split(f"## {title}\n")[1].split("\n#")[0]
     return [row for row in rows(text) if row[0].startswith("`")]
 
 
@@ -113,9 +114,10 @@ def test_defaults_of_the_other_switches_are_those_of_the_base() -> None:
         assert code(row[1]) == (value if isinstance(value, str) else repr(value)), row[0]
 
 
-def test_files_and_names_in_method_md_exist() -> None:
+@pytest.mark.parametrize("page", [DOCS / "explanation/method.md", DIFFERENCES], ids=lambda path: path.stem)
+def test_files_and_names_on_the_pages_of_the_method_exist(page: Path) -> None:
     package = ROOT / "dtlp_components"
-    mentions = re.findall(r"`((?:\w+/)+\w+\.py): ([\w.]+)`", read(DOCS / "method.md"))
+    mentions = re.findall(r"`((?:\w+/)+\w+\.py): ([\w.]+)`", read(page))
     assert mentions
     for file, name in mentions:
         text = read(package / file)
@@ -143,12 +145,13 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 
 
 def example(kind: str) -> Any:
-    (block,) = re.findall(rf"^```json {kind}\n(.+?)^```", read(DOCS / "adding_a_dataset.md"), re.MULTILINE | re.DOTALL)
+    text = read(DOCS / "get-started/own-scans.md")
+    (block,) = re.findall(rf"^```json {kind}\n(.+?)^```", text, re.MULTILINE | re.DOTALL)
     return json.loads(block)
 
 
 def test_every_flag_of_new_is_documented_with_its_default() -> None:
-    text = read(DOCS / "adding_a_dataset.md")
+    text = read(DOCS / "get-started/own-scans.md")
     table = {code(row[0]): row[1].strip("`") for row in rows(text) if row[0].startswith("`--")}
     parameters = inspect.signature(new_bundle).parameters
     for name, parameter in parameters.items():
@@ -164,7 +167,7 @@ def test_every_flag_of_new_is_documented_with_its_default() -> None:
 @pytest.mark.parametrize("command", [export_bundle, pack_bundle], ids=lambda c: c.__name__)
 def test_every_flag_of_export_and_pack_is_documented_with_its_default(command: Callable[..., None]) -> None:
     title = {"export_bundle": "Export", "pack_bundle": "Pack"}[command.__name__]
-    text = read(DOCS / "deploying.md").split(f"## {title}\n")[1].split("\n## ")[0]
+    text = read(DOCS / "how-to/deploy.md").split(f"## {title}\n")[1].split("\n## ")[0]
     table = {code(row[0]): row[1] for row in rows(text) if row[0].startswith("`--")}
     flags = {n: p.default for n, p in inspect.signature(command).parameters.items() if p.default is not p.empty}
     assert set(table) == {f"--{name}" for name in flags}
@@ -174,7 +177,7 @@ def test_every_flag_of_export_and_pack_is_documented_with_its_default(command: C
 
 
 def test_memory_table_holds_every_point_and_its_estimate() -> None:
-    table = [row for row in rows(read(DOCS / "memory.md")) if row[0][0].isdecimal()]
+    table = [row for row in rows(read(DOCS / "reference/memory.md")) if row[0][0].isdecimal()]
     for row, (patch, *others) in zip(table, POINTS, strict=True):
         assert [int(cell) for cell in (*row[0].split(",")[0].split(" × "), *row[1:4])] == [*patch, *others]
         # measured with SGD, which keeps one number less for each weight than AdamW
@@ -189,7 +192,7 @@ def test_memory_in_the_readme_of_a_bundle_is_what_its_numbers_were_measured_to_t
     config = json.loads((bundle / "configs/train.json").read_text(encoding="utf-8"))
     batch_size = max(config["batch_size_labeled"], config["batch_size_unlabeled"])
     numbers = [*config["patch_size"], config["features"], batch_size, config["num_classes"]]
-    cells = [row for row in rows(read(DOCS / "memory.md")) if row[0][0].isdecimal()]
+    cells = [row for row in rows(read(DOCS / "reference/memory.md")) if row[0][0].isdecimal()]
     measured = {(*map(int, row[0].split(",")[0].split(" × ")), *map(int, row[1:4])): int(row[4]) for row in cells}
     assert f"took {measured[tuple(numbers)] / 1000:.1f} GB on a CPU" in read(bundle / "docs/README.md")
 

@@ -46,7 +46,7 @@ def test_mlflow_finds_its_data_base_whatever_the_folder_is_named(name: str, tmp_
 
 
 def test_table_of_the_documentation_has_the_places_of_python() -> None:
-    text = (ROOT / "docs/bundles.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/bundles.md").read_text(encoding="utf-8")
     part = text.split("## What a run writes\n")[1].split("\n## ")[0]
     cells = [line.split("|")[1] for line in part.splitlines() if line.startswith("| `")]
     documented = set()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a bundle trains and segments on this machine, stream by stream (docs/performance.md)."""
+"""How fast a bundle trains and segments on this machine, stream by stream (docs/reference/performance.md)."""
 
 from __future__ import annotations
 

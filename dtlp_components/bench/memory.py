@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory a training takes, measured (docs/memory.md)."""
+"""How much memory a training takes, measured (docs/reference/memory.md)."""
 
 from __future__ import annotations
 

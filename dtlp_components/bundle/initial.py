@@ -42,7 +42,7 @@ def initial_student(
         InputError: if the file is none of this project's models, or of another number of features or norm.
 
     Example:
-        >>> student = initial_student(nn.Conv3d(1, 2, 1), None, ["background", "liver"])
+        >>> student = initial_student(torch.nn.Conv3d(1, 2, 1), None, ["background", "liver"])
         >>> student.weight.shape
         torch.Size([2, 1, 1, 1, 1])
     """

@@ -43,7 +43,7 @@ DEFAULTS = {
     "training_note": "Patch, length, mask ratio and the weight of masked images are the paper's (Table I, and 300 "
     "epochs of half as many iterations as there are unlabeled scans); optimizer, burn-in and the other weights are "
     "what measured best in short trainings on other data. The overlay `configs/paper.json` is the paper's reading "
-    "(`--config_file \"['$bundle_path/configs/train.json','$bundle_path/configs/paper.json']\"`); $method_page lists "
+    "(`--config_file \"['$bundle_path/configs/train.json','$bundle_path/configs/paper.json']\"`); $differs_page lists "
     "them all.",
 }
 # around what a recipe says of the variant
@@ -90,7 +90,7 @@ def fill_readme(recipe: Recipe, config: Mapping[str, Any], recipes: str | Path =
         raise InputError(f"{recipe.origin}: `readme` fills {unused}, which {template} does not have.")
     values = {**literals, **DEFAULTS, **derived, **texts}
     # texts of recipes may name the bundle's folder
-    places: dict[str, str] = {name: values[name] for name in ("bundle_path", "method_page") if name in values}
+    places: dict[str, str] = {name: values[name] for name in ("bundle_path", "differs_page") if name in values}
     for name in ("published", "training_note"):
         values[name] = Template(values[name]).safe_substitute(places)
     if missing := sorted(_placeholders(text) - set(values)):

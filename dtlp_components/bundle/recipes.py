@@ -14,7 +14,16 @@ from monai.utils.misc import check_key_duplicates
 
 from ..errors import InputError
 
-__all__ = ["COMMAND", "RECIPES", "Recipe", "bundle_names", "read_json_recipe", "read_recipe", "read_text_recipe"]
+__all__ = [
+    "COMMAND",
+    "PAGES",
+    "RECIPES",
+    "Recipe",
+    "bundle_names",
+    "read_json_recipe",
+    "read_recipe",
+    "read_text_recipe",
+]
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 COMMAND = "dtlp render"
@@ -24,6 +33,12 @@ FACTS = ("title", "modality", "image", "structures", "source", "tags", "intensit
 SECTIONS = ("common", "train", "evaluate", "inference", "published", "paper", "metadata")
 OF_THE_DATA_SET = {*FACTS, *SECTIONS, "readme"} - {"title"}
 OF_THE_BUNDLE = {*FACTS, *SECTIONS, "dataset", "list", "max_iterations", "split", "performance"}
+# pages of docs/ that a bundle's README links, by the first word of its placeholder
+PAGES = {
+    "method": "explanation/method.md",
+    "differs": "explanation/what-differs-from-the-paper.md",
+    "bundles": "reference/bundles.md",
+}
 
 
 @dataclass(frozen=True)
@@ -107,13 +122,12 @@ def read_recipe(name: str, recipes: str | Path = RECIPES) -> Recipe:
     missing = sorted({"title", "modality", "image", "structures", "source", "intensity", "labels"} - facts.keys())
     if missing:
         raise InputError(f"{origin}: expected {', '.join(missing)} here or in {dataset_file}, got none.")
-    page = f"docs/data/{dataset}.md"
+    page = f"docs/reference/data/{dataset}.md"
     texts = {
         "origin": "Rendered from `dtlp_components/recipes/`; edit there.",
         "data_page": f"More on the data, its layout and its known defects: [{page}](../../../{page}).",
         "bundle_path": f"bundles/{name}",
-        "method_page": "[docs/method.md](../../../docs/method.md)",
-        "bundles_page": "[docs/bundles.md](../../../docs/bundles.md)",
+        **{f"{key}_page": f"[docs/{place}](../../../docs/{place})" for key, place in PAGES.items()},
         "scans_place": f"`--dataset_dir DIR` says where the scans are, if not in `data/{dataset}`.",
     }
     own = {key: entry[key] for key in ("split", "performance") if key in entry}

@@ -69,6 +69,16 @@ class InputChecks:
 
     Raises:
         InputError: when called, if anything is wrong, with up to 20 problems.
+
+    Example:
+        >>> check = InputChecks(labeled=[{"image": "scan.nii.gz"}], settings=Settings({"patch_size": [32, 32, 30]}))
+        >>> try:
+        ...     check()
+        ... except InputError as error:
+        ...     print(error)
+        Cannot start, 2 problems found:
+          - --patch_size: expected multiples of 16, got [32, 32, 30]; nearest: [32, 32, 16 or 32].
+          - scan.nii.gz: has no label, but is in section `training`.
     """
 
     def __init__(

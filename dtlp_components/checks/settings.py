@@ -34,6 +34,10 @@ class Settings:
         device: that torch has to know and this machine to have.
         error_file: where the traceback of an unforeseen error goes, if it is such a command; the error itself is told
             in one line.
+
+    Example:
+        >>> Settings({"patch_size": [32, 48, 30]}).problems()
+        ['--patch_size: expected multiples of 16, got [32, 48, 30]; nearest: [32, 48, 16 or 32].']
     """
 
     def __init__(

@@ -64,6 +64,11 @@ class TrainedSettings:
 
     Args:
         model_file: weights in a run's ``models/``.
+
+    Example:
+        >>> trained = TrainedSettings("nowhere/models/model.pt")
+        >>> trained("features", 32)  # no record there: the bundle's own
+        32
     """
 
     def __init__(self, model_file: str) -> None:

@@ -104,6 +104,13 @@ class ScanCache(CacheDataset):
 
     Raises:
         InputError: if the folder cannot be made or written to, or its disk gets full.
+
+    Example:
+        >>> from monai.transforms import Compose, Lambdad
+        >>> transform = Compose([Lambdad("image", lambda x: 10 * x)])
+        >>> scans = ScanCache([{"image": 1}, {"image": 2}], transform, progress=False)
+        >>> [scan["image"] for scan in scans]
+        [10, 20]
     """
 
     def __init__(

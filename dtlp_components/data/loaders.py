@@ -32,6 +32,13 @@ class RandomDraws(Dataset[Any]):
         transform: random transforms.
         seed: of order and transforms.
         weights: how often each case is drawn, relative to the others; ``None`` draws every case once before any twice.
+
+    Example:
+        >>> draws = RandomDraws(["a", "b", "c"], str.upper, seed=0)
+        >>> sorted(draws[i] for i in range(3))  # each once before any twice
+        ['A', 'B', 'C']
+        >>> draws[7] == draws[7]
+        True
     """
 
     def __init__(
@@ -96,6 +103,12 @@ class EndlessDataLoader(DataLoader[Any]):
 
     Raises:
         ValueError: if there is nothing to draw from.
+
+    Example:
+        >>> loader = EndlessDataLoader([{"number": i} for i in range(3)], dict, batch_size=2)
+        >>> batches = iter(loader)
+        >>> [next(batches)["number"].shape for _ in range(4)]
+        [torch.Size([2]), torch.Size([2]), torch.Size([2]), torch.Size([2])]
     """
 
     def __init__(

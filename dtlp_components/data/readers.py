@@ -88,6 +88,15 @@ class ScanReader(ImageReader):
 
     Raises:
         OptionalImportError: when a folder is read, if pydicom is missing.
+
+    Example:
+        >>> import os, tempfile, nibabel, numpy
+        >>> from monai.transforms import LoadImage
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> file = os.path.join(folder.name, "scan.nii.gz")
+        >>> nibabel.save(nibabel.Nifti1Image(numpy.zeros((4, 5, 6), "float32"), numpy.eye(4)), file)
+        >>> LoadImage(reader=ScanReader())(file).shape
+        torch.Size([4, 5, 6])
     """
 
     def __init__(self, channels: Sequence[str] = ()) -> None:

@@ -220,6 +220,11 @@ class ScanDataset(Dataset[Any]):
         data: items ``{"image": path}``.
         transform: preprocessing; maps an item to an item.
         find_problems: maps a path to sentences, none if the scan can be segmented; called before `transform`.
+
+    Example:
+        >>> scans = ScanDataset([{"image": "a.nii.gz"}], lambda item: item["image"].upper(), lambda path: [])
+        >>> scans[0]
+        'A.NII.GZ'
     """
 
     def __init__(

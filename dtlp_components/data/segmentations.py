@@ -45,6 +45,10 @@ class PredictionNames:
     Args:
         root: what :py:func:`find_images` was given.
         channels: endings of the files of the channels, which are no part of the name.
+
+    Example:
+        >>> PredictionNames("scans").name_of("scans/patient1/ct.nii.gz")
+        'patient1_ct'
     """
 
     def __init__(self, root: str, channels: Sequence[str] = ()) -> None:

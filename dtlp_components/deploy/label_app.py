@@ -29,8 +29,8 @@ def write_label_app(output: str, *bundles: str) -> Path:
     """
     Write an app for MONAI Label: bundles with the next study to label, scores, and proposals to correct.
 
-    The server needs this package in its environment (docs/monailabel.md). A bundle that was not trained yet starts with
-    random weights: the first labels are drawn by hand.
+    The server needs this package in its environment (docs/how-to/monai-label.md). A bundle that was not trained yet
+    starts with random weights: the first labels are drawn by hand.
 
     Args:
         output: folder of the app; it must not exist.

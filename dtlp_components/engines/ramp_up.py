@@ -20,6 +20,11 @@ class SigmoidRampUp:
 
     Raises:
         ValueError: if one of the two is negative.
+
+    Example:
+        >>> ramp = SigmoidRampUp(length=10, start=5)
+        >>> [round(ramp(i), 3) for i in (0, 5, 10, 15, 20)]
+        [0.0, 0.007, 0.287, 1.0, 1.0]
     """
 
     def __init__(self, length: float, start: float = 0) -> None:

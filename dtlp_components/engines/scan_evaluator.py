@@ -31,6 +31,20 @@ class ScanEvaluator(SupervisedEvaluator):
             volumes on the scan's grid.
         kwargs: see :py:class:`monai.engines.SupervisedEvaluator`; its loader gives lists of one item, uncollated, since
             a batch would be one more copy of the scan.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> from monai.inferers import SlidingWindowInferer
+        >>> meta = {"spatial_shape": [20, 21, 22], "original_affine": torch.eye(4), "filename_or_obj": "scan.nii.gz"}
+        >>> evaluator = ScanEvaluator(
+        ...     segmenter=ScanSegmenter(SlidingWindowInferer(roi_size=[16, 16, 16])),
+        ...     device=torch.device("cpu"),
+        ...     val_data_loader=[[{"image": MetaTensor(torch.rand(1, 20, 21, 22), meta=meta)}]],
+        ...     network=torch.nn.Conv3d(1, 2, 1),
+        ... )
+        >>> evaluator.run()
+        >>> evaluator.state.output[0]["pred"].shape
+        torch.Size([1, 20, 21, 22])
     """
 
     def __init__(self, segmenter: Callable[..., dict[str, Any]], **kwargs: Any) -> None:

@@ -134,7 +134,7 @@ class DTLPTrainer(StudentTrainer):
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Tensor]) -> dict[str, Any]:
         """
-        One iteration; docs/method.md goes through the same steps with the reasons.
+        One iteration; docs/explanation/method.md goes through the same steps with the reasons.
 
         Writes to ``state.output``: ``image`` and ``label`` (the labeled batch), ``loss`` (weighted total), every term
         of :py:class:`LossTerms` that was computed (before its weight), ``grad_norm``, ``learning_rate`` and, with

@@ -32,6 +32,13 @@ class TrainingProgress:
     Args:
         output_transform: maps ``state.output`` to the scalars to show, by name.
         interval: iterations between two lines of a log, and between two averages of the terms.
+
+    Example:
+        >>> from ignite.engine import Engine
+        >>> engine = Engine(lambda engine, batch: {"loss": 1.0})
+        >>> TrainingProgress(lambda output: output, interval=2).attach(engine)
+        >>> engine.run([0, 1, 2, 3], max_epochs=1).iteration
+        4
     """
 
     def __init__(self, output_transform: Callable[[Any], Mapping[str, float]], interval: int = 10) -> None:

@@ -76,6 +76,21 @@ class PseudoLabelMonitor:
         max_cases: volumes to look at; the diffusion teacher costs ``ddim_steps`` passes of each window.
         output_dir: holds ``logs/``.
         seed: of the noise, with the number of the case; the same at every look.
+
+    Example:
+        >>> import tempfile
+        >>> from ignite.engine import Engine
+        >>> from monai.inferers import SlidingWindowInferer
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> volume = {"image": torch.rand(1, 8, 9, 10), "label": (torch.rand(1, 8, 9, 10) > 0.5).long()}
+        >>> student, device = torch.nn.Conv3d(1, 2, 1), torch.device("cpu")
+        >>> engine = Engine(lambda engine, batch: None)
+        >>> PseudoLabelMonitor(
+        ...     [volume], student, student, SingleTeacher(student), SlidingWindowInferer([8, 8, 8]), device,
+        ...     num_classes=2, interval=1, max_cases=1, output_dir=folder.name,
+        ... ).attach(engine)
+        >>> sorted(engine.run([0], max_epochs=1).metrics)
+        ['dice/mean_teacher', 'dice/student', 'entropy/mean_teacher', 'entropy/student']
     """
 
     def __init__(

@@ -36,6 +36,18 @@ class TensorBoardLog(TensorBoardStatsHandler):
         log_dir: folder of this run alone.
         picture: PNG that is shown whenever it was drawn anew.
         kwargs: of MONAI's handler.
+
+    Example:
+        >>> import os, tempfile
+        >>> from ignite.engine import Engine
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> engine = Engine(lambda engine, batch: 0.5)
+        >>> log = TensorBoardLog(folder.name, output_transform=lambda output: output)
+        >>> log.attach(engine)
+        >>> _ = engine.run([0, 1], max_epochs=1)
+        >>> log.close()
+        >>> len(os.listdir(folder.name))
+        1
     """
 
     def __init__(self, log_dir: str, picture: str | None = None, **kwargs: Any) -> None:

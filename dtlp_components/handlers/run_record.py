@@ -44,6 +44,17 @@ class RunRecord:
         datalist: file with the lists of scans, of which the checksum is recorded.
         scans: items by section.
         device: where the training computes.
+
+    Example:
+        >>> import os, tempfile
+        >>> from ignite.engine import Engine
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> record = RunRecord(folder.name, "first", {"seed": 0}, {}, "", {"training": []}, torch.device("cpu"))
+        >>> engine = Engine(lambda engine, batch: None)
+        >>> RunRecordKeeper(record).attach(engine)
+        >>> _ = engine.run([0], max_epochs=1)
+        >>> os.listdir(os.path.join(folder.name, "logs"))
+        ['run.json']
     """
 
     def __init__(

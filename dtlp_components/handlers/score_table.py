@@ -65,6 +65,21 @@ class ScoreTable:
     Raises:
         ValueError: if `label_names` does not name the classes 0, 1, ... once each.
         InputError: if there is no such convention; at the end of a run that scored no case.
+
+    Example:
+        >>> import os, tempfile
+        >>> from ignite.engine import Engine
+        >>> from monai.data import MetaTensor
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> label = MetaTensor(torch.zeros(1, 8, 9, 10))
+        >>> label[:, 2:6, 2:6, 2:6] = 1
+        >>> image = MetaTensor(torch.rand(1, 8, 9, 10), meta={"filename_or_obj": "scan.nii.gz"})
+        >>> engine = Engine(lambda engine, batch: [{"pred": label, "label": label, "image": image}])
+        >>> ScoreTable(folder.name, ["background", "liver"], "testing").attach(engine)
+        >>> state = engine.run([[{}]], max_epochs=1)  # doctest: +ELLIPSIS
+        Scores of section `testing`, 1 cases...
+        >>> state.metrics["dice"]
+        100.0
     """
 
     def __init__(

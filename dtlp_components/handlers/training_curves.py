@@ -58,6 +58,16 @@ class TrainingCurves:
         interval: iterations between two rows.
         picture_interval: epochs between two pictures; the last epoch always draws one.
         difficulty_loss: with ``class_weights`` and ``seen``, whose weights are kept as well.
+
+    Example:
+        >>> import os, tempfile
+        >>> from ignite.engine import Engine
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> engine = Engine(lambda engine, batch: {"loss": 1.0})
+        >>> TrainingCurves(folder.name, lambda output: output, interval=1, picture_interval=1).attach(engine)
+        >>> _ = engine.run([0, 1], max_epochs=1)
+        >>> sorted(os.listdir(os.path.join(folder.name, "logs")))
+        ['losses.csv', 'progress.png']
     """
 
     def __init__(

@@ -32,6 +32,19 @@ class WarmStart:
         network: training network.
         mean_teacher: has the moving average as its ``module``.
         output_dir: holds ``models/`` and ``checkpoints/``.
+
+    Example:
+        >>> import os, tempfile
+        >>> from ignite.engine import Engine
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> student, teacher = torch.nn.Linear(1, 1), MeanTeacher(torch.nn.Linear(1, 1))
+        >>> os.mkdir(os.path.join(folder.name, "models"))
+        >>> torch.save(student.state_dict(), os.path.join(folder.name, "models", "model.pt"))
+        >>> engine = Engine(lambda engine, batch: None)
+        >>> WarmStart(student, student, teacher, folder.name).attach(engine)
+        >>> _ = engine.run([0], max_epochs=1)
+        >>> bool(teacher.module.weight == student.weight)
+        True
     """
 
     def __init__(self, student: nn.Module, network: nn.Module, mean_teacher: Any, output_dir: str) -> None:

@@ -34,6 +34,12 @@ class FlipAverage(nn.Module):
 
     Raises:
         ValueError: if an axis is none of these, or there twice.
+
+    Example:
+        >>> network = FlipAverage(torch.nn.Conv3d(1, 2, 3, padding=1), axes=[0])
+        >>> image = torch.rand(1, 1, 4, 5, 6)
+        >>> network(image).allclose(network(image.flip(2)).flip(2), atol=1e-5)
+        True
     """
 
     def __init__(self, network: nn.Module, axes: Sequence[int] = ()) -> None:

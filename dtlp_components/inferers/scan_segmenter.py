@@ -37,6 +37,17 @@ class ScanSegmenter:
             name.
         calibration: of the network's probabilities, for entropy, scores and the interval of the Dice; labels stay.
         slab_bytes: what a slab of the scan's grid may take while it is resampled; one row is taken whatever it needs.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> from monai.inferers import SlidingWindowInferer
+        >>> meta = {"spatial_shape": [33, 35, 37], "original_affine": torch.eye(4)}  # as LoadImaged gives it
+        >>> scan = MetaTensor(torch.rand(1, 33, 35, 37), meta=meta)
+        >>> item = ResampleToSpacingd("image", pixdim=[2.0, 2.0, 2.0])({"image": scan})
+        >>> segment = ScanSegmenter(SlidingWindowInferer(roi_size=[16, 16, 16], overlap=0.5), uncertainty=True)
+        >>> maps = segment(item["image"], torch.nn.Conv3d(1, 3, 1), torch.device("cpu"))
+        >>> maps["pred"].shape, maps["entropy"].shape
+        (torch.Size([1, 33, 35, 37]), torch.Size([1, 33, 35, 37]))
     """
 
     def __init__(

@@ -20,6 +20,11 @@ class MaskedReconstructionLoss(nn.Module):
 
     Logits are defined up to a constant per voxel, so both are centred over classes first: else the term could shrink
     without the two agreeing.
+
+    Example:
+        >>> logits = torch.tensor([1.0, -1.0]).view(1, 2, 1, 1, 1)
+        >>> MaskedReconstructionLoss()(3 * logits, logits)  # twice the teacher's logits away, squared
+        tensor([4.])
     """
 
     epsilon = 1e-6
@@ -38,6 +43,13 @@ class DistillationLoss(nn.Module):
 
     It is MONAI's soft-label Dice, which is smallest where both maps are equal; the usual one is smallest at a sharper
     map.
+
+    Example:
+        >>> logits = torch.randn(1, 2, 4, 5, 6)
+        >>> maps = [torch.softmax(logits, dim=1), torch.softmax(-logits, dim=1)]
+        >>> loss = DistillationLoss()
+        >>> bool(loss(logits, maps[:1]) < 1e-4), bool(loss(logits, maps) > 0.1)
+        (True, True)
     """
 
     def __init__(self) -> None:

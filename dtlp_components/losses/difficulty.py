@@ -39,6 +39,18 @@ class DifficultyAwareLoss(nn.Module):
         min_weight: smallest weight of a class.
         max_weight: largest weight of a class.
         open_classes: see :py:class:`dtlp_components.PartialDiceCELoss`; without, every voxel must have a label.
+
+    Example:
+        >>> loss = DifficultyAwareLoss(num_classes=3)
+        >>> label = torch.arange(3).repeat(40).view(1, 1, 4, 5, 6)
+        >>> found = torch.where(label == 2, 0, label)  # class 2 is never found
+        >>> for _ in range(3):
+        ...     weight = loss.observe(found, label)
+        ...     loss.update()
+        >>> bool(weight[2] > weight[1])
+        True
+        >>> loss(torch.zeros(1, 3, 4, 5, 6), label, weight).shape
+        torch.Size([])
     """
 
     floor = 1e-2  # of a Dice in a logarithm: a class may start at 0

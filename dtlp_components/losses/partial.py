@@ -77,8 +77,7 @@ class PartialDiceCELoss(nn.Module):
         open_classes: by row (:py:func:`dtlp_components.data.partial_labels.open_classes`).
 
     Example:
-        >>> import torch
-        >>> logits, label = torch.zeros(1, 2, 4, 4, 4), torch.full((1, 1, 4, 4, 4), NO_LABEL)
+        >>> logits, label = torch.zeros(1, 2, 4, 4, 4), torch.full((1, 1, 4, 4, 4), -1)  # NO_LABEL
         >>> float(PartialDiceCELoss()(logits, label))
         0.0
     """

@@ -33,6 +33,13 @@ class MeanTeacherConsistency:
         loss: DiceCE of logits and class indices.
         weight: of the consistency.
         noise: standard deviation of the noise on the teacher's image, cut off at twice as much.
+
+    Example:
+        >>> student = VNet(num_classes=2, features=2)
+        >>> method = MeanTeacherConsistency(student, MeanTeacher(student), PartialDiceCELoss())
+        >>> image, label = torch.rand(2, 1, 32, 16, 16), torch.zeros(2, 1, 32, 16, 16).long()
+        >>> [str(term) for stream, losses in method(image, label, image, ramp=1.0) for term in losses]
+        ['student_labeled', 'consistency']
     """
 
     def __init__(
@@ -80,6 +87,13 @@ class UncertaintyAwareConsistency(MeanTeacherConsistency):
         args: see :py:class:`MeanTeacherConsistency`; the student's dropout is what makes the passes differ.
         passes: of the teacher.
         kwargs: the other arguments of :py:class:`MeanTeacherConsistency`.
+
+    Example:
+        >>> student = VNet(num_classes=2, features=2)
+        >>> method = UncertaintyAwareConsistency(student, MeanTeacher(student), PartialDiceCELoss(), passes=2)
+        >>> image, label = torch.rand(2, 1, 32, 16, 16), torch.zeros(2, 1, 32, 16, 16).long()
+        >>> [str(term) for stream, losses in method(image, label, image, ramp=1.0) for term in losses]
+        ['student_labeled', 'consistency']
     """
 
     def __init__(self, *args: Any, passes: int = 8, **kwargs: Any) -> None:

@@ -43,6 +43,13 @@ class BidirectionalCopyPaste:
 
     Raises:
         InputError: if a batch is no two halves, or the two differ in size.
+
+    Example:
+        >>> student = VNet(num_classes=2, features=2)
+        >>> method = BidirectionalCopyPaste(student, MeanTeacher(student), [2, 2], PartialDiceCELoss())
+        >>> image, label = torch.rand(2, 1, 32, 16, 16), torch.zeros(2, 1, 32, 16, 16).long()
+        >>> [str(term) for stream, losses in method(image, label, image, ramp=1.0) for term in losses]
+        ['mixed_labeled', 'mixed_unlabeled', 'mixed_labeled', 'mixed_unlabeled']
     """
 
     def __init__(

@@ -28,6 +28,13 @@ class CrossPseudoSupervision:
         students: the student that is kept and a second one.
         loss: DiceCE of logits and class indices.
         weight: of the other's labels.
+
+    Example:
+        >>> student = VNet(num_classes=2, features=2)
+        >>> method = CrossPseudoSupervision(TwoStudents(student), PartialDiceCELoss())
+        >>> image, label = torch.rand(2, 1, 32, 16, 16), torch.zeros(2, 1, 32, 16, 16).long()
+        >>> [str(term) for stream, losses in method(image, label, image, ramp=1.0) for term in losses]
+        ['student_labeled', 'second_labeled', 'cross']
     """
 
     def __init__(self, students: TwoStudents, loss: Callable[[Tensor, Tensor], Tensor], weight: float = 0.1) -> None:

@@ -37,6 +37,13 @@ class FixMatch:
         strong: distorts images ``(B, in_channels, D, H, W)``, voxel by voxel in place.
         threshold: confidence from which on a voxel counts.
         box_share: least and largest share of the volume that a pasted box takes.
+
+    Example:
+        >>> student = VNet(num_classes=2, features=2)
+        >>> method = FixMatch(student, PartialDiceCELoss(), strong=StrongView([]))
+        >>> image, label = torch.rand(2, 1, 32, 16, 16), torch.zeros(2, 1, 32, 16, 16).long()
+        >>> [str(term) for stream, losses in method(image, label, image, ramp=1.0) for term in losses]
+        ['student_labeled', 'strong']
     """
 
     def __init__(
@@ -96,6 +103,13 @@ class UniMatch(FixMatch):
         args: see :py:class:`FixMatch`; the student has ``image_features`` and ``decoder``.
         feature_dropout: share of channels dropped.
         kwargs: the other arguments of :py:class:`FixMatch`.
+
+    Example:
+        >>> student = VNet(num_classes=2, features=2)
+        >>> method = UniMatch(student, PartialDiceCELoss(), strong=StrongView([]))
+        >>> image, label = torch.rand(2, 1, 32, 16, 16), torch.zeros(2, 1, 32, 16, 16).long()
+        >>> [str(term) for stream, losses in method(image, label, image, ramp=1.0) for term in losses]
+        ['student_labeled', 'strong', 'strong', 'features']
     """
 
     def __init__(self, *args: Any, feature_dropout: float = 0.5, **kwargs: Any) -> None:

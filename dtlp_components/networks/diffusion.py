@@ -31,6 +31,15 @@ class LabelDiffusion:
 
     Raises:
         ValueError: if ``ddim_steps`` is not within ``1 … num_train_timesteps``, or ``clean_sample`` is another word.
+
+    Example:
+        >>> diffusion = LabelDiffusion(num_classes=2, ddim_steps=2)
+        >>> clean = diffusion.clean_from_label(torch.ones(1, 1, 4, 5, 6))
+        >>> clean[0, :, 0, 0, 0]
+        tensor([-1.,  1.])
+        >>> logits = diffusion.sample(lambda noisy, step: 9 * clean, clean.shape, torch.device("cpu"))
+        >>> bool((logits.argmax(dim=1) == 1).all())
+        True
     """
 
     def __init__(

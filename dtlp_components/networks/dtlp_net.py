@@ -44,6 +44,14 @@ class DTLPNet(nn.Module):
     Raises:
         InputError: if the student is not built like a V-Net.
         ValueError: if ``correlation_stage`` is no stage of the encoder or class counts differ.
+
+    Example:
+        >>> network = DTLPNet(VNet(num_classes=3, features=2), LabelDiffusion(num_classes=3, ddim_steps=2))
+        >>> image = torch.rand(1, 1, 32, 16, 16)
+        >>> network(image).shape  # the student's logits
+        torch.Size([1, 3, 32, 16, 16])
+        >>> network.sample_labels(image).shape  # logits of the diffusion decoder, from noise
+        torch.Size([1, 3, 32, 16, 16])
     """
 
     def __init__(

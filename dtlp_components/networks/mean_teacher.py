@@ -32,6 +32,15 @@ class MeanTeacher(AveragedModel):
 
     Raises:
         ValueError: if ``decay`` is not within [0, 1), or ``period`` or ``total_iterations`` is not positive.
+
+    Example:
+        >>> student = torch.nn.Linear(1, 1, bias=False)
+        >>> teacher = MeanTeacher(student, decay=0.99)
+        >>> for iteration, weight in enumerate([4.0, 8.0], start=1):
+        ...     _ = student.weight.data.fill_(weight)
+        ...     teacher.update(student, iteration)
+        >>> float(teacher.module.weight)  # the first updates are a plain mean
+        6.0
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class ModelAverage(nn.Module):
         networks: map images ``(B, in_channels, D, H, W)`` to logits ``(B, C, D, H, W)``.
 
     Example:
-        >>> two = [nn.Conv3d(1, 2, 1), nn.Conv3d(1, 2, 1)]
+        >>> two = [torch.nn.Conv3d(1, 2, 1), torch.nn.Conv3d(1, 2, 1)]
         >>> ModelAverage(two)(torch.rand(1, 1, 4, 4, 4)).exp().sum(dim=1).allclose(torch.ones(1, 4, 4, 4))
         True
     """

@@ -18,6 +18,12 @@ class TwoStudents(nn.Module):
 
     Args:
         student: the one that is kept when training ends.
+
+    Example:
+        >>> both = TwoStudents(VNet(num_classes=2, features=2))
+        >>> image = torch.rand(1, 1, 32, 16, 16)
+        >>> both(image).equal(both.student(image)), both(image).equal(both.second(image))
+        (True, False)
     """
 
     def __init__(self, student: VNet) -> None:

@@ -105,6 +105,11 @@ class VNet(nn.Module):
         norm: ``instance``, ``group`` or ``batch``.
         dropout: share of channels dropped in training at the bottleneck and before the last convolution.
         channels_last: see :py:meth:`use_channels_last`.
+
+    Example:
+        >>> student = VNet(in_channels=1, num_classes=3, features=4)
+        >>> student(torch.rand(2, 1, 32, 48, 16)).shape
+        torch.Size([2, 3, 32, 48, 16])
     """
 
     divisor = 2 ** (len(CONVS_PER_STAGE) - 1)

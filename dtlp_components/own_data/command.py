@@ -91,7 +91,7 @@ def new_bundle(
     Make a bundle from folders of scans: inspect every scan, derive the settings, write list and configurations.
 
     Scans stay where they are and are named by their absolute paths. Label files of unlabeled scans are never opened.
-    docs/adding_a_dataset.md says which layouts are understood and how each setting is derived.
+    docs/get-started/own-scans.md says which layouts are understood and how each setting is derived.
 
     Args:
         name: of the bundle.

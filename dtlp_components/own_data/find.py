@@ -214,7 +214,7 @@ def _scans_below(folder: Path) -> str:
         return ""
     return (
         f" {len(below)} NIfTI files are in folders below it, {below[0].relative_to(folder)} first: list them in a "
-        "datalist, which names the image and label of every scan (docs/adding_a_dataset.md)."
+        "datalist, which names the image and label of every scan (docs/get-started/own-scans.md)."
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory a training takes: an estimate, fitted to what ``bench.memory`` measures (docs/memory.md)."""
+"""Memory that a training takes: an estimate, fitted to what ``bench.memory`` measures (docs/reference/memory.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Room", "estimate_bytes", "gpu_bytes", "parse_memory"]
 CACHE_SHARE = 0.25  # of the memory that is for scans, where the rest is for the training
 UNITS = {"MB": 10**6, "GB": 10**9}
 
-# fitted to POINTS so that the largest relative error is smallest; docs/memory.md has the numbers
+# fitted to POINTS so that the largest relative error is smallest; docs/reference/memory.md has the numbers
 PROCESS = 700e6  # interpreter, torch, MONAI
 PER_SQUARED_FEATURE = 1.12e6  # weights of all networks, their gradients and one moment, as SGD keeps it
 SECOND_MOMENT = 0.22e6  # of AdamW, per squared feature: 4 bytes for each of 54 600 weights; not in what was measured

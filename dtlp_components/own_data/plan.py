@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a bundle that follow from its scans, each with the reason; docs/adding_a_dataset.md has the rules."""
+"""Settings of a bundle that follow from its scans, with the reasons; docs/get-started/own-scans.md has the rules."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _choose_sizes(
         "voxels"
         f"{f'; shortened from {expected} to fit into memory' if patch != expected else ''}; a training takes about "
         f"{estimate / 1e9:.1f} GB of {room.given}{'' if room.on_gpu else ', a quarter of which is for scans'} "
-        "(estimate, docs/memory.md)"
+        "(estimate, docs/reference/memory.md)"
     )
     order = "the most of 32, 16 and 8 with which the patch can cover half of the median scan along each axis"
     pair = "2 if they fit into memory with that patch and those features, else 1"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..bundle.recipes import Recipe
+from ..bundle.recipes import PAGES, Recipe
 from ..checks.literals import literal
 from ..keys import DatalistKeys as Keys
 from .channels import ONE, Channels
@@ -109,8 +109,7 @@ def _readme(
         "origin": f"Made by `{COMMAND}`; the settings it guessed, and why, are listed below. The files may be edited.",
         "data_page": "Every scan is named in [datalist.json](../datalist.json).",
         "bundle_path": Path(os.path.relpath(folder)).as_posix(),
-        "method_page": _page("method.md", folder),
-        "bundles_page": _page("bundles.md", folder),
+        **{f"{key}_page": _page(place, folder) for key, place in PAGES.items()},
         "scans_place": "Scans are named by their full paths in `datalist.json`: make the bundle again if they move.",
         "summary": f"Segments {', '.join(label_names[1:])} in {choices['modality'].value}.",
         "data": f"The scans that `{COMMAND}` was given.",

@@ -27,6 +27,12 @@ class PseudoLabels:
             float32, sums to 1 over ``C``; none is noised by Gumbel, so they serve as soft targets.
         mean_teacher_logits: ``z_thetaT`` ``(B, C, D, H, W)`` float32, target of the masked reconstruction.
         label: hard pseudo-label ``(B, 1, D, H, W)`` int64; ``NO_LABEL`` where the teachers are not sure enough.
+
+    Example:
+        >>> logits = torch.randn(1, 2, 4, 5, 6)
+        >>> labels = PseudoLabels({"mean_teacher": logits.softmax(dim=1)}, logits, logits.argmax(dim=1, keepdim=True))
+        >>> labels.label.shape
+        torch.Size([1, 1, 4, 5, 6])
     """
 
     probabilities: dict[str, Tensor]
@@ -93,6 +99,15 @@ class DualTeacher:
 
     Raises:
         ValueError: if ``teachers`` or ``ensemble`` has another value, or ``confidence`` is not within [0, 1).
+
+    Example:
+        >>> image = torch.rand(1, 1, 4, 5, 6)
+        >>> sure = torch.tensor([4.0, -4.0]).view(1, 2, 1, 1, 1).expand(1, 2, 4, 5, 6)
+        >>> networks = [lambda image: sure, lambda image: sure, lambda image: -0.1 * sure]
+        >>> DualTeacher(*networks)(image).label.unique()  # the first teacher is the surer one
+        tensor([0])
+        >>> DualTeacher(*networks, teachers="mean")(image).label.unique()
+        tensor([1])
     """
 
     def __init__(

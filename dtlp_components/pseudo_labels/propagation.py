@@ -82,6 +82,16 @@ class PropagationLoss(nn.Module):
 
     Raises:
         ValueError: if ``mode`` is another word.
+
+    Example:
+        >>> label = (torch.arange(4).view(1, 1, 4, 1, 1) >= 2).long().expand(1, 1, 4, 5, 6)
+        >>> classes = torch.cat([label == 0, label == 1], dim=1).float()
+        >>> loss = PropagationLoss(PartialDiceCELoss(), mode="probabilities")
+        >>> features, logits = 20 * classes, 40 * classes
+        >>> bool(loss(features, features, logits, label) < 0.01)  # features that keep classes apart
+        True
+        >>> bool(loss(0 * features, 0 * features, logits, label) > 0.1)  # and those that do not
+        True
     """
 
     def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], mode: str = "logits") -> None:

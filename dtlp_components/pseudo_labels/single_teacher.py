@@ -20,6 +20,11 @@ class SingleTeacher:
 
     Args:
         mean_teacher: maps images to its logits.
+
+    Example:
+        >>> teacher = SingleTeacher(lambda image: torch.cat([-image, image], dim=1))
+        >>> teacher(torch.ones(1, 1, 4, 5, 6)).label.unique()
+        tensor([1])
     """
 
     def __init__(self, mean_teacher: Callable[[Tensor], Tensor]) -> None:

@@ -111,8 +111,8 @@ def _write_results(folders: Sequence[str], output: str, note: str) -> None:
     texts = [
         "# What was measured\n\nWritten by `python -m dtlp_components report "
         f"{' '.join(folders)} --output {output}`, not by hand. What the columns mean: "
-        "[reproduce.md](how-to/reproduce.md#what-the-table-says). Earlier measurements, made by hand: "
-        "[lab-notes.md](lab-notes.md).\n",
+        "[Reproduce](how-to/reproduce.md#what-the-table-says). Earlier measurements, made by hand: "
+        "[Lab notes](lab-notes/index.md).\n",
         *([f"{note}\n"] if note else []),
     ]
     for folder in folders:

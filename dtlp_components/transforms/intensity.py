@@ -75,6 +75,13 @@ class CTOrMRIntensityd(MapTransform):
         ValueError: if a pair is not ascending, or percentiles are not from 0 to 100.
         InputError: when called, if a volume's percentiles are one intensity, but not all of it is; as a
             ``RuntimeError`` like that of :py:class:`CropToBoxd`.
+
+    Example:
+        >>> ct = torch.full((1, 8, 9, 10), -1000.0)
+        >>> ct[:, 2:6, 2:6, 2:6] = 90.0
+        >>> scale = CTOrMRIntensityd("image", window=[-160, 340])
+        >>> scale({"image": ct})["image"].as_tensor().unique()  # air, and 90 HU in the middle of the window
+        tensor([0.0000, 0.5000])
     """
 
     def __init__(

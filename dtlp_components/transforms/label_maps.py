@@ -31,6 +31,13 @@ class KeepLargestComponentd(MapTransform):
     Args:
         keys: label maps ``(1, x, y, z)``, changed in place.
         allow_missing_keys: as in MONAI.
+
+    Example:
+        >>> labels = torch.zeros(1, 8, 9, 10, dtype=torch.uint8)
+        >>> labels[:, 1:4, 1:4, 1:4] = 1
+        >>> labels[:, 6, 6, 6] = 1
+        >>> int(KeepLargestComponentd("pred")({"pred": labels})["pred"].sum())
+        27
     """
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
@@ -63,6 +70,16 @@ class WholeFileWriter(NibabelWriter):
 
     Raises:
         InputError: from ``write``, if that fails; of anything else MONAI says that a package is missing.
+
+    Example:
+        >>> import os, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> writer = WholeFileWriter(output_dtype="uint8")
+        >>> writer.set_data_array(torch.ones(1, 4, 5, 6))
+        >>> writer.set_metadata({"affine": torch.eye(4)})
+        >>> writer.write(os.path.join(folder.name, "scan_seg.nii.gz"))
+        >>> os.listdir(folder.name)
+        ['scan_seg.nii.gz']
     """
 
     def set_data_array(self, data_array: NdarrayOrTensor, *args: Any, **kwargs: Any) -> None:

@@ -36,6 +36,13 @@ class CrossSetCutMix:
 
     Raises:
         ValueError: if the shares are not ``0 < smallest <= largest <= 1``.
+
+    Example:
+        >>> unlabeled, labeled = torch.zeros(2, 1, 8, 9, 10), torch.ones(2, 1, 8, 9, 10)
+        >>> mix = CrossSetCutMix(labeled_probability=1.0)
+        >>> image, label = mix(unlabeled, unlabeled.long(), labeled, labeled.long())
+        >>> image.equal(label.float()), image.unique()
+        (True, tensor([0., 1.]))
     """
 
     def __init__(self, volume_share: Sequence[float] = (0.25, 0.5), labeled_probability: float = 0.5) -> None:
@@ -91,6 +98,13 @@ class BlockMask:
 
     Raises:
         ValueError: if ``ratio`` is not within [0, 1).
+
+    Example:
+        >>> masked = BlockMask(ratio=0.5, block=4)(torch.ones(1, 1, 32, 32, 32))
+        >>> masked.unique()
+        tensor([0., 1.])
+        >>> masked[..., :4, :4, :4].unique().numel()  # a block is hidden as a whole
+        1
     """
 
     def __init__(self, ratio: float = 0.5, block: Sequence[int] | int | None = None, min_block: int = 4) -> None:

@@ -44,6 +44,16 @@ class ScanGridLabelsd(MapTransform):
 
     Raises:
         ValueError: if preprocessing moved voxels in a way that the affine does not tell, or logits are not finite.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> meta = {"spatial_shape": [17, 19, 21], "original_affine": torch.eye(4)}  # as LoadImaged gives it
+        >>> scan = MetaTensor(torch.rand(1, 17, 19, 21), meta=meta)
+        >>> item = ResampleToSpacingd("image", pixdim=[2.0, 2.0, 2.0])({"image": scan})
+        >>> item["pred"] = torch.stack([torch.zeros(9, 10, 11), torch.ones(9, 10, 11)])  # logits: class 1 everywhere
+        >>> labels = ScanGridLabelsd("pred")(item)["pred"]
+        >>> labels.shape, labels.unique().tolist()
+        (torch.Size([1, 17, 19, 21]), [1])
     """
 
     def __init__(

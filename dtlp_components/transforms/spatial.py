@@ -35,6 +35,12 @@ class CropToBoxd(Cropd):
     Raises:
         InputError: when called, if an item has no box or one that leaves the volume; a ``RuntimeError`` of the same
             text where a pool's thread or a worker process would not get it through, and where it would end a server.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> item = {"image": MetaTensor(torch.rand(1, 16, 17, 18)), "published_box": [[2, 6], [0, 17], [3, 18]]}
+        >>> CropToBoxd("image")(item)["image"].shape
+        torch.Size([1, 4, 17, 15])
     """
 
     def __init__(
@@ -79,6 +85,13 @@ class AntiAliasd(MapTransform):
         keys: images ``(1, x, y, z)`` with their affine (``MetaTensor``).
         pixdim: sides of the new voxels along the image's axes, mm.
         allow_missing_keys: as in MONAI.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> scan = MetaTensor(torch.rand(1, 16, 17, 18))  # voxels of 1 mm
+        >>> smooth = AntiAliasd("image", pixdim=[4.0, 4.0, 4.0])({"image": scan})["image"]
+        >>> smooth.shape == scan.shape, bool(smooth.std() < scan.std())
+        (True, True)
     """
 
     def __init__(self, keys: KeysCollection, pixdim: Sequence[float], allow_missing_keys: bool = False) -> None:
@@ -120,6 +133,12 @@ class ResampleToSpacingd(Spacingd):
     From 1.6.0 on, MONAI takes every entry named ``image_…`` for the metadata of ``image`` and calls its ``update``.
     MONAI Label puts a text there, ``image_path``, on which every inference would end. Entries that are no dictionary
     are kept from it, and are in the result as they were. Arguments and errors are MONAI's.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> scan = MetaTensor(torch.rand(1, 17, 19, 21))  # voxels of 1 mm
+        >>> ResampleToSpacingd("image", pixdim=[2.0, 2.0, 1.0])({"image": scan})["image"].shape
+        torch.Size([1, 9, 10, 21])
     """
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:

@@ -29,7 +29,7 @@ from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = ROOT / "bundles"
-DOC = ROOT / "docs" / "monailabel.md"
+DOC = ROOT / "docs/how-to/monai-label.md"
 INFERENCE = sorted(BUNDLES.glob("*/configs/inference.json"))
 # a bundle's own numbers, edited in its copy: the server overrides other keys
 TINY: dict[str, Any] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts that docs/bundles.md swaps, as they stand there, and the network that it says is refused."""
+"""The parts that docs/reference/bundles.md swaps, as they stand there, and the network that it says is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 from dtlp_components.errors import InputError
 from tests.bundles.test_workflows import PHANTOM, losses_of, workflow
 
-DOCS = Path("docs/bundles.md").read_text(encoding="utf-8")
+DOCS = Path("docs/reference/bundles.md").read_text(encoding="utf-8")
 SECTION = DOCS.partition("## What can be swapped")[2].partition("\n## ")[0]
 SWAPS = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", SECTION, re.DOTALL)]
 

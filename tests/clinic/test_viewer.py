@@ -77,7 +77,7 @@ def test_segmentation_lies_over_the_slices(page: Any) -> None:
 
 
 def test_next_sample_asks_for_random_whatever_is_chosen(page: Any) -> None:
-    # of MONAI Label's OHIF: docs/monailabel.md says what to do about it; once this fails, it need not any more
+    # of MONAI Label's OHIF: docs/how-to/monai-label.md says what to do about it; once this fails, it need not any more
     page.get_by_text("Active Learning", exact=True).click()
     time.sleep(1)
     page.locator("select").first.select_option("disagreement")

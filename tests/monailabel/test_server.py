@@ -54,7 +54,7 @@ def edit(file: Path, **changes: Any) -> None:
 
 
 def write_random_weights(bundle: Path, output_dir: Path, **settings: Any) -> None:
-    """As docs/monailabel.md says to start without a trained model."""
+    """As docs/how-to/monai-label.md says to start without a trained model."""
     parser = ConfigParser()
     parser.read_config(str(bundle / "configs/inference.json"))
     parser.update(settings)
@@ -75,7 +75,7 @@ def make_tiny_bundle(bundle: Path) -> None:
 
 def make_packed_bundle(app: Path, folder: Path) -> None:
     """
-    The bundle of the hippocampus with a run's random weights and fewer features, packed as docs/monailabel.md says.
+    The hippocampus bundle with a run's random weights and fewer features, packed as docs/how-to/monai-label.md says.
     """
     bundle, run = ROOT / "bundles/hippocampus_5", folder / "run"
     write_random_weights(bundle, run, **PACKED)

@@ -158,7 +158,7 @@ def test_scans_that_do_not_fit_into_memory_go_onto_disk() -> None:
 def test_memory_of_a_gpu_decides_on_sizes(near: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     make(memory="1GB", gpu_memory="24GB")
     assert train()["features"] == 32
-    assert "GB of --gpu_memory 24GB (estimate, docs/memory.md)" in capsys.readouterr().out
+    assert "GB of --gpu_memory 24GB (estimate, docs/reference/memory.md)" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"--gpu_memory 800MB: found no setting that fits into it; the last one tried"):
         make(name="small", gpu_memory="800MB")
     with pytest.raises(InputError, match="--gpu_memory: found 'much', expected a number with its unit"):

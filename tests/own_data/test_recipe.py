@@ -44,11 +44,11 @@ def test_another_output_folder_is_found_again(near: Path) -> None:
 @pytest.mark.parametrize("in_repository", [True, False])
 def test_pages_of_the_project_are_linked_only_where_they_are(near: Path, in_repository: bool) -> None:
     if in_repository:
-        (near / "docs").mkdir()
-        for name in ("method.md", "bundles.md"):
+        for name in ("explanation/method.md", "explanation/what-differs-from-the-paper.md", "reference/bundles.md"):
+            (near / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
             (near / "docs" / name).touch()
     readme = make() / "docs/README.md"
     targets = re.findall(r"\]\(([^)#]+)\)", readme.read_text())
     assert [target for target in targets if not (readme.parent / target).exists()] == []
-    assert ("../../../docs/method.md" in targets) == in_repository
-    assert "docs/method.md" in readme.read_text()
+    assert ("../../../docs/explanation/method.md" in targets) == in_repository
+    assert "docs/explanation/method.md" in readme.read_text()

@@ -73,7 +73,7 @@ def test_every_split_says_where_it_is_from() -> None:
 
 
 def test_table_of_the_documentation_has_the_numbers_of_the_files() -> None:
-    text = (ROOT / "docs/data/splits.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/data/splits.md").read_text(encoding="utf-8")
     lines = [line.replace("`", "") for line in text.splitlines()]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     stated = {row[0]: row[1:5] for row in table if row[0].split()[0] in SPLITS}
@@ -105,4 +105,4 @@ def test_20_percent_of_amos_label_validation_cases_and_are_no_part_of_the_traini
 def test_command_is_reachable_and_documented(name, tmp_path) -> None:
     with pytest.raises(SystemExit, match=str(tmp_path)):
         main(["prepare", name, "--source", str(tmp_path), "--output", str(tmp_path / "out"), "--dry_run"])
-    assert f"python -m dtlp_components prepare {name} --source" in (ROOT / f"docs/data/{name}.md").read_text()
+    assert f"python -m dtlp_components prepare {name} --source" in (ROOT / f"docs/reference/data/{name}.md").read_text()
