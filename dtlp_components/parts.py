@@ -56,6 +56,7 @@ from .pseudo_labels.dual_teacher import DualTeacher, PseudoLabels
 from .pseudo_labels.propagation import PropagationLoss
 from .pseudo_labels.single_teacher import SingleTeacher
 from .run_folder import mlflow_address
+from .transforms.channel_dropout import RandChannelDropoutd
 from .transforms.class_crop import RandClassCropd
 from .transforms.dicom_seg import WriteDicomSegd
 from .transforms.intensity import CTOrMRIntensityd
@@ -103,6 +104,7 @@ __all__ = [
     "PropagationLoss",
     "PseudoLabelMonitor",
     "PseudoLabels",
+    "RandChannelDropoutd",
     "RandClassCropd",
     "RandomDraws",
     "ResampleToSpacingd",

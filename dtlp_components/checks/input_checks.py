@@ -150,7 +150,8 @@ class InputChecks:
         """What is wrong with files, all of which are read."""
         with_label = [*self.labeled, *self.validation]
         images = [item[DatalistKeys.IMAGE] for item in self.unlabeled]
-        files = chain.from_iterable(_files(item, self.channels) for item in (*with_label, *self.unlabeled))
+        may_lack = float(self.settings.values.get("channel_dropout", 0.0)) > 0
+        files = chain.from_iterable(_files(item, self.channels, may_lack) for item in (*with_label, *self.unlabeled))
         missing = [f"{path}: no such file." for path in dict.fromkeys(files) if not os.path.exists(path)]
         if missing:  # said before hours of reading
             return missing
@@ -158,7 +159,7 @@ class InputChecks:
         names = values.get("label_names") or [str(value) for value in range(values["num_classes"])]
         volumes, problems = list_volume_problems(
             with_label, images, names, self.cache_file, self.checked_before,
-            values.get("in_channels", 1), self.channels, values.get("ignore_label"),
+            values.get("in_channels", 1), self.channels, values.get("ignore_label"), may_lack,
         )  # fmt: skip
         others = {str(DatalistKeys.UNLABELED): self.unlabeled, str(DatalistKeys.VALIDATION): self.validation}
         problems += copy_problems(self.section, volumes, self.labeled, others)
@@ -192,6 +193,8 @@ class InputChecks:
             yield from output_problems(self.prediction_dir, images, self.input, self.channels)
 
 
-def _files(item: Mapping[str, str], channels: Sequence[str]) -> list[str]:
+def _files(item: Mapping[str, str], channels: Sequence[str], may_lack: bool) -> list[str]:
+    """Files of an item that must be there; of several channels, reading tells of a scan that may lack some."""
+    image = channel_files(item[DatalistKeys.IMAGE], channels)
     label = [item[DatalistKeys.LABEL]] if DatalistKeys.LABEL in item else []
-    return [*channel_files(item[DatalistKeys.IMAGE], channels), *label]
+    return [*(image if len(image) == 1 or not may_lack else []), *label]

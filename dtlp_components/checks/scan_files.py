@@ -32,6 +32,7 @@ def list_volume_problems(
     in_channels: int = 1,
     channels: Sequence[str] = (),
     ignore_label: int | None = None,
+    fill_missing: bool = False,
 ) -> tuple[dict[str, Volume], list[str]]:
     """
     Read and judge all volumes of a datalist, each file once.
@@ -46,6 +47,7 @@ def list_volume_problems(
         in_channels: that images must have.
         channels: endings of their files, see :py:class:`dtlp_components.ScanReader`.
         ignore_label: a further value that labels may have.
+        fill_missing: whether a scan may lack channels.
 
     Returns:
         Volumes by path, and one sentence per problem.
@@ -53,7 +55,7 @@ def list_volume_problems(
     labels = {item[DatalistKeys.LABEL]: None for item in pairs if DatalistKeys.LABEL in item}
     with_label = (item[key] for item in pairs for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL) if key in item)
     paths = list(dict.fromkeys([*with_label, *images]))
-    kind = _Kind(labels, in_channels, channels)
+    kind = _Kind(labels, in_channels, channels, fill_missing)
     volumes, problems = _read_all(paths, kind, cache_file, checked_before)
     for path in paths:
         if path in volumes and path not in labels:
@@ -88,14 +90,15 @@ class _Kind(NamedTuple):
     labels: Mapping[str, None]
     in_channels: int
     channels: Sequence[str]
+    fill_missing: bool
 
     def stamp(self, path: str) -> dict[str, int]:
         return scan_stamp(path, () if path in self.labels else self.channels)
 
     def read(self, path: str) -> tuple[tuple[Any, Volume] | None, list[str]]:
-        if path in self.labels:
-            return read_volume(path, is_label=True)
-        return read_image(path, self.in_channels, self.channels)
+        if path in self.labels or self.in_channels == 1:
+            return read_volume(path, is_label=path in self.labels)
+        return read_image(path, self.in_channels, self.channels, self.fill_missing)
 
     def tells(self, path: str, volume: Volume) -> bool:
         """Whether what was read before is enough: what was read as an image does not tell the values of a label."""

@@ -85,6 +85,7 @@ class ScanReader(ImageReader):
     Args:
         channels: endings of the names of those files (:py:mod:`dtlp_components.data.channel_files`). A path that ends
             in the first stands for all; any other one, such as a label's, is read alone.
+        fill_missing: give zeros for a channel whose file is not there, if another one is.
 
     Raises:
         OptionalImportError: when a folder is read, if pydicom is missing.
@@ -99,8 +100,8 @@ class ScanReader(ImageReader):
         torch.Size([4, 5, 6])
     """
 
-    def __init__(self, channels: Sequence[str] = ()) -> None:
-        self.channels = list(channels)
+    def __init__(self, channels: Sequence[str] = (), fill_missing: bool = False) -> None:
+        self.channels, self.fill_missing = list(channels), fill_missing
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         return True
@@ -113,14 +114,22 @@ class ScanReader(ImageReader):
         # trailing axes of length 1 are none; without the flag, only the first of several would go
         of_nifti = NibabelReader(squeeze_non_spatial_dims=True)
         files = channel_files(path, self.channels)
-        of_nifti.read(files, **kwargs)  # which notes the names
+        there = [file for file in files if os.path.exists(file)] if self.fill_missing else files
+        names = [file if file in there or not there else there[0] for file in files]
+        of_nifti.read(names, **kwargs)  # which notes the names
         # not what it returns: where sides and sform disagree, it puts the qform into the sform, even one of code 0
-        opened = [nib.load(file) for file in files]
+        images: dict[str, Any] = {file: nib.load(file) for file in there}
+        opened = [images[file] if file in images else _empty_like(images[there[0]]) for file in files]
         return _Opened(of_nifti, opened[0] if len(opened) == 1 else opened)
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
         data: tuple[np.ndarray, dict[str, Any]] = img.reader.get_data(img.file)
         return data
+
+
+def _empty_like(image: Any) -> Any:
+    """Zeros on the grid of another channel."""
+    return nib.Nifti1Image(np.zeros(image.shape, np.float32), image.affine)
 
 
 class _Opened(NamedTuple):

@@ -329,7 +329,8 @@ def scan_stamp(path: str | os.PathLike[str], channels: Sequence[str] = ()) -> di
         channels: see :py:class:`dtlp_components.ScanReader`.
     """
     if len(files := channel_files(os.fspath(path), channels)) > 1:
-        stamps = [scan_stamp(file) for file in files]
+        # those of a channel that is not there count as nothing
+        stamps = [scan_stamp(file) for file in files if os.path.exists(file)] or [scan_stamp(path)]
         return {"size": sum(s["size"] for s in stamps), "mtime_ns": max(s["mtime_ns"] for s in stamps)}
     # a folder's own time does not change with the files in it
     folder = path if os.path.isdir(path) else os.path.dirname(path) if is_series(path) else None

@@ -79,7 +79,9 @@ class Volume:
     channels: int = 1
 
 
-def scan_problems(path: str, in_channels: int = 1, channels: Sequence[str] = ()) -> list[str]:
+def scan_problems(
+    path: str, in_channels: int = 1, channels: Sequence[str] = (), fill_missing: bool = False
+) -> list[str]:
     """
     What is wrong with one scan, a file or a folder with a DICOM series, which is read to its last byte; none if it can
     be segmented.
@@ -88,8 +90,9 @@ def scan_problems(path: str, in_channels: int = 1, channels: Sequence[str] = ())
         path: of the scan.
         in_channels: that it has to have.
         channels: endings of their files, see :py:func:`read_image`.
+        fill_missing: see there.
     """
-    found, problems = read_image(path, in_channels, channels)
+    found, problems = read_image(path, in_channels, channels, fill_missing)
     return problems if found is None else list(image_problems(path, found[1]))
 
 
@@ -117,7 +120,7 @@ def read_volume(path: str, is_label: bool = False) -> tuple[tuple[np.ndarray, Vo
 
 
 def read_image(
-    path: str, in_channels: int = 1, channels: Sequence[str] = ()
+    path: str, in_channels: int = 1, channels: Sequence[str] = (), fill_missing: bool = False
 ) -> tuple[tuple[np.ndarray, Volume] | None, list[str]]:
     """
     As :py:func:`read_volume`, of an image that may have several channels.
@@ -128,14 +131,16 @@ def read_image(
             judged by itself (:py:func:`image_problems`).
         channels: endings of the files of the channels (:py:class:`dtlp_components.ScanReader`); without, a file of 4
             axes holds them all.
+        fill_missing: take zeros for a channel whose file is not there, if another one is.
     """
     if in_channels == 1:
         return read_volume(path)
     files = channel_files(path, channels)
-    if missing := [file for file in files if not os.path.exists(file)]:
-        return None, [_missing_channels(missing, files)]
+    there = [file for file in files if os.path.exists(file)]
+    if len(there) < len(files) and (not there or not fill_missing):
+        return None, [_missing_channels([file for file in files if file not in there], files)]
     stored = []
-    for file in files:
+    for file in there:
         found, problems = read_frames(file)
         if found is None:
             return None, problems
@@ -143,17 +148,24 @@ def read_image(
             return None, problems
         stored.append(found)
     voxels, affine = stored[0]
-    for file, (other, other_affine) in zip(files, stored, strict=True):
-        problem = _other_grid(file, other.shape, other_affine, files[0], voxels.shape, affine)
+    for file, (other, other_affine) in zip(there, stored, strict=True):
+        problem = _other_grid(file, other.shape, other_affine, there[0], voxels.shape, affine)
         if problem:
             return None, [problem]
     if len(files) > 1:
-        voxels = np.stack([other for other, _ in stored], axis=-1)
+        found_by_file = {file: found for file, (found, _) in zip(there, stored, strict=True)}
+        voxels = np.stack([found_by_file.get(file, np.zeros_like(voxels)) for file in files], axis=-1)
     if voxels.ndim != 4 or voxels.shape[3] != in_channels:
         return None, [channel_problem(path, voxels.shape, in_channels, channels)]
     described = [describe_volume(np.ascontiguousarray(voxels[..., i]), affine) for i in range(in_channels)]
     names = files if len(files) > 1 else [f"{path}, channel {i}" for i in range(in_channels)]
-    problems = [p for name, channel in zip(names, described, strict=True) for p in image_problems(name, channel)]
+    empty = set(files) - set(there)
+    problems = [
+        problem
+        for name, channel in zip(names, described, strict=True)
+        for problem in image_problems(name, channel)
+        if name not in empty
+    ]
     return (None, problems) if problems else ((voxels, _together(described)), [])
 
 

@@ -132,11 +132,12 @@ def export_bundle(
     if onnx and absent:
         raise InputError(f"ONNX needs {', '.join(absent)}: pip install {' '.join(ONNX_PACKAGES)}, or add --onnx False")
     parser = trained.parser()
-    in_channels, channels = (
-        parser.get_parsed_content(key, default=none) for key, none in (("in_channels", 1), ("channels", []))
+    in_channels, channels, dropout = (
+        parser.get_parsed_content(key, default=none)
+        for key, none in (("in_channels", 1), ("channels", []), ("channel_dropout", 0.0))
     )
     images = [item[Keys.IMAGE] for item in find_images(input, channels)]
-    problems = [problem for path in images for problem in scan_problems(path, in_channels, channels)]
+    problems = [problem for path in images for problem in scan_problems(path, in_channels, channels, dropout > 0)]
     raise_if_any(problems, "Cannot compare on these scans")
     student = trained.load_student()
 

@@ -103,10 +103,11 @@ class Pool:
         """Of each scan its path, the preprocessed image ``(in_channels, D, H, W)``, or ``None`` and what is wrong."""
         parser = self.trained.parser("inference")
         transform = Compose(parser.get_parsed_content("deterministic_transforms"))
-        in_channels, channels = (
-            parser.get_parsed_content(key, default=none) for key, none in (("in_channels", 1), ("channels", []))
+        in_channels, channels, dropout = (
+            parser.get_parsed_content(key, default=none)
+            for key, none in (("in_channels", 1), ("channels", []), ("channel_dropout", 0.0))
         )
-        find_problems = partial(scan_problems, in_channels=in_channels, channels=channels)
+        find_problems = partial(scan_problems, in_channels=in_channels, channels=channels, fill_missing=dropout > 0)
         dataset = ScanDataset([{str(Keys.IMAGE): path} for path in paths], transform, find_problems)
         for path, item in zip(paths, (dataset[i] for i in range(len(dataset))), strict=True):
             if ScanKeys.PROBLEM in item:

@@ -80,6 +80,7 @@ def new_bundle(
     batch_size_unlabeled: int | None = None,
     max_iterations: int | None = None,
     channels: str = "",
+    channel_dropout: float = 0.0,
     frame: int | None = None,
     ignore_label: int | None = None,
     patient: str = "",
@@ -115,6 +116,7 @@ def new_bundle(
         max_iterations: length of the training.
         channels: endings of the file names of a scan's channels, such as t1,t2,flair, or how many a file has as its
             fourth axis; found in names or a dataset.json unless given.
+        channel_dropout: fraction of training patches that lose one of their channels; above 0, scans may lack channels.
         frame: number, from 0, of the one volume to take from 4-D files, which is copied into the bundle, or of the one
             channel to take of nnU-Net's (_0000, _0001).
         ignore_label: value in label files of voxels that nobody labeled; nnU-Net's ignore, if a dataset.json names it,
@@ -137,7 +139,7 @@ def new_bundle(
         name=name, output=output, modality=modality, intensity_window=intensity_window, spacing_mm=spacing_mm,
         patch_size=patch_size, features=features, batch_size_labeled=batch_size_labeled,
         batch_size_unlabeled=batch_size_unlabeled, max_iterations=max_iterations, frame=frame,
-        channels=channels, ignore_label=ignore_label,
+        channels=channels, channel_dropout=channel_dropout, ignore_label=ignore_label,
         validation=validation, validation_share=validation_share, seed=seed, memory=memory, gpu_memory=gpu_memory,
     )  # fmt: skip
 
@@ -152,7 +154,7 @@ def new_bundle(
         ignore_label = read_ignored(named) if labels else found.ignored
     scans, are_named, guess = with_patients(found.scans, patient)
     scans, structures, given_names = with_masks(scans, given_names)
-    content = Content(frame, found.channels, ignore_label, structures)
+    content = Content(frame, found.channels, ignore_label, structures, channel_dropout > 0)
     groups, skipped = inspect_sections(scans, content, skip_broken)
     # names of scans often name patients: these go where the scans are named anyway, not into the README
     on_scans = [f"{path} is left out: {' '.join(problems)}" for path, problems in skipped.items()]
@@ -202,7 +204,9 @@ def new_bundle(
     copies, listed = plan_copies(groups, folder, frame, mapping if changed else None)
     listed[Keys.UNLABELED] = [*listed[Keys.UNLABELED], *with_open_voxels(groups, listed)]
     ignored = mapping.get(ignore_label, ignore_label) if ignore_label is not None else None
-    recipe = recipe_of(name, output, command, groups, label_names, choices, notes, found.channels, ignored)
+    recipe = recipe_of(
+        name, output, command, groups, label_names, choices, notes, found.channels, ignored, channel_dropout
+    )
     files = render_recipe(recipe)
     how_made = {"name": name, "made_by": command, **({"seed": seed} if validation_share else {})}
     files["datalist.json"] = json_text(
@@ -268,8 +272,8 @@ def _check_arguments(
     *, name: str, output: str, modality: str, intensity_window: Sequence[float] | None,
     spacing_mm: Sequence[float] | None, patch_size: Sequence[int] | None, features: int | None,
     batch_size_labeled: int | None, batch_size_unlabeled: int | None, max_iterations: int | None, frame: int | None,
-    channels: str, ignore_label: int | None, validation: str, validation_share: float, seed: int, memory: str,
-    gpu_memory: str,
+    channels: str, channel_dropout: float, ignore_label: int | None, validation: str, validation_share: float,
+    seed: int, memory: str, gpu_memory: str,
 ) -> Room:  # fmt: skip
     """Refuse what cannot be meant, all at once; what a training may take."""
     budget, gpu = parse_memory(memory), gpu_bytes(gpu_memory)
@@ -295,7 +299,7 @@ def _check_arguments(
     keys = {
         "spacing_mm": spacing_mm, "patch_size": patch_size, "features": features,
         "batch_size_labeled": batch_size_labeled, "batch_size_unlabeled": batch_size_unlabeled,
-        "max_iterations": max_iterations,
+        "max_iterations": max_iterations, "channel_dropout": channel_dropout,
     }  # fmt: skip
     problems += check_values({key: value for key, value in keys.items() if value is not None})
     if patch_size is not None and not check_values({"patch_size": patch_size}):

@@ -105,12 +105,14 @@ class Content(NamedTuple):
         channels: of the image.
         ignored: value of a label's voxels that nobody labeled.
         structures: names of masks, where labels are folders of them.
+        fill_missing: whether scans may lack channels.
     """
 
     frame: int | None = None
     channels: Channels = ONE
     ignored: int | None = None
     structures: tuple[str, ...] = ()
+    fill_missing: bool = False
 
 
 def inspect_scans(
@@ -146,7 +148,9 @@ def _inspect(scan: Scan, content: Content, with_labels: bool) -> tuple[ScanFacts
     stamps = _stamps(scan, content, with_labels)  # before reading
     frame, channels = content.frame, content.channels
     if channels.count > 1:
-        image, problems = read_image(scan.image, channels.count, channels.endings)
+        image, problems = read_image(scan.image, channels.count, channels.endings, content.fill_missing)
+        if image is None and not all(map(os.path.exists, channel_files(scan.image, channels.endings))):
+            problems[-1] += " (--channel_dropout 0.2 trains with scans that lack channels, --channels names fewer.)"
     else:
         image, problems = _read(scan.image, frame)
     if image is not None:
@@ -228,7 +232,7 @@ def _stamps(scan: Scan, content: Content, with_labels: bool) -> dict[str, dict[s
     """Size and time of change of the image and, if it is a file, of the label, by path; of those that are there."""
     stamps = {}
     endings = content.channels.endings if content.channels.count > 1 else ()
-    if all(map(os.path.exists, channel_files(scan.image, endings))):
+    if any(map(os.path.exists, channel_files(scan.image, endings))):
         stamps[scan.image] = scan_stamp(scan.image, endings)
     if with_labels and scan.label and os.path.isfile(scan.label):
         stamps[scan.label] = scan_stamp(scan.label)

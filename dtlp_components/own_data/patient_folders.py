@@ -10,18 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..checks.literals import is_literal
-from ..data.channel_files import SEPARATORS, channel_files, split_channel
+from ..data.channel_files import SEPARATORS, split_channel
 from ..data.dicom import folders_below
 from ..data.nifti import is_nifti, without_suffix
 from ..data.segmentations import is_named_label
-from ..errors import InputError, raise_if_any
+from ..errors import InputError
 from .channels import Channels
 
 __all__ = ["MOST_SCANS", "PatientScan", "find_in_folders"]
 
 # of label maps; `derivatives` is BIDS' for all that is made from images
 _LABEL_FOLDERS = re.compile(r"^(labels?|labelsTr|masks?|seg|segmentations?|derivatives)$", re.IGNORECASE)
-_NAMED = 10  # patients in a message
 MOST_SCANS = 12  # of one patient
 
 
@@ -59,7 +58,7 @@ def find_in_folders(root: Path, given: Channels | None = None) -> tuple[list[Pat
         Scans by path, and their channels; none, and one channel, if there is no NIfTI file.
 
     Raises:
-        InputError: if a scan lacks a channel, or a label cannot be told.
+        InputError: if a label cannot be told.
     """
     files = [
         place / name
@@ -76,7 +75,6 @@ def find_in_folders(root: Path, given: Channels | None = None) -> tuple[list[Pat
         named = [file for file in images if split_channel(file.name, endings)]
         scans = {(file.parent, (split_channel(file.name, endings) or ("",))[0]): file for file in reversed(named)}
         first = sorted(_first_of(file, endings) for file in scans.values())
-        _refuse_missing(first, endings, root)
     else:
         first = images
     several = Counter(file.parent for file in first)
@@ -136,18 +134,6 @@ def _first_of(file: Path, endings: Sequence[str]) -> Path:
     stem = without_suffix(file.name)
     _, ending = split_channel(file.name, endings) or ("", "")
     return file.with_name(stem.removesuffix(ending) + endings[0] + file.name[len(stem) :])
-
-
-def _refuse_missing(scans: Sequence[Path], endings: Sequence[str], root: Path) -> None:
-    problems = []
-    for scan in scans:
-        missing = [file for file in channel_files(str(scan), endings) if not Path(file).exists()]
-        if missing:
-            problems.append(
-                f"{missing[0]}: no such file; expected {', '.join(endings)} of every scan in {root}. --channels names "
-                "those that all of them have."
-            )
-    raise_if_any(problems[:_NAMED], "Cannot make the bundle")
 
 
 def _case(file: Path, root: Path, endings: Sequence[str]) -> str:

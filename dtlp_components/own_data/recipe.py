@@ -26,6 +26,7 @@ COMMENT = f"Made by {COMMAND} from the scans in datalist.json; see docs/README.m
 def recipe_of(
     name: str, output: str, command: str, groups: Mapping[Keys, Inspected], label_names: Sequence[str],
     choices: Mapping[str, Choice], notes: Sequence[str], channels: Channels = ONE, ignored: int | None = None,
+    channel_dropout: float = 0.0,
 ) -> Recipe:  # fmt: skip
     """What the bundle adds to the base, in the form of a recipe."""
     modality, structures = choices["modality"].value, ", ".join(label_names[1:])
@@ -37,6 +38,8 @@ def recipe_of(
     }
     if channels != ONE:
         common |= {"in_channels": channels.count, "channels": list(channels.endings)}
+    if channel_dropout:
+        common["channel_dropout"] = channel_dropout
     if ignored is not None:
         common["ignore_label"] = ignored
     if Path(output) != Path("bundles"):

@@ -124,7 +124,8 @@ def test_every_entry_says_what_it_is() -> None:
 
 
 def test_keys_that_shape_the_networks() -> None:
-    student = ["in_channels", "num_classes", "preprocessing_variant", "spacing_mm", "patch_size", "features", "norm"]
+    student = ["in_channels", "channel_dropout", "num_classes", "preprocessing_variant", "spacing_mm", "patch_size"]
+    student += ["features", "norm"]
     assert model_keys() == student
     assert set(model_keys(teachers=True)) == {*student, "method", "correlation_stage", "image_shortcut"}
 

@@ -160,3 +160,17 @@ def test_scan_that_lost_a_channel_is_segmented_again_to_be_named(tmp_path: Path)
         scans_to_segment(*arguments)
     (tmp_path / "scans/a_t1c.nii.gz").unlink()
     assert scans_to_segment(*arguments) == [{"image": path}]
+
+
+def test_channel_that_is_not_there_is_read_as_zeros_if_asked(tmp_path: Path) -> None:
+    path = pair(tmp_path)
+    second = nib.load(tmp_path / "a_t1c.nii.gz").get_fdata()
+    (tmp_path / "a_t1.nii.gz").unlink()
+    load = Compose([LoadImaged("image", ScanReader(ENDINGS, fill_missing=True)), EnsureChannelFirstd("image")])
+    image = load({"image": path})["image"]
+    assert not image[0].any()
+    np.testing.assert_array_equal(image[1], second)
+    assert scan_problems(path, 2, ENDINGS, fill_missing=True) == []
+    assert scan_stamp(path, ENDINGS)["size"] == (tmp_path / "a_t1c.nii.gz").stat().st_size
+    (tmp_path / "a_t1c.nii.gz").unlink()
+    assert "found none of them" in scan_problems(path, 2, ENDINGS, fill_missing=True)[0]

@@ -222,7 +222,11 @@ def test_bundle_of_two_channels_trains_evaluates_and_segments(near: Path, fourth
             first.unlink()
             second.unlink()
     channels = "2" if fourth_axis else ""
-    bundle = make(labeled="raw", unlabeled="raw/unlabeled", channels=channels, features=4, max_iterations=1)
+    bundle = make(
+        labeled="raw", unlabeled="raw/unlabeled", channels=channels, channel_dropout=0.5, features=4, max_iterations=1
+    )
+    if not fourth_axis:
+        (near / "raw/unlabeled/p3_0001.nii.gz").unlink()
     run(bundle, "train", near / "out", mlflow=False, ddim_steps=1)
     weights = torch.load(near / "out/models/model.pt", weights_only=True)
     assert weights["stem.0.0.weight"].shape[1] == 2
