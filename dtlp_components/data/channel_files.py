@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .nifti import is_nifti, without_suffix
 
-__all__ = ["channel_files", "first_channels", "scan_of", "split_channel"]
+__all__ = ["channel_files", "first_channels", "scan_of", "shown_channel", "split_channel"]
 
 SEPARATORS = "-_. "
 
@@ -64,6 +64,11 @@ def channel_files(path: str, channels: Sequence[str]) -> list[str]:
     stem = without_suffix(name)
     start, end = stem.removesuffix(channels[0]), name[len(stem) :]
     return [os.path.join(folder, start + channel + end) for channel in channels]
+
+
+def shown_channel(path: str, channels: Sequence[str]) -> str:
+    """The file to show of a scan: that of its first channel, or, if the scan lacks it, of the next that is there."""
+    return next((file for file in channel_files(path, channels) if os.path.exists(file)), path)
 
 
 def first_channels(files: Iterable[Path], channels: Sequence[str]) -> list[Path]:

@@ -140,11 +140,12 @@ def segment_scans(
     )
     workflow.initialize()
     labels = [str(name) for name in workflow.parser["label_names"]]
+    channels = [str(ending) for ending in workflow.parser.get("channels", [])]
     try:
         workflow.run()
     finally:  # also of what could be segmented, if a scan was skipped
         if preview and is_first():
-            _draw(Path(output), labels, began)
+            _draw(Path(output), labels, channels, began)
     if store and is_first():
         store_segmentations(dicomweb, [file for file in sorted(Path(output).glob("*_seg.dcm")) if _is_new(file, began)])
     workflow.finalize()
@@ -155,12 +156,12 @@ def _is_new(file: Path, since: float) -> bool:
     return file.stat().st_mtime >= since - 1
 
 
-def _draw(folder: Path, labels: list[str], since: float) -> None:
+def _draw(folder: Path, labels: list[str], channels: list[str], since: float) -> None:
     """Pictures of the label maps that were just written."""
     rows = [row for row in read_table(str(folder)) if row.get("label_map")]
     rows = [row for row in rows if _is_new(folder / os.path.basename(row["label_map"]), since)]
     if rows:
-        picture_label_maps(rows, folder, labels)
+        picture_label_maps(rows, folder, labels, channels)
         print(f"Pictures: {os.path.abspath(folder / 'pictures')}")
 
 

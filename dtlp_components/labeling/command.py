@@ -10,6 +10,7 @@ from typing import Any
 from monai.transforms import LoadImage
 from tqdm.auto import tqdm
 
+from ..data.channel_files import shown_channel
 from ..data.readers import ScanReader
 from ..data.review import review_row, update_table
 from ..data.segmentations import printable
@@ -133,6 +134,13 @@ def _draw(pool: Pool, choices: list[Choice], paths: list[str], names: list[str],
         heat_key = ScanKeys.DISAGREEMENT if ScanKeys.DISAGREEMENT in found else ScanKeys.ENTROPY
         heat_name = "disagreement, bits" if heat_key == ScanKeys.DISAGREEMENT else "entropy, bits"
         title = f"{rank}. {names[choice.index]}\n{choice.reason}"
-        figure = draw_scan(read(path), found[ScanKeys.PRED], found[heat_key], pool.label_names, title, heat_name)
+        figure = draw_scan(
+            read(shown_channel(path, pool.channels)),
+            found[ScanKeys.PRED],
+            found[heat_key],
+            pool.label_names,
+            title,
+            heat_name,
+        )
         save_figure(figure, folder / f"{rank:02d}_{names[choice.index].replace(os.sep, '_')}.png")
     return wrong

@@ -70,6 +70,11 @@ class Pool:
         method = self.trained.settings.get("method", "dtlp")
         return self.run.last.is_file() and told.get("batch_size_unlabeled", 1) != 0 and method in WITH_DECODERS
 
+    @property
+    def channels(self) -> list[str]:
+        """Endings of the files of the channels (:py:class:`dtlp_components.ScanReader`)."""
+        return [str(ending) for ending in self.trained.config("train").get("channels", [])]
+
     def lists(self, datalist: str, dataset_dir: str, section: str) -> tuple[str, str, str]:
         """What ``load_datalist`` takes: the training's own list, where no other is given."""
         parser = parser_of_training(self.trained, self.run, dataset_dir, datalist)
@@ -128,8 +133,8 @@ class Pool:
             Opinions by path, and a sentence for each scan that is left out.
         """
         weights, entries = self._entries(cache)
-        channels = self.trained.config("train").get("channels", [])
-        there = (path for path in paths if all(map(os.path.exists, channel_files(path, channels))))
+        channels = self.channels
+        there = (path for path in paths if any(map(os.path.exists, channel_files(path, channels))))
         stamps = {path: dict(scan_stamp(path, channels)) for path in there}
         found = {
             path: ScanOpinion(**entries[path]["opinion"])

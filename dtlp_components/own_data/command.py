@@ -20,6 +20,7 @@ from ..bundle.render import render_recipe
 from ..checks.arguments import check_seed
 from ..checks.key_table import check_values
 from ..checks.settings import patch_size_problems
+from ..data.channel_files import shown_channel
 from ..data.readers import ScanReader
 from ..errors import raise_if_any
 from ..files import json_text, read_json, write_text
@@ -225,7 +226,7 @@ def new_bundle(
         )
     checked = {path: entry for items in groups.values() for _, facts in items for path, entry in facts.checked.items()}
     write_text(RunFolder(folder).checked_inputs, json.dumps(checked))
-    _draw_sheet(folder, listed[Keys.TRAINING], values, label_names, bool(changed))
+    _draw_sheet(folder, listed[Keys.TRAINING], values, label_names, bool(changed), found.channels)
     patch, features, batch = (choices[key].value for key in ("patch_size", "features", "batch_size_labeled"))
     step = seconds_of_a_step(patch, features, batch, len(label_names))
     print("\n" + duration_sentence(choices["max_iterations"].value, step, bool(groups[Keys.UNLABELED])))
@@ -234,8 +235,9 @@ def new_bundle(
 
 
 def _draw_sheet(
-    folder: Path, scans: Sequence[Scan], values: Sequence[int], label_names: Sequence[str], remapped: bool
-) -> None:
+    folder: Path, scans: Sequence[Scan], values: Sequence[int], label_names: Sequence[str], remapped: bool,
+    channels: Channels,
+) -> None:  # fmt: skip
     """A picture of the labeled scans: a swapped axis or a label on the wrong scan is seen before it is trained on."""
     read = LoadImage(reader=ScanReader(), ensure_channel_first=True)
     shown = scans[:: -(-len(scans) // ON_SHEET)]
@@ -246,7 +248,8 @@ def _draw_sheet(
     found = range(len(values)) if remapped else values
     names = {value: name for value, name in zip(found, label_names, strict=True) if value}
     file = RunFolder(folder).labeled_scans
-    save_figure(draw_sheet(((s.case, volume(s.image), volume(s.label)) for s in shown), len(shown), names), file)
+    items = ((s.case, volume(shown_channel(s.image, channels.endings)), volume(s.label)) for s in shown)
+    save_figure(draw_sheet(items, len(shown), names), file)
     print(f"Look at your labels: {file.absolute()}")
 
 

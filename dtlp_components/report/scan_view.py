@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, Orientation
 from tqdm.auto import tqdm
 
+from ..data.channel_files import shown_channel
 from ..data.readers import ScanReader
 from ..data.segmentations import LABEL_MAP_ENDING
 from ..handlers.score_table import case_names
@@ -85,7 +86,9 @@ def draw_scan(
     return figure
 
 
-def picture_label_maps(rows: Sequence[Mapping[str, str]], folder: Path, label_names: Sequence[str]) -> dict[str, str]:
+def picture_label_maps(
+    rows: Sequence[Mapping[str, str]], folder: Path, label_names: Sequence[str], channels: Sequence[str] = ()
+) -> dict[str, str]:
     """
     Draw label maps of a folder that have no picture yet, or one that is older.
 
@@ -93,6 +96,7 @@ def picture_label_maps(rows: Sequence[Mapping[str, str]], folder: Path, label_na
         rows: of the folder's table, with ``scan`` (a path) and ``label_map``.
         folder: of the label maps; pictures go into ``pictures``.
         label_names: by label value, the background first.
+        channels: endings of the files of the channels (:py:class:`dtlp_components.ScanReader`).
 
     Returns:
         The picture of each scan, from the folder.
@@ -109,7 +113,9 @@ def picture_label_maps(rows: Sequence[Mapping[str, str]], folder: Path, label_na
         stem = label_map.name.removesuffix(LABEL_MAP_ENDING)
         maps = [(label_map.with_name(stem + ending), name) for ending, name in HEAT.items()]
         file, name = next((found for found in maps if found[0].is_file()), (None, ""))
-        image, labels = (cast(MetaTensor, read(str(path))) for path in (row["scan"], label_map))
+        image, labels = (
+            cast(MetaTensor, read(str(path))) for path in (shown_channel(row["scan"], channels), label_map)
+        )
         heat = None if file is None else cast(MetaTensor, read(str(file)))
         disputed = row.get(DISPUTED)
         said = f", networks disagree by {float(disputed):.3f} bit" if disputed else ""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from dtlp_components.deploy.segment import segment_scans
 from dtlp_components.errors import InputError
 from dtlp_components.own_data.channels import (
     Channels,
@@ -226,13 +227,16 @@ def test_bundle_of_two_channels_trains_evaluates_and_segments(near: Path, fourth
         labeled="raw", unlabeled="raw/unlabeled", channels=channels, channel_dropout=0.5, features=4, max_iterations=1
     )
     if not fourth_axis:
-        (near / "raw/unlabeled/p3_0001.nii.gz").unlink()
+        (near / "raw/unlabeled/p3_0000.nii.gz").unlink()
     run(bundle, "train", near / "out", mlflow=False, ddim_steps=1)
-    weights = torch.load(near / "out/models/model.pt", weights_only=True)
+    weights_file = near / "out/models/model.pt"
+    weights = torch.load(weights_file, weights_only=True)
     assert weights["stem.0.0.weight"].shape[1] == 2
     run(bundle, "evaluate", near / "out", eval_section="training")
     assert (near / "out/evaluation/training_native_cases.csv").is_file()
-    run(bundle, "inference", near / "out")
+    segment_scans(str(bundle), str(near / "raw/unlabeled"), str(near / "out/predictions"), model_file=str(weights_file),
+            preview=True)  # fmt: skip
+    assert len(list((near / "out/predictions/pictures").glob("*.png"))) == 2
     assert sorted(file.name for file in (near / "out/predictions").glob("*_seg.nii.gz")) == [
         "p2_seg.nii.gz",
         "p3_seg.nii.gz",
