@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-__all__ = ["align", "csv_text", "markdown", "time_text"]
+__all__ = ["align", "csv_text", "indented", "markdown", "time_text"]
 
 
 def align(rows: Sequence[Sequence[str]], right: bool = False) -> str:
@@ -48,6 +48,11 @@ def csv_text(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] | None = 
         writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def indented(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned rows below a line that begins a block."""
+    return "\n".join(f"  {line}" for line in align(rows).splitlines())
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

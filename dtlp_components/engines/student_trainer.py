@@ -15,9 +15,10 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
 from ..errors import NonFiniteError
-from ..keys import TrainingEvents
+from ..keys import WORDS, TrainingEvents
 from ..keys import TrainingStreams as Streams
 from ..processes import average_tensors, copy_from_first, num_processes
+from ..tables import indented
 from .batch_sums import BatchSums, scalars_of
 from .devices import half_precision
 from .protocols import Teacher, TrainedModule
@@ -119,8 +120,8 @@ class StudentTrainer(SupervisedTrainer):
         self.register_events(*TrainingEvents)
         self.add_event_handler(Events.STARTED, self._start)
 
-    def active_terms(self) -> str:
-        """Loss terms with their weights, for the log."""
+    def active_terms(self) -> Mapping[str, float]:
+        """Loss terms with their weights, those that have one."""
         raise NotImplementedError
 
     def _start(self, engine: Engine) -> None:
@@ -142,7 +143,9 @@ class StudentTrainer(SupervisedTrainer):
             )
         else:
             self._unlabeled_batches = iter(self.unlabeled_data_loader)
-            logger.info(f"Loss terms and weights: {self.active_terms()}.")
+            rows = [[f"{name} {weight:g}", WORDS[name]] for name, weight in self.active_terms().items()]
+            rows += [[name, WORDS[name]] for name in (Keys.LOSS, "ramp_up", "difficulty_weight", "grad_norm")]
+            logger.info("Loss terms and weights:\n" + indented(rows))
 
     def _batches(
         self, engine: Engine, batchdata: Mapping[str, Tensor]

@@ -128,9 +128,9 @@ class DTLPTrainer(StudentTrainer):
             )
         self.teacher_mode = eval_mode if teacher_mode == "eval" else train_mode
 
-    def active_terms(self) -> str:
+    def active_terms(self) -> Mapping[str, float]:
         """As in the base."""
-        return ", ".join(f"{name} {weight:g}" for name, weight in self.weights.items() if weight)
+        return {name: weight for name, weight in self.weights.items() if weight}
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Tensor]) -> dict[str, Any]:
         """
