@@ -151,8 +151,8 @@ def iterations_within(
     count = int(left / one)
     if count < 1:
         raise InputError(
-            f"--hours: expected more time, since the start takes {time_text(measured.start)} and an iteration {one:.1f} s "
-            f"here, got {time_text(seconds)} that are left."
+            f"--hours: expected more time, since the start takes {time_text(measured.start)} and an iteration "
+            f"{one:.1f} s here, got {time_text(seconds)} that are left."
         )
     epochs = max(1, round(count / epoch_length))
     return epochs, count // epochs
@@ -194,9 +194,9 @@ def choose_length(
     if burn_in > 0:
         both = f"{measured.before:.2f} s an iteration in the burn-in and {measured.after:.2f} s after it"
     print(
-        f"{both}, {time_text(measured.epoch + measured.validation)} a validation, {time_text(measured.start)} to start: "
-        f"{epochs * epoch_length} iterations ({epochs} epochs of {epoch_length}) in the {time_text(left)} that are "
-        "left.",
+        f"{both}, {time_text(measured.epoch + measured.validation)} a validation, {time_text(measured.start)} to "
+        f"start: {epochs * epoch_length} iterations ({epochs} epochs of {epoch_length}) in the {time_text(left)} that "
+        "are left.",
         flush=True,
     )
     return ["--max_iterations", str(epochs * epoch_length), "--iterations_per_epoch", str(epoch_length)]

@@ -104,7 +104,8 @@ class Runner:
                 done += 1
                 left = (time.monotonic() - started) / done * (len(todo) - done)
                 print(
-                    f"[{done}/{len(todo)}] {futures[future].label}: {future.result()}; {time_text(left)} left", flush=True
+                    f"[{done}/{len(todo)}] {futures[future].label}: {future.result()}; {time_text(left)} left",
+                    flush=True,
                 )
         if self._stopped_by is not None:
             print("Stopped; the same command goes on.", file=sys.stderr)

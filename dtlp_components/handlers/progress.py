@@ -105,7 +105,7 @@ class TrainingProgress:
         """What can be expected by the last two iterations, long before the first validation."""
         speed = sum(list(self.seconds)[1:]) / (FIRST - 1)
         first = ""
-        if self.validation_every and (to_go := self.validation_every - iteration % self.validation_every) < total:
+        if self.validation_every and iteration + (to_go := -iteration % self.validation_every) <= total:
             first = f"the next validation in about {time_text(speed * to_go)}, "
         self.logger.info(
             f"An iteration takes {time_text(speed)}: {first}the end in {self._least(iteration) or 'about '}"

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

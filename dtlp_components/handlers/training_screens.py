@@ -67,8 +67,7 @@ class TrainingScreens:
         self.network, self.scans = network, scans
         self.datalist, self.dataset_dir = datalist, dataset_dir
         self.burn_in, self.validator = burn_in, validator
-        self.started: float | None = None
-        self.started_at = 0
+        self.has_begun, self.started, self.started_at = False, 0.0, 0
         self.last: tuple[float, int] | None = None  # Dice and iteration of the last validation
 
     def attach(self, engine: Engine) -> None:
@@ -79,11 +78,12 @@ class TrainingScreens:
         engine.add_event_handler(Events.COMPLETED, self._end)
 
     def _forget(self) -> None:
-        self.started, self.last = None, None
+        self.has_begun, self.last = False, None
 
     def _begin(self, engine: Engine) -> None:
-        if self.started is not None:
+        if self.has_begun:
             return
+        self.has_begun = True
         self.started, self.started_at = time.monotonic(), engine.state.iteration
         rows = [*self._what(), *self._how_long(engine), *self._where(engine)]
         LOGGER.info("What is trained, and where to look:\n" + indented(rows))
@@ -162,7 +162,7 @@ class TrainingScreens:
         return float(state.best_metric), int(state.best_metric_epoch) * int(engine.state.epoch_length or 0)
 
     def _end(self, engine: Engine) -> None:
-        seconds = time.monotonic() - (self.started or time.monotonic())
+        seconds = time.monotonic() - self.started
         count = engine.state.iteration - self.started_at
         rows: list[list[str]] = []
         if self.last is not None:
