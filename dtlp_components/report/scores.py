@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -115,8 +116,8 @@ def read_training(name: str, runs: Sequence[RunFolder], section: str, convention
         file = run.cases_csv(section, convention)
         if not file.is_file():
             raise InputError(
-                f"{file}: not there; expected the scores of a training. Evaluate it first: python -m dtlp_components "
-                f"evaluate BUNDLE --output_dir {run.root} --eval_section {section}"
+                f"{file}: not there; expected the scores of a training. Evaluate it first: dtlp evaluate "
+                f"BUNDLE --output_dir {shlex.quote(str(run.root))} --eval_section {section}"
             )
         with open(file, encoding="utf-8", newline="") as stream:
             tables.append({row["case"]: row for row in csv.DictReader(stream)})
