@@ -27,7 +27,6 @@ __all__ = ["TrainingScreens"]
 LOGGER = logging.getLogger("dtlp")
 METRIC = "val_mean_dice"
 NEAR_ZERO = 0.05  # of the mean Dice
-KEPT = ("dataset_dir", "datalist", "output_dir")  # keys of the training that an evaluation needs as well
 
 
 class TrainingScreens:
@@ -102,10 +101,15 @@ class TrainingScreens:
             [
                 "scans",
                 f"{counts['labeled']} labeled, {counts['unlabeled']} unlabeled, {counts['validation']} for validation, "
-                f"in {os.path.abspath(self.dataset_dir)}",
+                f"in {self._place()}",
             ],
             ["computes on", self._computer()],
         ]
+
+    def _place(self) -> str:
+        """The smallest folder that all scans are in."""
+        images = [os.path.abspath(item[DatalistKeys.IMAGE]) for items in self.scans.values() for item in items]
+        return os.path.commonpath([os.path.dirname(image) for image in images])
 
     def _computer(self) -> str:
         device, threads = self.environment["device"], self.environment["threads"]
@@ -192,7 +196,9 @@ class TrainingScreens:
         return next((s for s in (DatalistKeys.TESTING, DatalistKeys.VALIDATION) if content.get(s)), "")
 
     def _evaluate(self) -> str:
-        words = [word for key in KEPT if (value := self.overrides.get(key)) for word in (f"--{key}", str(value))]
+        # keys of the training that an evaluation needs as well, with the values that they came to
+        values = {"dataset_dir": self.dataset_dir, "datalist": self.datalist, "output_dir": str(self.run.root)}
+        words = [word for key, value in values.items() if key in self.overrides for word in (f"--{key}", value)]
         if self._section() != DatalistKeys.TESTING:
             words += ["--eval_section", self._section()]
         return shlex.join(["dtlp", "evaluate", str(self.bundle), *words])
@@ -206,4 +212,4 @@ class TrainingScreens:
 
 
 def _by(sides: Sequence[float]) -> str:
-    return " × ".join(f"{side:g}" for side in sides)
+    return " × ".join(f"{side:.4g}" for side in sides)

@@ -24,7 +24,7 @@ SETTINGS = {
     "label_names": ["background", "liver", "left kidney"], "val_interval": 2,
 }  # fmt: skip
 SCANS = {
-    "labeled": [{"image": "/data/l.nii.gz"}] * 3,
+    "labeled": [{"image": "/data/labeled/l.nii.gz"}] * 3,
     "unlabeled": [{"image": "/data/u.nii.gz"}] * 5,
     "validation": [{"image": "/data/it's v.nii.gz"}] * 2,
 }
@@ -64,7 +64,7 @@ def say(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Mo
     ) -> list[str]:
         datalist = tmp_path / "lists of mine.json"
         datalist.write_text(json.dumps({"testing": [{}] if testing else [], "validation": [{}]}))
-        overrides = {"datalist": str(datalist), "output_dir": "a run", "features": 8}
+        overrides = {"datalist": str(datalist), "output_dir": "$'a\\x20run'", "features": 8}
         record = RunRecord(str(tmp_path), "r", settings, overrides, "", {}, "cpu")
         engine = Engine(lambda *_: None)
         if validator is not None:
@@ -161,7 +161,7 @@ def test_training_without_validation_says_so_and_what_to_do(
 def test_next_commands_are_words_of_a_shell(say: Callable[..., list[str]], tmp_path: Path) -> None:
     last = say()[-1]
     datalist, run = str(tmp_path / "lists of mine.json"), str(tmp_path / "a run")
-    expected = ["dtlp", "evaluate", "bundles/it", "--datalist", datalist, "--output_dir", "a run"]
+    expected = ["dtlp", "evaluate", "bundles/it", "--datalist", datalist, "--output_dir", run]
     assert shlex.split(row(last, "evaluate")) == expected
     expected = [
         "dtlp", "segment", "bundles/it", "/data/it's v.nii.gz", f"{run}/predictions",
