@@ -92,9 +92,12 @@ class TrainingScreens:
         names = [str(name) for name in values["label_names"]]
         weights = sum(weight.numel() for weight in self.network.parameters())
         counts = {section: len(items) for section, items in self.scans.items()}
-        learner = "the student, a V-Net" if counts["unlabeled"] else "a V-Net on the labeled scans alone"
+        how = f"{method} (docs/method{'' if method == 'dtlp' else 's'}.md)"
+        learner = "the student, a V-Net"
+        if not counts["unlabeled"]:
+            how, learner = "supervised, on the labeled scans alone", "a V-Net"
         return [
-            ["method", f"{method} (docs/method{'' if method == 'dtlp' else 's'}.md)"],
+            ["method", how],
             ["network", f"{learner}: {values['features']} features, {weights / 1e6:.2g} million weights"],
             ["patches", f"{_by(values['patch_size'])} voxels of {_by(values['spacing_mm'])} mm"],
             ["classes", f"{', '.join(names[1:])}; background" if names else f"{values['num_classes']}"],

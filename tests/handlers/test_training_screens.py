@@ -121,7 +121,8 @@ def test_resumed_training_says_what_is_done_and_nothing_of_a_burn_in_that_is_ove
 
 def test_labeled_only_is_called_that(say: Callable[..., list[str]]) -> None:
     first = say(scans={**SCANS, "unlabeled": []}, burn_in=12.0)[0]
-    assert row(first, "network").startswith("a V-Net on the labeled scans alone: ")
+    assert row(first, "method") == "supervised, on the labeled scans alone"
+    assert row(first, "network").startswith("a V-Net: ")
     assert row(first, "length") == "30 iterations in 6 epochs"
 
 
