@@ -21,6 +21,8 @@ from .launch import become_torchrun
 
 __all__ = ["become_monai", "run_monai", "run_monai_here", "silence"]
 
+PARSING = "parsing config_file"  # a warning of MONAI's begins so
+
 # MONAI where an installed dtlp_components cannot be imported, as it will be for those who get a packed folder
 ISOLATED = (
     "import runpy, sys; sys.modules['dtlp_components'] = None; "
@@ -72,6 +74,9 @@ def become_monai(words: Sequence[str], processes: int = 1) -> None:
     """
     words = literal_words(words)
     if processes > 1:
+        # as `silence` does, in processes that import nothing of ours before they warn
+        others = [text for text in (os.environ.get("PYTHONWARNINGS"),) if text]
+        os.environ["PYTHONWARNINGS"] = ",".join([*others, f"ignore:{PARSING}:UserWarning"])
         become_torchrun(processes, ["-m", "monai.bundle", *words])
     else:
         run_monai_here(words)
@@ -99,7 +104,7 @@ def run_monai_here(words: Sequence[str]) -> None:
 def silence() -> None:
     """Leave out what MONAI says of every configuration and every start, each for its reason."""
     # that a configuration can run any code: docs/bundles.md says it, once
-    warnings.filterwarnings("ignore", message="parsing config_file .* invoked with no allow list", category=UserWarning)
+    warnings.filterwarnings("ignore", message=f"{PARSING} .* invoked with no allow list", category=UserWarning)
     # the words of the command over again, which stand just above, and a file of the bundle that it was meant to use
     logging.getLogger("monai.bundle.scripts").addFilter(_is_no_summary)
     logging.getLogger("monai.bundle.workflows").addFilter(_is_no_place)

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dtlp_components.bundle.run_monai import run_monai, run_monai_here, silence
+from dtlp_components.bundle import run_monai as run_monai_module
+from dtlp_components.bundle.run_monai import become_monai, run_monai, run_monai_here, silence
 from dtlp_components.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -129,3 +131,16 @@ def test_only_what_monai_says_of_every_configuration_is_left_out(caplog: pytest.
     assert "---" not in caplog.text
     assert "required properties" in caplog.text
     assert "Downloading" in caplog.text
+
+
+def test_several_processes_keep_the_warnings_that_they_were_told_to_ignore(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[Any] = []
+    monkeypatch.setattr(run_monai_module, "become_torchrun", lambda *words: launched.append(words))
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore::DeprecationWarning")
+    become_monai(WORDS, 2)
+    assert launched == [(2, ["-m", "monai.bundle", *WORDS])]
+    assert os.environ["PYTHONWARNINGS"] == "ignore::DeprecationWarning,ignore:parsing config_file:UserWarning"
+    code = "import warnings; warnings.warn('parsing config_file a.json: …'); warnings.warn('another')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "parsing" not in done.stderr.partition("UserWarning")[2].partition("\n")[0]
+    assert "UserWarning: another" in done.stderr
