@@ -105,8 +105,9 @@ def silence() -> None:
     """Leave out what MONAI says of every configuration and every start, each for its reason."""
     # that a configuration can run any code: docs/bundles.md says it, once
     warnings.filterwarnings("ignore", message=f"{PARSING} .* invoked with no allow list", category=UserWarning)
-    # the words of the command over again, which stand just above, and a file of the bundle that it was meant to use
+    # the words of the command over again, which stand just above
     logging.getLogger("monai.bundle.scripts").addFilter(_is_no_summary)
+    # that the bundle's own logging.conf and metadata.json are taken: it is meant, also with an overlay from elsewhere
     logging.getLogger("monai.bundle.workflows").addFilter(_is_no_place)
 
 
@@ -115,7 +116,7 @@ def _is_no_summary(record: logging.LogRecord) -> bool:
 
 
 def _is_no_place(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("Setting logging properties based on config")
+    return not record.getMessage().startswith(("Setting logging properties based on", "Not all config files are in"))
 
 
 def _show(words: Sequence[str]) -> None:

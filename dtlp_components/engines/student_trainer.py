@@ -66,6 +66,7 @@ class StudentTrainer(SupervisedTrainer):
     """
 
     network: TrainedModule  # type: ignore[assignment]  # a Protocol cannot say that it is a Module
+    numbers: tuple[str, ...] = (Keys.LOSS, "ramp_up", "grad_norm")  # what the log has beside the terms
 
     def __init__(
         self,
@@ -143,8 +144,9 @@ class StudentTrainer(SupervisedTrainer):
             )
         else:
             self._unlabeled_batches = iter(self.unlabeled_data_loader)
-            rows = [[f"{name} {weight:g}", WORDS[name]] for name, weight in self.active_terms().items()]
-            rows += [[name, WORDS[name]] for name in (Keys.LOSS, "ramp_up", "difficulty_weight", "grad_norm")]
+            # a method of somebody's own has terms of its own
+            rows = [[f"{name} {weight:g}", WORDS.get(name, "")] for name, weight in self.active_terms().items()]
+            rows += [[name, WORDS[name]] for name in self.numbers]
             logger.info("Loss terms and weights:\n" + indented(rows))
 
     def _batches(

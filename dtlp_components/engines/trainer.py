@@ -79,6 +79,7 @@ class DTLPTrainer(StudentTrainer):
     """
 
     network: TrainingNetwork
+    numbers = (*StudentTrainer.numbers, "difficulty_weight")
 
     def __init__(
         self,

@@ -121,6 +121,7 @@ def test_only_what_monai_says_of_every_configuration_is_left_out(caplog: pytest.
         for logger in (scripts, workflows):
             logger.addHandler(caplog.handler)
         workflows.info("Setting logging properties based on config: a/logging.conf.")
+        workflows.warning("Not all config files are in a/configs. If logging_file …")
         workflows.warning("Loaded bundle does not contain the following required properties: x")
         scripts.handle(scripts.makeRecord(scripts.name, logging.INFO, "", 1, "---", (), None, "_log_input_summary"))
         scripts.info("Downloading: a.zip.")
@@ -128,6 +129,7 @@ def test_only_what_monai_says_of_every_configuration_is_left_out(caplog: pytest.
         logger.removeHandler(caplog.handler)
     assert [str(warning.message) for warning in caught] == ["parsing config_file failed"]
     assert "Setting" not in caplog.text
+    assert "Not all" not in caplog.text
     assert "---" not in caplog.text
     assert "required properties" in caplog.text
     assert "Downloading" in caplog.text
