@@ -7,6 +7,7 @@ from enum import Enum
 
 __all__ = [
     "NO_LABEL",
+    "WORDS",
     "DatalistKeys",
     "LossTerms",
     "MethodTerms",
@@ -73,6 +74,31 @@ class MethodTerms(StrEnum):
     CROSS = "cross"  # each student against the other's classes
     MIXED_LABELED = "mixed_labeled"  # labeled voxels of mixed volumes
     MIXED_UNLABELED = "mixed_unlabeled"  # the others
+
+
+# what each term of either class, and each other number of a line of the log, is
+WORDS = {
+    LossTerms.DENOISING: "diffusion decoder: true labels out of noise",
+    LossTerms.DIFFICULTY: "difficulty-aware decoder: true labels, hard classes weighing more",
+    LossTerms.UNLABELED: "student: pseudo-labels of plain scans",
+    LossTerms.CUTMIX: "student: labeled and unlabeled scans mixed into each other (CutMix)",
+    LossTerms.MASKED: "student: pseudo-labels of scans with hidden blocks (masked image consistency)",
+    LossTerms.RECONSTRUCTION: "student: the mean teacher's output from scans with hidden blocks (reconstruction)",
+    LossTerms.DISTILLATION: "student: soft labels of both decoders (knowledge distillation)",
+    LossTerms.CORRELATION: "labels propagated to voxels with similar features (correlation)",
+    LossTerms.STUDENT_LABELED: "student: true labels",
+    MethodTerms.SECOND_LABELED: "second student: true labels",
+    MethodTerms.CONSISTENCY: "student: the mean teacher's probabilities",
+    MethodTerms.STRONG: "student: classes of the plain scan on a distorted one",
+    MethodTerms.FEATURES: "student: the same with features dropped",
+    MethodTerms.CROSS: "each student: the other's classes",
+    MethodTerms.MIXED_LABELED: "labeled voxels of mixed scans",
+    MethodTerms.MIXED_UNLABELED: "unlabeled voxels of mixed scans",
+    "loss": "sum of all terms times their weights",
+    "ramp_up": "factor of all terms of unlabeled scans, from 0 to 1",
+    "difficulty_weight": "largest weight of a class; their mean is 1",
+    "grad_norm": "length of the gradient before it is limited",
+}
 
 
 class TrainingStreams(StrEnum):

@@ -33,6 +33,7 @@ from .handlers.run_logs import MLflowLog, MLflowScores, TensorBoardLog
 from .handlers.run_record import RunRecord, RunRecordKeeper
 from .handlers.score_table import ScoreTable
 from .handlers.training_curves import TrainingCurves
+from .handlers.training_screens import TrainingScreens
 from .handlers.warm_start import WarmStart
 from .inferers.flips import FlipAverage
 from .inferers.scan_segmenter import ScanSegmenter
@@ -127,6 +128,7 @@ __all__ = [
     "TrainingCheckpoint",
     "TrainingCurves",
     "TrainingProgress",
+    "TrainingScreens",
     "TwoStudents",
     "UncertaintyAwareConsistency",
     "UniMatch",

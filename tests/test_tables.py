@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from dtlp_components.tables import align, csv_text, markdown
+from dtlp_components.tables import align, csv_text, markdown, time_text
 
 ROWS = [["", "ml"], ["left lung", "12.5"], ["spleen"]]
 
@@ -31,3 +31,14 @@ def test_column_that_is_not_named_is_refused() -> None:
 
 def test_first_row_is_the_head_in_markdown() -> None:
     assert markdown([["key", "value"], ["`a`", "1"]]) == "| key | value |\n|---|---|\n| `a` | 1 |"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"), (0.634, "0.63 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1 min 00 s"),
+        (3599.4, "59 min 59 s"), (3600, "1 h 00 min"), (86399, "23 h 59 min"), (2 * 86400 + 3 * 3600, "2 d 03 h"),
+    ],
+)  # fmt: skip
+def test_time_is_told_in_its_two_largest_units(seconds: float, text: str) -> None:
+    assert time_text(seconds) == text

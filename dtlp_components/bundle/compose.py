@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -144,7 +145,8 @@ def _folder(recipe: Recipe) -> str:
 
 def _comment(workflow: str, recipe: Recipe, config: Mapping[str, Any]) -> list[str]:
     """What the file is, the command that runs it, and how long that is."""
-    run = f"python -m monai.bundle run {LENGTHS[workflow]} --config_file {_folder(recipe)}/configs/{workflow}.json"
+    file = f"{_folder(recipe)}/configs/{workflow}.json"
+    run = shlex.join(["python", "-m", "monai.bundle", "run", LENGTHS[workflow], "--config_file", file])
     what = {
         "train": "Trains on the sections `training` and `unlabeled` of the datalist, "
         f"{config.get('max_iterations')} iterations",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
@@ -89,6 +90,8 @@ def fill_readme(recipe: Recipe, config: Mapping[str, Any], recipes: str | Path =
     if unused := sorted(set(texts) - known):
         raise InputError(f"{recipe.origin}: `readme` fills {unused}, which {template} does not have.")
     values = {**literals, **DEFAULTS, **derived, **texts}
+    # as a word of a shell; between double quotes the folder stands as it is
+    values["bundle_word"] = shlex.quote(values.get("bundle_path", ""))
     # texts of recipes may name the bundle's folder
     places: dict[str, str] = {name: values[name] for name in ("bundle_path", "differs_page") if name in values}
     for name in ("published", "training_note"):

@@ -5,11 +5,13 @@ MONAI's command, ``python -m monai.bundle``: printed, then run, in a process of 
 
 from __future__ import annotations
 
+import logging
 import os
 import runpy
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from ..checks.literals import literal_words
 from ..errors import InputError
 from .launch import become_torchrun
 
-__all__ = ["become_monai", "run_monai"]
+__all__ = ["become_monai", "run_monai", "run_monai_here", "silence"]
+
+PARSING = "parsing config_file"  # a warning of MONAI's begins so
 
 # MONAI where an installed dtlp_components cannot be imported, as it will be for those who get a packed folder
 ISOLATED = (
@@ -70,13 +74,49 @@ def become_monai(words: Sequence[str], processes: int = 1) -> None:
     """
     words = literal_words(words)
     if processes > 1:
+        # as `silence` does, in processes that import nothing of ours before they warn
+        others = [text for text in (os.environ.get("PYTHONWARNINGS"),) if text]
+        os.environ["PYTHONWARNINGS"] = ",".join([*others, f"ignore:{PARSING}:UserWarning"])
         become_torchrun(processes, ["-m", "monai.bundle", *words])
-        return
+    else:
+        run_monai_here(words)
+
+
+def run_monai_here(words: Sequence[str]) -> None:
+    """
+    Print a command of MONAI and run it in this process, which saves the seconds that importing MONAI takes.
+
+    Args:
+        words: what follows ``python -m monai.bundle``.
+
+    Raises:
+        Exception: whatever it raises.
+    """
+    words = literal_words(words)
     _show(words)
+    silence()
     sys.argv = ["", *words]  # runpy fills in the first
     if not getattr(sys.flags, "safe_path", False) and sys.path[:1] != [os.getcwd()]:
         sys.path.insert(0, os.getcwd())  # as `python -m` does, and a console script does not
     runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+
+
+def silence() -> None:
+    """Leave out what MONAI says of every configuration and every start, each for its reason."""
+    # that a configuration can run any code: docs/reference/bundles.md says it, once
+    warnings.filterwarnings("ignore", message=f"{PARSING} .* invoked with no allow list", category=UserWarning)
+    # the words of the command over again, which stand just above
+    logging.getLogger("monai.bundle.scripts").addFilter(_is_no_summary)
+    # that the bundle's own logging.conf and metadata.json are taken: it is meant, also with an overlay from elsewhere
+    logging.getLogger("monai.bundle.workflows").addFilter(_is_no_place)
+
+
+def _is_no_summary(record: logging.LogRecord) -> bool:
+    return record.funcName != "_log_input_summary"
+
+
+def _is_no_place(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(("Setting logging properties based on", "Not all config files are in"))
 
 
 def _show(words: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from ..checks.literals import literal_words
 from ..errors import InputError
 from ..files import read_object, write_json
 from ..run_folder import RunFolder
+from ..tables import time_text
 
 __all__ = ["Measured", "choose_length", "iterations_within", "measure", "parse_hours"]
 
@@ -150,8 +151,8 @@ def iterations_within(
     count = int(left / one)
     if count < 1:
         raise InputError(
-            f"--hours: expected more time, since the start takes {measured.start:.0f} s and an iteration {one:.1f} s "
-            f"here, got {seconds:.0f} s that are left."
+            f"--hours: expected more time, since the start takes {time_text(measured.start)} and an iteration "
+            f"{one:.1f} s here, got {time_text(seconds)} that are left."
         )
     epochs = max(1, round(count / epoch_length))
     return epochs, count // epochs
@@ -193,8 +194,8 @@ def choose_length(
     if burn_in > 0:
         both = f"{measured.before:.2f} s an iteration in the burn-in and {measured.after:.2f} s after it"
     print(
-        f"{both}, {measured.epoch + measured.validation:.1f} s a validation, {measured.start:.0f} s to start: "
-        f"{epochs * epoch_length} iterations ({epochs} epochs of {epoch_length}) in the {left / 60:.1f} minutes that "
+        f"{both}, {time_text(measured.epoch + measured.validation)} a validation, {time_text(measured.start)} to "
+        f"start: {epochs * epoch_length} iterations ({epochs} epochs of {epoch_length}) in the {time_text(left)} that "
         "are left.",
         flush=True,
     )

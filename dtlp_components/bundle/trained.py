@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,8 @@ def find_trained(bundle: str, run_dir: str = "", model_file: str = "") -> Traine
     weights = Path(model_file) if model_file else run.model
     if not weights.is_file():
         raise InputError(
-            f"No weights at {weights.absolute()}. Train first (python -m monai.bundle run training --config_file "
-            f"{folder}/configs/train.json), or give --run_dir, the output_dir of the training."
+            f"No weights at {weights.absolute()}. Train first ({shlex.join(['dtlp', 'train', str(folder)])}), or "
+            "give --run_dir, the output_dir of the training."
         )
     return TrainedBundle(folder, run, weights, record_of(run))
 

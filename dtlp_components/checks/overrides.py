@@ -22,7 +22,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from .key_table import COMPUTED, check_values, key_table
 from .literals import is_expression, is_literal, literal
 
-__all__ = ["given_overrides", "is_run_command", "no_such_key", "override_problems"]
+__all__ = ["given_config_file", "given_overrides", "is_run_command", "no_such_key", "override_problems"]
 
 TEXTS = ("path", "text")
 
@@ -78,6 +78,12 @@ def given_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         content = ConfigParser.load_config_file(args_file)
         from_file = {key: value for key, value in content.items() if key not in _monais_own()}
     return {**from_file, **given.get("override", {})}
+
+
+def given_config_file(arguments: Sequence[str]) -> str | None:
+    """The configuration that a ``monai.bundle run`` command line names, the first of several."""
+    files = _parse_run_command(arguments).get("config_file")
+    return files if isinstance(files, str) or not files else str(files[0])
 
 
 def _monais_own() -> set[str]:

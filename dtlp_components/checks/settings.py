@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from ..errors import first_line, raise_if_any
 from .error_line import show_errors_in_one_line
 from .key_table import check_values, model_keys
-from .overrides import given_overrides, is_run_command, override_problems
+from .overrides import given_config_file, given_overrides, is_run_command, override_problems
 
 __all__ = ["TWO_VOXELS", "Settings", "class_weight_problems", "has_two_voxels", "patch_size_problems"]
 
@@ -57,6 +58,11 @@ class Settings:
     def overrides(self) -> dict[str, Any]:
         """Keys that the command line sets, with their values."""
         return given_overrides(self.arguments)
+
+    def bundle(self, otherwise: str) -> str:
+        """Folder of the bundle whose configuration the command line names; ``otherwise`` if it names none."""
+        file = given_config_file(self.arguments)
+        return otherwise if file is None else str(Path(file).parent.parent)
 
     def problems(self) -> list[str]:
         """One sentence per value that cannot be meant."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -75,7 +76,8 @@ def write_label_app(output: str, *bundles: str) -> Path:
             print(f"{bundle.name}: no training found, so it starts with random weights.")
         elif not training.run.last.is_file():
             print(f"{bundle.name}: no {training.run.last}; disagreement and mixed come with the first training here.")
-    print(f"Start: monailabel start_server --app {folder} --studies STUDIES_OR_DICOMWEB --host 127.0.0.1")
+    command = ["monailabel", "start_server", "--app", str(folder), "--studies", "STUDIES_OR_DICOMWEB"]
+    print(f"Start: {shlex.join([*command, '--host', '127.0.0.1'])}")
     return folder
 
 

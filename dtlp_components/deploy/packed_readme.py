@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,10 +33,11 @@ def packed_readme(text: str, trained: TrainedBundle, pictures: Mapping[str, str]
     text = text.replace(ORIGIN, f"Packed by `pack`; `scripts/{NAME}` is a copy of the project's package.")
     text = text.replace(COMMANDS_FROM, "From this bundle's folder, the one that holds `configs`.")
     text = text.replace(f"python -m {NAME}", f"python -m {VENDORED}")
-    named = re.search(r"--config_file (\S+)/configs/", text)
-    if named:  # the bundle's folder, as the commands name it
-        text = re.sub(rf"(?<![\w.-]){re.escape(named[1])}/", "", text)
-        text = re.sub(rf"(?<![\w./-]){re.escape(named[1])}(?![\w./-])", ".", text)
+    named = re.search(r"--config_file ([^\"].*?)/configs/", text)
+    # the bundle's folder, as the commands name it: as a word of a shell, and between double quotes
+    for folder in dict.fromkeys([named[1], *shlex.split(named[1])]) if named else ():
+        text = re.sub(rf"(?<![\w.-]){re.escape(folder)}/", "", text)
+        text = re.sub(rf"(?<![\w./-]){re.escape(folder)}(?![\w./-])", ".", text)
     text = re.sub(
         r"(!?)\[([^\]]*)\]\((\.\./\.\./[^)]*)\)",  # what leads out of the bundle's folder
         lambda m: _link(m[1], m[2], m[3], pictures or {}),

@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from ..bundle.find import find_bundle
 from ..bundle.launch import become_torchrun, count_processes
 from ..bundle.metadata import refuse_expressions
+from ..bundle.run_monai import silence
 from ..bundle.trained import fold_models
 from ..checks.literals import literal
 from ..checks.overrides import no_such_key
@@ -125,6 +126,7 @@ def segment_scans(
     }
     meta_file = Path(bundle, "configs", "metadata.json")
     refuse_expressions(read_object(meta_file, "a bundle's metadata"), meta_file)
+    silence()
     logging_file = Path(bundle, "configs", "logging.conf")
     workflow = ConfigWorkflow(
         workflow_type="infer",

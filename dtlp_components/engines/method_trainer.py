@@ -32,9 +32,9 @@ class MethodTrainer(StudentTrainer):
         super().__init__(*args, **kwargs)
         self.method, self.student = method, student
 
-    def active_terms(self) -> str:
+    def active_terms(self) -> Mapping[str, float]:
         """As in the base."""
-        return ", ".join(f"{name} {weight:g}" for name, weight in self.method.weights.items())
+        return self.method.weights
 
     def _iteration(self, engine: Engine, batchdata: Mapping[str, Tensor]) -> dict[str, Any]:
         """

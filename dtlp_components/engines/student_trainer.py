@@ -15,9 +15,10 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
 from ..errors import NonFiniteError
-from ..keys import TrainingEvents
+from ..keys import WORDS, TrainingEvents
 from ..keys import TrainingStreams as Streams
 from ..processes import average_tensors, copy_from_first, num_processes
+from ..tables import indented
 from .batch_sums import BatchSums, scalars_of
 from .devices import half_precision
 from .protocols import Teacher, TrainedModule
@@ -65,6 +66,7 @@ class StudentTrainer(SupervisedTrainer):
     """
 
     network: TrainedModule  # type: ignore[assignment]  # a Protocol cannot say that it is a Module
+    numbers: tuple[str, ...] = (Keys.LOSS, "ramp_up", "grad_norm")  # what the log has beside the terms
 
     def __init__(
         self,
@@ -119,8 +121,8 @@ class StudentTrainer(SupervisedTrainer):
         self.register_events(*TrainingEvents)
         self.add_event_handler(Events.STARTED, self._start)
 
-    def active_terms(self) -> str:
-        """Loss terms with their weights, for the log."""
+    def active_terms(self) -> Mapping[str, float]:
+        """Loss terms with their weights, those that have one."""
         raise NotImplementedError
 
     def _start(self, engine: Engine) -> None:
@@ -142,7 +144,10 @@ class StudentTrainer(SupervisedTrainer):
             )
         else:
             self._unlabeled_batches = iter(self.unlabeled_data_loader)
-            logger.info(f"Loss terms and weights: {self.active_terms()}.")
+            # a method of somebody's own has terms of its own
+            rows = [[f"{name} {weight:g}", WORDS.get(name, "")] for name, weight in self.active_terms().items()]
+            rows += [[name, WORDS[name]] for name in self.numbers]
+            logger.info("Loss terms and weights:\n" + indented(rows))
 
     def _batches(
         self, engine: Engine, batchdata: Mapping[str, Tensor]

@@ -79,6 +79,7 @@ class DTLPTrainer(StudentTrainer):
     """
 
     network: TrainingNetwork
+    numbers = (*StudentTrainer.numbers, "difficulty_weight")
 
     def __init__(
         self,
@@ -128,9 +129,9 @@ class DTLPTrainer(StudentTrainer):
             )
         self.teacher_mode = eval_mode if teacher_mode == "eval" else train_mode
 
-    def active_terms(self) -> str:
+    def active_terms(self) -> Mapping[str, float]:
         """As in the base."""
-        return ", ".join(f"{name} {weight:g}" for name, weight in self.weights.items() if weight)
+        return {name: weight for name, weight in self.weights.items() if weight}
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Tensor]) -> dict[str, Any]:
         """

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ def train_folds(bundle: str, *words: str) -> None:
     runner.raise_if_failed()
     if all(is_done(run) for run in runs):
         print(_out_of_fold(root, [run.run for run in runs]))
-        print(f"To segment with all {count}: dtlp segment {bundle} SCANS OUT --model_file {root}")
+        command = shlex.join(["dtlp", "segment", bundle, "SCANS", "OUT", "--model_file", str(root)])
+        print(f"To segment with all {count}: {command}")
 
 
 def deal_folds(datalist: Mapping[str, Any], count: int, seed: int, source: str) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from typing import Any
 from ..checks.literals import literal_words
 from ..errors import InputError
 from ..files import claim, read_object, release, write_json
+from ..tables import time_text
 from .plan import PlannedRun
 
 __all__ = ["Runner", "is_done", "refuse_other_settings", "settings_problem"]
@@ -103,7 +104,8 @@ class Runner:
                 done += 1
                 left = (time.monotonic() - started) / done * (len(todo) - done)
                 print(
-                    f"[{done}/{len(todo)}] {futures[future].label}: {future.result()}; {_span(left)} left", flush=True
+                    f"[{done}/{len(todo)}] {futures[future].label}: {future.result()}; {time_text(left)} left",
+                    flush=True,
                 )
         if self._stopped_by is not None:
             print("Stopped; the same command goes on.", file=sys.stderr)
@@ -159,7 +161,7 @@ class Runner:
                 else:
                     state["trained"] = True
                 write_json(planned.run.experiment, state)
-            return f"done in {_span(time.monotonic() - started)}"
+            return f"done in {time_text(time.monotonic() - started)}"
         finally:
             self._devices.put(device)
 
@@ -224,11 +226,6 @@ def _last_line(planned: PlannedRun) -> str:
     """What an error says: errors are told in one line."""
     lines = planned.run.experiment_log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1].strip()[:400] if lines else "nothing was printed"
-
-
-def _span(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def _is_main_thread() -> bool:

@@ -23,7 +23,7 @@ from ..errors import raise_if_any
 from ..files import locked, write_text
 from ..keys import ScanEvents, ScanKeys
 from ..processes import gather, is_first, num_processes
-from ..tables import csv_text
+from ..tables import csv_text, time_text
 from .signals import SignalWatch
 
 __all__ = ["PredictionReport"]
@@ -110,7 +110,7 @@ class PredictionReport:
         if done < total and now - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = now
             # reading and preprocessing are over, and none of what is left
-            left = tqdm.format_interval((now - self.predicting_since) / done * (total - done))
+            left = time_text((now - self.predicting_since) / done * (total - done))
             self.logger.info(f"scan {count}: {done} of {total} windows, {left} left")
 
     def _stop_if_asked(self, engine: Engine) -> None:
@@ -139,9 +139,9 @@ class PredictionReport:
         if ScanKeys.PRED in output:
             volumes = self._describe(output, row)
             self.segmented[scan] = bool(volumes)
-            left = tqdm.format_interval((now - self.started) / engine.state.iteration * self._to_go(engine))
+            left = time_text((now - self.started) / engine.state.iteration * self._to_go(engine))
             self.logger.info(
-                f"{count}  {row['seconds']} s, {left} left  {Path(scan).name} -> {row['label_map']}: "
+                f"{count}  {time_text(now - self.scan_started)}, {left} left  {Path(scan).name} -> {row['label_map']}: "
                 f"{', '.join(volumes) or 'nothing but background'}{_interval(row)}"
             )
             self._remove_outdated(output)

@@ -103,19 +103,19 @@ class MLflowLog(MLFlowHandler):
 
     def start(self, engine: Engine) -> None:
         self._try(lambda: super(MLflowLog, self).start(engine))
-        self._try(self._tell)
+        self._try(lambda: self._tell(engine))
 
-    def _tell(self) -> None:
-        """Say where to look: MLflow 3 opens at a page on which a training does not show."""
+    def _tell(self, engine: Engine) -> None:
+        """Leave the first screen where to look: MLflow 3 opens at a page on which a training does not show."""
         if self.experiment is None or self.experiment_param is None:  # the trainer's record alone has parameters
             return
         page = f"#/experiments/{self.experiment.experiment_id}/runs?workflowType=machine_learning"
         if str(self.place).startswith("http"):
-            LOGGER.info(f"MLflow: {str(self.place).rstrip('/')}/{page}")
+            lines = [f"{str(self.place).rstrip('/')}/{page}"]
         else:
-            LOGGER.info(
-                f"MLflow: mlflow ui --backend-store-uri {shlex.quote(str(self.place))}, then http://127.0.0.1:5000/{page}"
-            )
+            command = shlex.join(["mlflow", "ui", "--backend-store-uri", str(self.place)])
+            lines = [command, f"then http://127.0.0.1:5000/{page}"]
+        engine.state.mlflow_page = lines
 
     def _log_params(self, params: dict[str, Any]) -> None:
         # a resumed run has them already, and MLflow refuses another value

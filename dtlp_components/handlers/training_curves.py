@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -82,8 +80,6 @@ class TrainingCurves:
         self.output_transform, self.interval = output_transform, interval
         self.picture_interval, self.difficulty_loss = picture_interval, difficulty_loss
         self.table = RunTable(self.run.losses)
-        self._was_told = False
-        self.logger = logging.getLogger("dtlp")
 
     def attach(self, engine: Engine) -> None:
         """Attach after the monitor of pseudo-labels, and before whoever takes the picture."""
@@ -105,9 +101,6 @@ class TrainingCurves:
         if engine.state.epoch % self.picture_interval and engine.state.epoch != engine.state.max_epochs:
             return
         save_figure(draw_curves(self.run), self.run.progress)
-        if not self._was_told:
-            self._was_told = True
-            self.logger.info(f"Curves: {os.path.abspath(self.run.progress)}, drawn anew at each validation.")
 
 
 def read_losses(run: RunFolder) -> Curves:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,10 @@ def next_scans(
     print(f"\n{len(chosen)} of {len(pool.unlabeled)} scans by strategy {strategy}. Pictures: {os.path.abspath(folder)}")
     if pictures:
         print(f"Could not be drawn: {'; '.join(pictures)}")
+    review = str(folder / "review.csv")
     print(
-        f"Draw their labels, write each one's file into column `label` of {folder / 'review.csv'} with the verdict "
-        f"`corrected`, and train: dtlp train {bundle} --review {folder / 'review.csv'} --output_dir NEW_RUN"
+        f"Draw their labels, write each one's file into column `label` of {review} with the verdict `corrected`, and "
+        f"train: {shlex.join(['dtlp', 'train', bundle, '--review', review, '--output_dir', 'NEW_RUN'])}"
     )
     return chosen
 

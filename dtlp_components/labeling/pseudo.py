@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,11 +156,11 @@ def _write(
         )
         for name, row, verdict in zip(names, rows, review, strict=True)
     ]
+    command = shlex.join(["dtlp", "train", bundle, "--review", str(file), "--output_dir", "NEW_RUN"])
     texts = [
         f"Label maps of source {source} of {os.path.abspath(pool.run.root)}, those on which the teachers "
         "disagree most first. What none of them has learned, none of them can dispute.",
-        "Decide on as many as you like and save the table over review.csv in this folder. Then: "
-        f"dtlp train {bundle} --review {file} --output_dir NEW_RUN",
+        f"Decide on as many as you like and save the table over review.csv in this folder. Then: {command}",
     ]
     write_text(page, render_review(f"Pseudo-labels of {pool.trained.folder.name}", texts, scans))
     table = [["scan", *FACTS.values()]]
@@ -167,7 +168,7 @@ def _write(
         table.append([scan.name, *(scan.facts.get(words, "") for words in FACTS.values())])
     print(f"{align(table)}\n{'…' if len(scans) > SHOWN else ''}\n{len(scans)} label maps, the most disputed first.")
     print(f"Look through them: {page.absolute()}\nVerdicts: {file.absolute()}")
-    print(f"Then: dtlp train {bundle} --review {file} --output_dir NEW_RUN")
+    print(f"Then: {command}")
     return page
 
 

@@ -338,11 +338,9 @@ def _command_line(arguments: Mapping[str, Any]) -> str:
 def _print_commands(folder: Path, groups: Mapping[Keys, Inspected], channels: Channels) -> None:
     configs = (folder / "configs").as_posix()
     run = "python -m monai.bundle run"
+    attempt = ["train", folder.as_posix(), "--hours", "0.5", "--output_dir", (folder / "try").as_posix()]
     print("\nNext, from this folder; the first is a try of half an hour:")
-    place = shlex.quote(folder.as_posix())
-    print(
-        f"  python -m dtlp_components train {place} --hours 0.5 --output_dir {shlex.quote((folder / 'try').as_posix())}"
-    )
+    print(f"  {shlex.join(['python', '-m', 'dtlp_components', *attempt])}")
     print(f"  {run} training --config_file {shlex.quote(configs + '/train.json')}")
     if groups[Keys.TESTING] or groups[Keys.VALIDATION]:
         print(f"  {run} evaluating --config_file {shlex.quote(configs + '/evaluate.json')}")

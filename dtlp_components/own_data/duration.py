@@ -10,6 +10,7 @@ import torch
 
 from ..losses.partial import PartialDiceCELoss
 from ..networks.vnet import VNet
+from ..tables import time_text
 
 __all__ = ["DTLP_STEPS", "duration_sentence", "seconds_of_a_step"]
 
@@ -51,10 +52,8 @@ def seconds_of_a_step(patch_size: Sequence[int], features: int, batch_size: int,
 def duration_sentence(iterations: int, step: float, has_unlabeled: bool) -> str:
     """What to expect of a training of a number of iterations, where a step of the student takes ``step`` seconds."""
     each = step * (DTLP_STEPS if has_unlabeled else 1.0)
-    hours = iterations * each / 3600
-    length = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
     how = f"{DTLP_STEPS:g} times a step of the student alone, which" if has_unlabeled else "a step of the student"
     return (
-        f"{iterations} iterations take about {length} on this machine: {each:.2g} s each, {how} took {step:.2g} s just "
-        "now; an estimate, within a factor of two."
+        f"{iterations} iterations take about {time_text(iterations * each)} on this machine: {each:.2g} s each, {how} "
+        f"took {step:.2g} s just now; an estimate, within a factor of two."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,9 @@ def write_report(
 
 def _write_results(folders: Sequence[str], output: str, note: str) -> None:
     """Several experiments, one after the other, in Markdown."""
+    command = shlex.join(["python", "-m", "dtlp_components", "report", *folders, "--output", output])
     texts = [
-        "# What was measured\n\nWritten by `python -m dtlp_components report "
-        f"{' '.join(folders)} --output {output}`, not by hand. What the columns mean: "
+        f"# What was measured\n\nWritten by `{command}`, not by hand. What the columns mean: "
         "[Reproduce](how-to/reproduce.md#what-the-table-says). Earlier measurements, made by hand: "
         "[Lab notes](lab-notes/index.md).\n",
         *([f"{note}\n"] if note else []),

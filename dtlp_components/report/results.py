@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,8 @@ def _how(plan: Mapping[str, Any], records: Mapping[str, Sequence[Mapping[str, An
     """Command, machine, commit and data, in sentences."""
     known = [record for of_seeds in records.values() for record in of_seeds if record]
     name = str(plan.get("name", ""))
-    command = f"`python -m dtlp_components experiment {name}{'' if fraction == 1 else f' --fraction {fraction:g}'}`"
+    words = ["python", "-m", "dtlp_components", "experiment", name]
+    command = f"`{shlex.join(words if fraction == 1 else [*words, '--fraction', f'{fraction:g}'])}`"
     if not known:
         return f"{command}."
     places = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,9 +115,9 @@ def read_training(name: str, runs: Sequence[RunFolder], section: str, convention
     for run in runs:
         file = run.cases_csv(section, convention)
         if not file.is_file():
+            command = ["dtlp", "evaluate", "BUNDLE", "--output_dir", str(run.root), "--eval_section", section]
             raise InputError(
-                f"{file}: not there; expected the scores of a training. Evaluate it first: python -m dtlp_components "
-                f"evaluate BUNDLE --output_dir {run.root} --eval_section {section}"
+                f"{file}: not there; expected the scores of a training. Evaluate it first: {shlex.join(command)}"
             )
         with open(file, encoding="utf-8", newline="") as stream:
             tables.append({row["case"]: row for row in csv.DictReader(stream)})

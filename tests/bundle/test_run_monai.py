@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dtlp_components.bundle.run_monai import run_monai
+from dtlp_components.bundle import run_monai as run_monai_module
+from dtlp_components.bundle.run_monai import become_monai, run_monai, run_monai_here, silence
 from dtlp_components.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -90,3 +94,55 @@ def test_command_that_is_become_has_arguments_input_and_exit_code_of_its_own(
     result = subprocess.run(command, input="typed", capture_output=True, text=True, check=False)
     assert result.returncode == code
     assert json.loads(result.stdout.splitlines()[-1]) == [words, "bundle", str(tmp_path), "typed", True]
+
+
+def test_command_runs_in_this_process_and_may_do_so_twice(
+    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "monai"]:
+        monkeypatch.delitem(sys.modules, name)
+    (stand_in / "monai/bundle/__main__.py").write_text(
+        "import os, sys; open('said.txt', 'a').write(f'{os.getpid()} {sys.argv[1:]}\\n')"
+    )
+    monkeypatch.setattr(sys, "path", [str(stand_in), *sys.path])
+    monkeypatch.setattr(sys, "argv", ["dtlp", "demo"])
+    for _ in range(2):
+        run_monai_here(WORDS)
+    assert (tmp_path / "said.txt").read_text() == f"{os.getpid()} {WORDS}\n" * 2
+    assert capsys.readouterr().out.count(SHOWN) == 2
+
+
+def test_only_what_monai_says_of_every_configuration_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    scripts, workflows = (logging.getLogger(f"monai.bundle.{name}") for name in ("scripts", "workflows"))
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.INFO):
+        silence()
+        warnings.warn('parsing config_file a.json: any "_target_" … invoked with no allow list, …', stacklevel=1)
+        warnings.warn("parsing config_file failed", stacklevel=1)
+        for logger in (scripts, workflows):
+            logger.addHandler(caplog.handler)
+        workflows.info("Setting logging properties based on config: a/logging.conf.")
+        workflows.warning("Not all config files are in a/configs. If logging_file …")
+        workflows.warning("Loaded bundle does not contain the following required properties: x")
+        scripts.handle(scripts.makeRecord(scripts.name, logging.INFO, "", 1, "---", (), None, "_log_input_summary"))
+        scripts.info("Downloading: a.zip.")
+    for logger in (scripts, workflows):
+        logger.removeHandler(caplog.handler)
+    assert [str(warning.message) for warning in caught] == ["parsing config_file failed"]
+    assert "Setting" not in caplog.text
+    assert "Not all" not in caplog.text
+    assert "---" not in caplog.text
+    assert "required properties" in caplog.text
+    assert "Downloading" in caplog.text
+
+
+def test_several_processes_keep_the_warnings_that_they_were_told_to_ignore(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[Any] = []
+    monkeypatch.setattr(run_monai_module, "become_torchrun", lambda *words: launched.append(words))
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore::DeprecationWarning")
+    become_monai(WORDS, 2)
+    assert launched == [(2, ["-m", "monai.bundle", *WORDS])]
+    assert os.environ["PYTHONWARNINGS"] == "ignore::DeprecationWarning,ignore:parsing config_file:UserWarning"
+    code = "import warnings; warnings.warn('parsing config_file a.json: …'); warnings.warn('another')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "parsing" not in done.stderr.partition("UserWarning")[2].partition("\n")[0]
+    assert "UserWarning: another" in done.stderr

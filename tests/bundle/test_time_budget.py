@@ -70,7 +70,7 @@ def test_choice_is_said_and_becomes_words(monkeypatch: pytest.MonkeyPatch, capsy
     assert words == ["--max_iterations", "350", "--iterations_per_epoch", "50"]
     assert asked == [([Path("train.json")], ["--features", "4"], True, RunFolder(tmp_path).checked_inputs, 2)]
     said = capsys.readouterr().out
-    assert "350 iterations (7 epochs of 50) in the 6.0 minutes that are left." in said
+    assert "350 iterations (7 epochs of 50) in the 6 min 00 s that are left." in said
 
 
 def test_training_that_goes_on_keeps_its_length(monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_studies_without_a_label_are_trained_on(train, bundle: Path, studies: Pa
 
 @pytest.mark.slow
 def test_schedules_follow_the_length_that_the_server_asks_for(train, bundle: Path, studies: Path) -> None:
-    # the phantom's: 800 iterations, unlabeled volumes from half of the training on
+    # the phantom's: 400 iterations, unlabeled volumes from half of the training on
     lines = train(items(studies, "training_0"), [], max_epochs=3, run_id="run")
     progress = [line for line in lines if "/6 " in line]
     assert len(progress) == 6

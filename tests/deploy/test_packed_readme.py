@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from dtlp_components.bundle.trained import find_trained
@@ -37,3 +38,13 @@ def test_scores_older_than_the_weights_are_not_theirs(run: Path) -> None:
     finally:
         os.utime(summary, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert "Their scores were not measured." in readme
+
+
+def test_readme_of_a_folder_with_spaces_and_an_apostrophe_speaks_of_its_own_folder_too(run: Path) -> None:
+    text = (BUNDLE / "docs/README.md").read_text(encoding="utf-8")
+    text = text.replace("\"['bundles/phantom_10", "\"['it's a/b").replace("$PWD/bundles/phantom_10", "$PWD/it's a/b")
+    text = text.replace("bundles/phantom_10", shlex.quote("it's a/b"))
+    readme = packed_readme(text, find_trained(str(BUNDLE), str(run)))
+    assert "it'" not in readme
+    assert "--config_file configs/inference.json" in readme
+    assert "$PWD/mlruns.db" in readme

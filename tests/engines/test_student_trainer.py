@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from dtlp_components.engines.student_trainer import StudentTrainer, loss_terms
+from dtlp_components.engines.trainer import DTLPTrainer
+from dtlp_components.keys import WORDS, LossTerms, MethodTerms
 from dtlp_components.networks.mean_teacher import MeanTeacher
 from dtlp_components.networks.vnet import VNet
 
@@ -23,3 +25,7 @@ def test_what_it_cannot_do_is_refused_by_the_name_of_the_trainer() -> None:
             "cpu", 1, [], net, torch.optim.SGD(net.parameters()), lambda logits, label: logits.sum(),
             unlabeled_data_loader=None, mean_teacher=MeanTeacher(net), ramp_up=lambda iteration: 1.0, compile=True,
         )  # fmt: skip
+
+
+def test_every_term_and_number_of_the_log_has_words() -> None:
+    assert set(WORDS) == {*LossTerms, *MethodTerms, *DTLPTrainer.numbers}

@@ -657,8 +657,10 @@ def test_resumed_training_has_the_losses_of_an_uninterrupted_one(tmp_path: Path)
     assert resumed == whole[2:]
 
 
-def test_active_terms_are_logged_with_their_weights(caplog: pytest.LogCaptureFixture) -> None:
+def test_active_terms_are_logged_with_their_weights_in_words(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="dtlp"):
         train(make_trainer({Terms.CORRELATION: 1.2, Terms.UNLABELED: 0.0}))
     assert "corr 1.2" in caplog.text
+    assert "labels propagated to voxels with similar features" in caplog.text
+    assert "difficulty_weight" in caplog.text
     assert " u " not in caplog.text.split("Loss terms and weights:")[1]

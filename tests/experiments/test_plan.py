@@ -60,11 +60,11 @@ def test_baseline_comes_first(tmp_path: Path) -> None:
     assert [variant.name for variant in experiment.variants] == ["UA-MT", "labeled only"]
 
 
-@pytest.mark.parametrize(("overrides", "full"), [({"max_iterations": 300}, 300), ({}, 800)])
+@pytest.mark.parametrize(("overrides", "full"), [({"max_iterations": 300}, 300), ({}, 400)])
 def test_fraction_is_of_the_iterations_of_the_experiment_or_of_the_bundle(
     tmp_path: Path, overrides: dict[str, Any], full: int
 ) -> None:
-    assert json.loads(Path(PHANTOM, "configs/train.json").read_text())["max_iterations"] == 800
+    assert json.loads(Path(PHANTOM, "configs/train.json").read_text())["max_iterations"] == 400
     runs = read_experiment(write(tmp_path, overrides=overrides), fraction=0.1).runs(tmp_path, {})
     assert {value(run.training, "--max_iterations") for run in runs} == {str(full // 10)}
     whole = read_experiment(write(tmp_path, overrides=overrides)).runs(tmp_path, {})[0].training

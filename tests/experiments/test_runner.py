@@ -82,7 +82,7 @@ def test_run_is_trained_then_scored_and_never_again(tmp_path: Path, capfd: pytes
     Runner().run(runs)
     assert len(calls(tmp_path)) == 4
     printed = capfd.readouterr().out
-    assert "[2/2] usual, seed 1: done in 0:00:0" in printed
+    assert "[2/2] usual, seed 1: done in 0." in printed
     assert "2 runs, 2 of them done before." in printed
 
 

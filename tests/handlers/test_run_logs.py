@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def test_weights_without_a_record_are_scored_all_the_same(tmp_path: Path, caplog
     assert caplog.text.count("cannot record the scores") == 1
 
 
-def test_parameters_are_logged_once_and_the_page_to_open_is_said(
+def test_parameters_are_logged_once_and_the_page_to_open_is_left_for_the_first_screen(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = f"sqlite:///{tmp_path / 'mlruns.db'}"
@@ -170,7 +171,10 @@ def test_parameters_are_logged_once_and_the_page_to_open_is_said(
     records = client.search_runs([client.get_experiment_by_name("e").experiment_id])
     assert records[-1].data.params["seed"] == "1"
     assert "cannot record" not in caplog.text
-    assert "then http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning" in caplog.text
+    assert trainer.state.mlflow_page == [
+        shlex.join(["mlflow", "ui", "--backend-store-uri", place]),
+        "then http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning",
+    ]
 
 
 def test_picture_is_shown_whenever_it_was_drawn_anew(tmp_path: Path) -> None:

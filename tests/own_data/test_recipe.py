@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,14 @@ def test_another_output_folder_is_found_again(near: Path) -> None:
     datalist = parser.get_parsed_content("datalist")
     assert len(load_datalist(datalist, "unlabeled", parser.get_parsed_content("dataset_dir"))) == 3
     assert check_config(train(Path("else where/b@c/mine"))) == []
+
+
+def test_commands_of_the_readme_can_be_pasted_wherever_the_bundle_lies(near: Path) -> None:
+    readme = (make(output="it's Größe") / "docs/README.md").read_text()
+    lines = [line for line in readme.splitlines() if line.startswith(("python -m monai.bundle", "tensorboard"))]
+    plain = [shlex.split(line) for line in lines if '"' not in line.replace("'\"'\"'", "")]
+    assert len(plain) == 6
+    assert {word.partition("/mine/")[0] for words in plain for word in words if "/mine/" in word} == {"it's Größe"}
 
 
 @pytest.mark.parametrize("in_repository", [True, False])
