@@ -51,12 +51,20 @@ def compose_metadata(recipe: Recipe, config: Mapping[str, Any], recipes: str | P
         "+references": list(recipe.references),
         "network_data_format::inputs::image::modality": recipe.modality,
         "network_data_format::inputs::image::value_range": _value_range(config["intensity_transform"]),
+        "network_data_format::inputs::image::channel_def": _channel_names(config),
         "network_data_format::outputs::pred::channel_def": labels,
         **{id: deepcopy(config[fact]) for id, fact in METADATA_FACTS.items()},
     }
     apply_overrides(parser, derived | recipe.sections.get("metadata", {}), f"{recipe.origin}, overrides of metadata")
     metadata: dict[str, Any] = parser.get()
     return metadata
+
+
+def _channel_names(config: Mapping[str, Any]) -> dict[str, str]:
+    count = config["in_channels"]
+    several = config["channels"] or [f"channel {i}" for i in range(count)]
+    names = ["image"] if count == 1 else several
+    return {str(i): str(name) for i, name in enumerate(names)}
 
 
 def _channels(config: Mapping[str, Any]) -> str:

@@ -135,6 +135,7 @@ def test_all_channels_of_nnunets_layout_are_trained_on(near: Path, capsys: pytes
     assert train()["intensity_transform"]["channel_wise"]
     metadata = read(bundle / "configs/metadata.json")["network_data_format"]["inputs"]["image"]
     assert (metadata["num_channels"], metadata["modality"]) == (2, "T1, FLAIR")
+    assert metadata["channel_def"] == {"0": "0000", "1": "0001"}
     assert "Every image has 2 channels, in files that end in 0000, 0001" in capsys.readouterr().out
 
 
