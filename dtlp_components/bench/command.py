@@ -43,6 +43,7 @@ def run_bench(
     patch_size: list[int] | None = None,
     features: int | None = None,
     num_classes: int | None = None,
+    method: str = "",
     overrides: dict[str, Any] | None = None,
     compare: dict[str, Any] | None = None,
     inference_size: list[int] | None = None,
@@ -64,6 +65,7 @@ def run_bench(
         patch_size: sides in voxels; the bundle's if not given.
         features: channels at full resolution; the bundle's if not given.
         num_classes: with the background; the bundle's if not given.
+        method: measure that method's training instead of DTLP's, such as mean_teacher; in --compare it is a key.
         overrides: keys of the bundle and their values, such as '{"amp": true, "weights::kd": 0.0}'.
         compare: further ones of a second variant B, which takes turns with the first.
         inference_size: sides in voxels of the volume to segment, "[160,160,128]" if not given; "[]" for no inference.
@@ -84,6 +86,7 @@ def run_bench(
             raise InputError(f"--{name}: found {number}, expected an integer from {least} on.")
     flags = {"patch_size": patch_size, "features": features, "num_classes": num_classes}
     first = {key: value for key, value in flags.items() if value is not None} | _values("overrides", overrides)
+    first |= {"method": method} if method else {}
     settings = {"A": first}
     if compare is not None:
         settings["B"] = first | _values("compare", compare)

@@ -7,6 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from monai.data import MetaTensor
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
+from ..bundle.compose import with_overlay
 from ..checks.key_table import check_values
 from ..checks.overrides import override_problems
 from ..checks.settings import Settings
+from ..engines.trainer import DTLPTrainer
 from ..errors import InputError, raise_if_any
+from ..files import read_object
 from ..keys import TrainingEvents
 from ..keys import TrainingStreams as Streams
 from ..networks.vnet import VNet
@@ -54,7 +58,8 @@ NUM_VOLUMES = 2
 
 def read_config(config_file: str, overrides: Mapping[str, Any]) -> ConfigParser:
     """
-    A bundle's file with keys set, as ``monai.bundle run`` sets them.
+    A bundle's file with keys set, as ``monai.bundle run`` sets them; with ``method`` among them, and that method's
+    overlay beside the file laid over it.
 
     Raises:
         InputError: if the file does not exist, a key does not, or a patch does not fit the network.
@@ -63,6 +68,14 @@ def read_config(config_file: str, overrides: Mapping[str, Any]) -> ConfigParser:
         config = ConfigParser.load_config_file(config_file)
     except (OSError, ValueError) as error:
         raise InputError(f"--config_file {config_file}: {error}") from error
+    method = overrides.get("method", "dtlp")
+    if method != "dtlp":
+        overlay = Path(config_file).parent / "methods" / f"{method}.json"
+        if not overlay.is_file():
+            known = sorted(file.stem for file in overlay.parent.glob("*.json"))
+            raise InputError(f"--method: expected dtlp or one of {', '.join(known) or 'none here'}, got {method!r}.")
+        config = with_overlay(config, read_object(overlay, "the overlay of a method"))
+        overrides = {key: value for key, value in overrides.items() if key != "method"}  # which the overlay sets
     words = [word for key, value in overrides.items() for word in (f"--{key}", repr(value))]
     raise_if_any(override_problems(["", "run", "--config_file", config_file, *words]) + check_values(overrides))
     parser = ConfigParser(config)
@@ -218,7 +231,7 @@ class TrainingVariant:
         self.num_workers = int(parser.get_parsed_content("num_workers"))
         self.student: VNet = parser.get_parsed_content("network")
         self.autocast_kwargs: dict[str, Any] = self.trainer.autocast_kwargs
-        self.recycling = float(self.trainer.recycling)
+        self.recycling = float(getattr(self.trainer, "recycling", 0.0))  # of DTLP alone
         if self.recycling > 0:
             self.trainer.recycling = 1.0
 
@@ -247,6 +260,7 @@ class TrainingVariant:
                 "train::preprocessing": {"_target_": "Compose", "transforms": []},
                 "train::dataset::data": items,
                 "unlabeled::items": [{Keys.IMAGE: item[Keys.IMAGE]} for item in items],
+                "open_classes": [],  # no list is read for them
             }
         )
         progress = ("train::dataset::progress", "unlabeled::dataset::progress")
@@ -254,21 +268,22 @@ class TrainingVariant:
 
     def _watch(self) -> None:
         trainer, clock = self.trainer, self.clock
-        labeler, teacher = trainer.pseudo_labeler, trainer.mean_teacher
+        teacher = trainer.mean_teacher
         clock.watch_part(trainer, "loss_function", LOSSES)
-        clock.watch_part(trainer.difficulty_loss, "observe", LOSSES)
-        clock.watch_part(trainer.difficulty_loss, "update", LOSSES)
-        clock.watch_part(trainer.difficulty_loss, "forward", LOSSES)
-        for loss in ("reconstruction_loss", "distillation_loss"):
-            clock.watch_part(trainer, loss, LOSSES)
-        clock.watch_part(trainer, "propagation_loss", PROPAGATION)
         clock.watch_part(teacher, "update", AVERAGE)
 
         trainer.add_event_handler(TrainingEvents.STREAM_COMPLETED, lambda: clock.give_to(STREAMS[trainer.state.stream]))
-        for source, name in SOURCES.items():
-            clock.watch_stream(labeler, source, name, before=TEACHERS_FUSED)
         # the averaged network itself, which the labeler and the trainer both call
         clock.watch_stream(teacher.module, "forward", MEAN_TEACHER, before=TEACHERS_FUSED)
+        if not isinstance(trainer, DTLPTrainer):
+            return
+        for part in ("observe", "update", "forward"):
+            clock.watch_part(trainer.difficulty_loss, part, LOSSES)
+        for loss in ("reconstruction_loss", "distillation_loss"):
+            clock.watch_part(trainer, loss, LOSSES)
+        clock.watch_part(trainer, "propagation_loss", PROPAGATION)
+        for source, name in SOURCES.items():
+            clock.watch_stream(trainer.pseudo_labeler, source, name, before=TEACHERS_FUSED)
 
     def iterate(self, seed: int, labeled: Any = None, unlabeled: Any = None) -> Iteration:
         """

@@ -11,7 +11,8 @@ import torch
 from monai.utils import set_determinism
 from torch import Tensor
 
-from dtlp_components.bench.training import RECYCLING, StreamClock, TrainingVariant
+from dtlp_components.bench.training import RECYCLING, StreamClock, TrainingVariant, read_config
+from dtlp_components.errors import InputError
 
 CONFIG = "bundles/hippocampus_5/configs/train.json"
 TINY = {"patch_size": [16, 32, 32], "features": 4, "ddim_steps": 2}
@@ -43,6 +44,23 @@ def test_recycling_counts_by_its_probability() -> None:
     assert quarter.streams[RECYCLING] == 0.25 * whole.streams[RECYCLING]
     assert RECYCLING not in none.streams
     assert quarter.total == none.total + 0.25 * whole.streams[RECYCLING]
+
+
+@pytest.mark.slow
+def test_each_method_takes_its_own_streams() -> None:
+    """Of operations: a student on labels alone has the fewest, a mean teacher two passes and a teacher's more."""
+    counts = {
+        name: TrainingVariant(CONFIG, {**TINY, "method": name}).count() for name in ("supervised", "mean_teacher")
+    }
+    assert set(counts["supervised"].streams) >= {"student: labeled"}
+    assert "teachers: mean teacher" in counts["mean_teacher"].streams
+    # forward and backward on labels; the same with unlabeled ones beside, and the teacher's forward pass
+    assert 2 < counts["mean_teacher"].total / counts["supervised"].total < 3
+
+
+def test_method_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match=r"--method: expected dtlp or one of and, bcp, .*, got 'meanteacher'"):
+        read_config(CONFIG, {"method": "meanteacher"})
 
 
 class Worker:
