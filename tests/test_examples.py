@@ -20,6 +20,7 @@ WITHOUT = {
     "MLflowScores",
     "MethodTrainer",
     "PredictionReport",
+    "TrainingScreens",  # a training that runs; tests/handlers/test_training_screens.py
     "RunRecordKeeper",  # in RunRecord's
     "TrainingCheckpoint",
     "WriteDicomSegd",

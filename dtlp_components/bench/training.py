@@ -73,7 +73,7 @@ def read_config(config_file: str, overrides: Mapping[str, Any]) -> ConfigParser:
         overlay = Path(config_file).parent / "methods" / f"{method}.json"
         if not overlay.is_file():
             known = sorted(file.stem for file in overlay.parent.glob("*.json"))
-            raise InputError(f"--method: expected dtlp or one of {', '.join(known) or 'none here'}, got {method!r}.")
+            raise InputError(f"--method: expected `dtlp` or one of {', '.join(known) or 'none here'}, got {method!r}.")
         config = with_overlay(config, read_object(overlay, "the overlay of a method"))
         overrides = {key: value for key, value in overrides.items() if key != "method"}  # which the overlay sets
     words = [word for key, value in overrides.items() for word in (f"--{key}", repr(value))]

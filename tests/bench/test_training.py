@@ -59,7 +59,7 @@ def test_each_method_takes_its_own_streams() -> None:
 
 
 def test_method_that_there_is_not_is_refused() -> None:
-    with pytest.raises(InputError, match=r"--method: expected dtlp or one of and, bcp, .*, got 'meanteacher'"):
+    with pytest.raises(InputError, match=r"--method: expected `dtlp` or one of and, bcp, .*, got 'meanteacher'"):
         read_config(CONFIG, {"method": "meanteacher"})
 
 

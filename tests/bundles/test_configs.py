@@ -87,9 +87,9 @@ def test_every_root_key_is_in_the_table_and_every_entry_is_a_root_key() -> None:
 
 def test_configurations_are_short() -> None:
     # those of the Model Zoo have 307 to 424 lines and 17 to 44 root keys
-    for name, lines in {"train": 670, "evaluate": 205, "inference": 285}.items():
+    for name, lines in {"train": 720, "evaluate": 226, "inference": 294}.items():
         assert len((BUNDLES / f"la_5/configs/{name}.json").read_text(encoding="utf-8").splitlines()) <= lines, name
-    assert len(load(BUNDLES / "la_5/configs/train.json")) <= 115
+    assert len(load(BUNDLES / "la_5/configs/train.json")) <= 116
 
 
 # the same in every bundle, but for the comment

@@ -349,7 +349,7 @@ def test_labels_come_back_from_the_preprocessed_grid_where_they_were(
     config = json.loads(Path("bundles", bundle, "configs/train.json").read_text())
     if variant == "published":
         config = with_overlay(config, json.loads(Path("bundles", bundle, "configs/published.json").read_text()))
-    parser = ConfigParser(config)
+    parser = ConfigParser({**config, "open_classes": []})  # for which the bundle's own list would be read
     transform = Compose(parser.get_parsed_content("deterministic_transforms"))
     scan = transform({**item, "image": str(data / item["image"]), "label": str(data / item["label"])})
     scan["pred"] = MetaTensor(

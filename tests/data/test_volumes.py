@@ -119,7 +119,9 @@ def test_every_command_gives_the_verdict_and_the_sentence_of_the_table(tmp_path:
 
 
 def test_ways_out_are_appended_where_a_command_has_one(tmp_path: Path) -> None:
-    assert sentence_of(ask_new, tmp_path / "a", "two_volumes").endswith(". --frame 0 to --frame 1 takes one of them.")
+    assert sentence_of(ask_new, tmp_path / "a", "two_volumes").endswith(
+        ". --channels 2 takes all of them as channels of the image, --frame 0 to --frame 1 one."
+    )
     assert sentence_of(ask_training, tmp_path / "b", "label_of_no_class").endswith(". --num_classes is 3.")
 
 
