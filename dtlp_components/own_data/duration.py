@@ -55,6 +55,6 @@ def duration_sentence(iterations: int, step: float, has_unlabeled: bool) -> str:
     length = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
     how = f"{DTLP_STEPS:g} times a step of the student alone, which" if has_unlabeled else "a step of the student"
     return (
-        f"{iterations} iterations take about {length} on this machine: {each:.2g} s each, {how} took {step:.2g} s just "
-        "now; an estimate, within a factor of two."
+        f"{iterations} iterations will take about {length} on this machine: {each:.2g} s each ({how} just took "
+        f"{step:.2g} s). This estimate is accurate to within a factor of two."
     )

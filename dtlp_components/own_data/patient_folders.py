@@ -144,10 +144,10 @@ def _refuse_missing(scans: Sequence[Path], endings: Sequence[str], root: Path) -
         missing = [file for file in channel_files(str(scan), endings) if not Path(file).exists()]
         if missing:
             problems.append(
-                f"{missing[0]}: no such file; expected {', '.join(endings)} of every scan in {root}. --channels names "
-                "those that all of them have."
+                f"{missing[0]}: no such file; expected {', '.join(endings)} for every scan in {root}. Use --channels "
+                "to name the ones that all scans have."
             )
-    raise_if_any(problems[:_NAMED], "Cannot make the bundle")
+    raise_if_any(problems[:_NAMED], "Cannot create the bundle")
 
 
 def _case(file: Path, root: Path, endings: Sequence[str]) -> str:
@@ -184,8 +184,8 @@ def _label_of(image: Path, labels: Sequence[Path], root: Path, endings: Sequence
             return folders.pop()
         if chosen:
             raise InputError(
-                f"{image}: found {len(chosen)} labels of this scan ({', '.join(label.name for label in chosen[:3])}), "
-                "expected one, or a folder of masks, one for each structure. A datalist says which label belongs to "
+                f"{image}: expected one label, or a folder with one mask per structure, got {len(chosen)} labels "
+                f"({', '.join(label.name for label in chosen[:3])}). Use a datalist to say which label belongs to "
                 "which scan."
             )
     return None

@@ -196,7 +196,11 @@ def test_sound_metadata_has_no_problem() -> None:
             "lung",
             "`pred` has 3 channels, named .*but there are 3",
         ),
-        ("network_data_format::outputs::pred::channel_def::2", "Liver", "label names should differ in lower case"),
+        (
+            "network_data_format::outputs::pred::channel_def::2",
+            "Liver",
+            "label names should differ by more than upper and lower case",
+        ),
         ("network_data_format::outputs::pred::channel_def::0", "Background", "label names should .* be `background`"),
     ],
 )

@@ -66,7 +66,7 @@ def test_bundle_made_from_scans_does_not_name_them_when_packed(
             assert secret.encode() not in content, file
     readme = (tmp_path / "packed/mine/docs/README.md").read_text(encoding="utf-8")
     assert "--config_file configs/train.json" in readme
-    assert "Remarks on single scans (repeated, or left out): 2" in readme
+    assert "Notes on individual scans (duplicates, or left out): 2" in readme
 
 
 def test_folders_named_after_patients_are_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_datalist_with_a_domain_of_its_own(near: Path) -> None:
     make(labeled="site_a/list.json")
     assert [item["domain"] for item in listed()["training"]] == ["scanner 7", "site_a"]
     assert train()["label_names"] == ["background", "a", "b"]
-    with pytest.raises(InputError, match=r"found no items in `unlabeled`, only in \['training'\]"):
+    with pytest.raises(InputError, match=r"expected items in `unlabeled`, got items only in \['training'\]"):
         make(name="other", unlabeled="site_a/list.json")
 
 

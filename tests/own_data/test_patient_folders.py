@@ -89,13 +89,15 @@ def test_folders_of_many_scans_are_no_patients(tmp_path: Path) -> None:
 
 def test_patient_who_lacks_a_channel_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "p1/t1", "p1/t2", "p2/t1", "p3/t1", "p3/t2")
-    with pytest.raises(InputError, match=r"p2/t2.nii.gz: no such file; expected t1, t2 of every scan"):
+    with pytest.raises(InputError, match=r"p2/t2.nii.gz: no such file; expected t1, t2 for every scan"):
         find_in_folders(tmp_path)
 
 
 def test_labels_that_could_belong_to_either_scan_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "p1/t1", "p1/tumor_seg", "p1/edema_seg")
-    with pytest.raises(InputError, match=r"p1/t1.nii.gz: found 2 labels of this scan \(edema_seg.nii.gz, tumor_seg"):
+    with pytest.raises(
+        InputError, match=r"p1/t1.nii.gz: expected one label, .*, got 2 labels \(edema_seg.nii.gz, tumor_seg"
+    ):
         find_in_folders(tmp_path)
 
 
@@ -120,6 +122,6 @@ def test_unlabeled_folders_without_a_channel_are_refused_by_the_first_missing_fi
             save(near / f"brats/b{i}/b{i}_{channel}.nii.gz", mr(10 * i + ord(channel[1])))
         save(near / f"brats/b{i}/b{i}_seg.nii.gz", label(1, 2))
         save(near / f"more/c{i}/c{i}_t1.nii.gz", mr(70 + i))
-    assert "more/c0/c0_t2.nii.gz: no such file; expected t1, t2 of every scan" in refusal(
+    assert "more/c0/c0_t2.nii.gz: no such file; expected t1, t2 for every scan" in refusal(
         labeled="brats", unlabeled="more"
     )
