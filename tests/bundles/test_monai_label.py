@@ -176,7 +176,7 @@ def test_next_training_goes_on_from_the_model_and_keeps_it(train, bundle: Path, 
 
 
 def test_no_label_yet_is_said_in_words(train, studies: Path) -> None:
-    with pytest.raises(InputError, match=f"no study to train on in {studies}; expected at least one with a submitted"):
+    with pytest.raises(InputError, match=f"{studies}: expected at least one MONAI Label study with a submitted"):
         train([], [])
 
 

@@ -29,7 +29,7 @@ def test_label_value_of_no_class_is_refused_and_the_highest_class_is_not(tmp_pat
 def test_empty_labels_are_refused_only_if_all_are(tmp_path):
     empty, full = pair(tmp_path, "empty", highest=0), pair(tmp_path, "full")
     check(labeled=[empty, full])
-    assert problem(labeled=[empty]) == "none of the 1 labels of section `training` has a voxel above 0."
+    assert problem(labeled=[empty]) == "section `training`: expected labels with voxels above 0, got none in 1 labels."
 
 
 def test_series_passes_and_its_faults_are_named(tmp_path, write_series):

@@ -125,7 +125,7 @@ def test_broken_json_names_line_and_column(tmp_path):
 def test_binary_file_is_not_json(tmp_path):
     path = tmp_path / "datalist.json"
     path.write_bytes(b'{"training\xff": []}')
-    with pytest.raises(InputError, match=r"is not JSON \(byte 10 is not UTF-8 text\)"):
+    with pytest.raises(InputError, match=r"is not JSON \(byte 10 is not valid UTF-8\)"):
         load_datalist(str(path), "training", str(tmp_path))
 
 

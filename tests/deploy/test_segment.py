@@ -293,7 +293,7 @@ def test_output_among_the_scans_is_refused(scans: Path, weights: Path, tmp_path:
     series = write_series(tmp_path / "in" / "p1" / "ct", random_voxels(20, 18, 11).astype(int))
     before = sorted(tmp_path.rglob("*"))
     for given, output in ((scans, scans), (scans, link), (series.parents[1], series.parents[1]), (series, series)):
-        with pytest.raises(InputError, match="is where the scans are, expected another folder"):
+        with pytest.raises(InputError, match="expected a folder other than that of the scans"):
             segment(given, output, weights)
     assert sorted(tmp_path.rglob("*")) == before
 

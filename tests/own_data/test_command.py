@@ -278,8 +278,8 @@ def test_broken_unlabeled_scans_are_left_out_only_if_asked(near: Path, capsys: p
         ({"spacing_mm": [1, 1]}, "--spacing_mm: expected a list of 3 numbers"),
         ({"patch_size": [30, 32, 32]}, "--patch_size: expected multiples of 16"),
         ({"patch_size": [16, 32, 16]}, "--patch_size: .* two voxels"),
-        ({"features": 0}, "--features: expected an integer from 1, got 0"),
-        ({"batch_size_unlabeled": -1}, "--batch_size_unlabeled: expected an integer from 0, got -1"),
+        ({"features": 0}, "--features: expected an integer of at least 1, got 0"),
+        ({"batch_size_unlabeled": -1}, "--batch_size_unlabeled: expected an integer of at least 0, got -1"),
         ({"validation_share": 1.0}, "--validation_share: expected a fraction of at least 0 and less than 1, got 1.0"),
         (
             {"validation": "site_b", "validation_share": 0.5},
@@ -297,9 +297,9 @@ def test_flag_that_cannot_be_meant_is_refused(near: Path, flags: dict[str, Any],
 
 def test_command_line_reads_lists_numbers_and_nothing_else(near: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["new", "mine", "--labeled", "site_a", "--unlabeled", "site_b"]
-    with pytest.raises(InputError, match=r"--patch_size: found '32x32', expected integers in quotes"):
+    with pytest.raises(InputError, match=r"--patch_size: expected integers in quotes, .* got '32x32'"):
         main([*words, "--patch_size", "32x32"])
-    with pytest.raises(InputError, match=r"--features: found 8.5, expected an integer"):
+    with pytest.raises(InputError, match=r"--features: expected an integer, got 8.5"):
         main([*words, "--features", "8.5"])
     main([*words, "--patch_size", "[32,16,32]", "--validation_share", "0.5", "--spacing_mm", "[1,1,2.5]"])
     assert train()["patch_size"] == [32, 16, 32]
@@ -361,5 +361,5 @@ def test_disk_that_the_scans_need_is_said_and_missed(
     monkeypatch.setattr("dtlp_components.own_data.command.cached_bytes", lambda *_: 10**18)
     make(name="other")
     printed = capsys.readouterr().out
-    assert "The preprocessed scans take 1e+09 GB of disk" in printed
+    assert "The preprocessed scans need 1e+09 GB of disk" in printed
     assert "give the training a --cache_dir on another disk" in printed
