@@ -32,6 +32,8 @@ def read_label_names(content: Any, origin: str) -> dict[int, str]:
     for value, name in pairs:
         if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).isdecimal():
             raise InputError(f"{expected}, got the value {value!r} for {name!r}.")
+        if not isinstance(name, str):
+            raise InputError(f"{expected}, got the name {json.dumps(name)[:80]} for the value {value}.")
         name = name.strip()
         if name.lower() == IGNORE:
             continue

@@ -89,5 +89,5 @@ def test_batch_that_is_not_two_halves_is_refused_before_scans_are_read(
     monkeypatch.setattr("dtlp_components.checks.input_checks.list_volume_problems", lambda *_: pytest.fail("read"))
     work = method("bcp", tiny_dataset, tmp_path, batch_size_labeled=1)
     work.initialize()
-    with pytest.raises(InputError, match="expected one even number for both, since method bcp"):
+    with pytest.raises(InputError, match="expected the same even number, because method bcp"):
         work.run()

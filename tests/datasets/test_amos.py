@@ -95,10 +95,10 @@ def test_all_broken_cases_are_listed_the_others_placed_and_the_next_run_goes_on(
         run(download)
     message = str(error.value)
     assert message.startswith("4 cases cannot be used, no datalist is written:\n")
-    assert f"labelsTr/{LABELED[0]}.nii.gz: found the values [16]" in message
+    assert f"labelsTr/{LABELED[0]}.nii.gz: got [16]" in message
     assert f"labelsTr/{LABELED[1]}.nii.gz: has shape [4, 6, 5], its image" in message
     assert f"labelsTr/{LABELED[2]}.nii.gz: its affine differs" in message
-    assert f"labelsTr/{LABELED[3]}.nii.gz: truncated, damaged or no image" in message
+    assert f"labelsTr/{LABELED[3]}.nii.gz: truncated, damaged or not an image" in message
     assert set(download.snapshot()) == {f"{kind}Va/{SPLIT['test'][0]}.nii.gz" for kind in ("images", "labels")}
 
     for case in LABELED:

@@ -159,10 +159,10 @@ def test_all_broken_pairs_are_listed_at_once_and_nothing_is_written(raw) -> None
         prepare(raw)
     message = str(error.value)
     assert message.startswith("4 cases cannot be used")
-    assert "labelsTr/case_001.nii.gz: found the values [7], expected only [0, 1, 2]" in message
+    assert "labelsTr/case_001.nii.gz: expected only the values [0, 1, 2], got [7]" in message
     assert "labelsTr/case_002.nii.gz: has shape [4, 5, 7], its image" in message
     assert "labelsTr/case_003.nii.gz: its affine differs" in message
-    assert "imagesTr/case_004.nii.gz: truncated, damaged or no image" in message
+    assert "imagesTr/case_004.nii.gz: truncated, damaged or not an image" in message
     assert not (raw.parent / "prepared").exists()
 
 

@@ -154,9 +154,9 @@ def test_all_broken_cases_are_listed_the_others_converted_and_the_next_run_goes_
     message = str(error.value)
     assert message.startswith("4 cases cannot be used, no datalist is written:\n")
     assert f"{ALL[0]}_label.nii.gz: found the values [3], expected some of 205, 420, 500, 820" in message
-    assert f"{ALL[1]}_label.nii.gz: has shape [6, 5, 6], its image" in message
+    assert f"{ALL[1]}_label.nii.gz: expected the label on the grid of its image, got shape [6, 5, 6]" in message
     assert f"{ALL[2]}_label.nii.gz: found the axes" in message
-    assert f"{ALL[3]}_image.nii.gz: truncated, damaged or no image" in message
+    assert f"{ALL[3]}_image.nii.gz: truncated, damaged or not an image" in message
     before = download.snapshot()
     assert set(before) == {f"{kind}Tr/{case}.nii.gz" for case in ALL[4:6] for kind in ("images", "labels")}
 

@@ -181,9 +181,9 @@ def test_all_broken_subjects_are_listed_the_others_converted_and_the_next_run_go
     )
     assert f"{subjects[1]}_sa_gt.nii.gz: has shape [3, 4, 2, " in message
     assert f"{subjects[2]}_sa.nii.gz: found shape [3, 4, 2], expected 4 axes" in message
-    assert f"{subjects[3]}_sa_gt.nii.gz: found the values [1.5, 4.5], expected whole numbers" in message
+    assert f"{subjects[3]}_sa_gt.nii.gz: expected integers of at least 0, got the values [1.5, 4.5]" in message
     assert f"{subjects[4]}_sa_gt.nii.gz: found the axes" in message
-    assert f"{subjects[5]}_sa.nii.gz: truncated, damaged or no image" in message
+    assert f"{subjects[5]}_sa.nii.gz: truncated, damaged or not an image" in message
     before = download.snapshot()
     assert set(before) == {
         f"{kind}Tr/{ONE}_sa_{frame}.nii.gz" for frame in FRAMES[ONE] for kind in ("images", "labels")

@@ -154,8 +154,8 @@ def test_all_scans_that_cannot_be_segmented_are_named_before_anything_is_compute
         export_bundle(str(BUNDLE), str(scans), run_dir=str(run), onnx=False)
     message = str(caught.value)
     assert "Cannot compare on these scans, 3 problems found" in message
-    assert "cut.nii.gz: truncated, damaged or no image" in message
-    assert "cine.nii.gz: expected one 3-D volume, found [9, 8, 7, 3]" in message
+    assert "cut.nii.gz: truncated, damaged or not an image" in message
+    assert "cine.nii.gz: expected a single 3-D volume, got a shape of [9, 8, 7, 3]" in message
     assert "hole.nii.gz: holds NaN" in message
     assert [file.name for file in (run / "models").iterdir()] == ["model.pt"]
 

@@ -182,15 +182,15 @@ def truncated_file(folder: Path) -> None:
 
 
 BAD_SCANS: list[tuple[Callable[[Path], None], str]] = [
-    (not_a_nifti, r"m\.nii\.gz: truncated, damaged or no image \("),
-    (two_dimensions, r"m\.nii\.gz: expected one 3-D volume, found \[20, 18\] voxels by axis"),
-    (four_dimensions, r"m\.nii\.gz: expected one 3-D volume, found \[20, 18, 22, 3\] voxels by axis"),
-    (zero_voxel_size, r"m\.nii: found voxels of 1 x 1 x 0 mm, expected three sides above 0"),
-    (nan_voxels, r"m\.nii\.gz: holds NaN or infinite values"),
-    (singular_affine, r"m\.nii: found a singular affine, two axes of which point the same way"),
-    (unreadable_file, r"m\.nii\.gz: truncated, damaged or no image \(OSError: .*Input/output error"),
+    (not_a_nifti, r"m\.nii\.gz: truncated, damaged or not an image \("),
+    (two_dimensions, r"m\.nii\.gz: expected a single 3-D volume, got a shape of \[20, 18\]"),
+    (four_dimensions, r"m\.nii\.gz: expected a single 3-D volume, got a shape of \[20, 18, 22, 3\]"),
+    (zero_voxel_size, r"m\.nii: expected voxel sizes greater than 0, got 1 x 1 x 0 mm"),
+    (nan_voxels, r"m\.nii\.gz: expected finite numbers, got NaN or infinity"),
+    (singular_affine, r"m\.nii: expected an invertible affine, got one with linearly dependent axes"),
+    (unreadable_file, r"m\.nii\.gz: truncated, damaged or not an image \(OSError: .*Input/output error"),
     (link_to_nothing, r"m\.nii\.gz: no such file"),
-    (truncated_file, r"m\.nii\.gz: truncated, damaged or no image \(EOFError"),
+    (truncated_file, r"m\.nii\.gz: truncated, damaged or not an image \(EOFError"),
 ]
 
 
@@ -261,7 +261,7 @@ def test_series_without_a_patient_is_segmented_and_its_segmentation_is_named(
 ) -> None:
     pytest.importorskip("highdicom", reason="DICOM is optional: pip install highdicom")
     write_series(tmp_path / "in" / "ct", random_voxels(20, 18, 11).astype(int))
-    message = r"Segmented 1 of 1(?s:.)*ct_seg\.nii\.gz is written, ct_seg\.dcm is not .*StudyInstanceUID"
+    message = r"Segmented 1 of 1(?s:.)*ct_seg\.nii\.gz was written, but ct_seg\.dcm was not .*StudyInstanceUID"
     with pytest.raises(InputError, match=message):
         segment(tmp_path / "in", tmp_path / "out", weights, dicom_seg=True)
     (row,) = table(tmp_path / "out")
@@ -272,7 +272,7 @@ def test_series_without_a_patient_is_segmented_and_its_segmentation_is_named(
 
 def test_empty_folder_is_an_error_before_anything_is_written(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty: found no NIfTI image"):
+    with pytest.raises(InputError, match=r"empty: expected files ending in .*, got no NIfTI image"):
         segment(tmp_path / "empty", tmp_path / "out", weights)
     assert not (tmp_path / "out").exists()
 

@@ -143,7 +143,7 @@ def test_every_scan_that_lacks_a_channel_is_named_at_once(near: Path) -> None:
         (near / f"raw/imagesTr/p{case}_0001.nii.gz").unlink()
     message = refusal(labeled="raw", unlabeled="")
     for case in (0, 2):
-        assert f"p{case}_0001.nii.gz: no such file; expected 2 channels of this scan, found p{case}_0000" in message
+        assert f"p{case}_0001.nii.gz: no such file; expected 2 channels of this scan, got p{case}_0000" in message
 
 
 def test_fourth_axis_is_that_of_channels_if_a_dataset_json_or_the_user_says_so(near: Path) -> None:

@@ -85,7 +85,7 @@ def test_missing_dicom_package_is_named_with_its_command(near: Path, monkeypatch
     (near / "pacs").mkdir()
     (near / "pacs/a.dcm").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    assert "reading it needs pydicom: pip install" in refusal(unlabeled="pacs")
+    assert "reading it requires pydicom: pip install" in refusal(unlabeled="pacs")
 
 
 @pytest.mark.parametrize("output", ["$HOME", "@x", "%x", "a#1", "it's # here"])
@@ -211,24 +211,30 @@ def too_little_memory(near: Path) -> dict[str, Any]:
         (all_labels_empty, r"all 2 labels have only the value 0"),
         (
             names_that_do_not_cover,
-            r"case1\.nii\.gz: found the values \[2\], .* Other values are not in --labels names\.json",
+            r"case1\.nii\.gz: expected only the values \[0, 1\], got \[2\]\. Other values are not in --labels",
         ),
         (
             gap_in_the_values,
             r"from 0 to 2 without gaps, got \[0, 200, 500\].*--remap True .* 200 to 1, 500 to 2, or use --labels",
         ),
-        (four_dimensions, r"cine\.nii\.gz: expected one 3-D volume, found \[20, 18, 22, 3\].*--frame 0 to 2"),
+        (
+            four_dimensions,
+            r"cine\.nii\.gz: expected a single 3-D volume, got a shape of \[20, 18, 22, 3\].*--frame 0 to 2",
+        ),
         (frame_out_of_range, r"cine\.nii\.gz: expected more than 3 volumes for --frame 3 .*, got 3 \(4-D\)"),
-        (other_shape, r"labelsTr/case1\.nii\.gz: has shape \[19, 18, 22\], its image .* has \[20, 18, 22\]"),
+        (
+            other_shape,
+            r"labelsTr/case1\.nii\.gz: expected the label on .*, got shape \[19, 18, 22\], but \[20, 18, 22\] in",
+        ),
         (other_affine, r"labelsTr/case1\.nii\.gz: its affine differs .* up to 21 voxels apart"),
-        (truncated, r"imagesTr/case1\.nii\.gz: truncated, damaged or no image \(EOFError"),
-        (fractions_in_a_label, r"labelsTr/case1\.nii\.gz: found the values \[0\.5\], expected whole"),
+        (truncated, r"imagesTr/case1\.nii\.gz: truncated, damaged or not an image \(EOFError"),
+        (fractions_in_a_label, r"labelsTr/case1\.nii\.gz: expected integers of at least 0, got the values \[0\.5\]"),
         (copy_among_the_unlabeled, r"renamed\.nii \(unlabeled\) duplicates .*case0\.nii\.gz \(labeled\)"),
         (training_scan_in_validation, r"case0\.nii\.gz \(validation\) duplicates .* would leak training data"),
         (empty_folder, r"--unlabeled nothing: no NIfTI image and no DICOM series in .*nothing; expected"),
         (no_folder, r"--unlabeled nowhere: no such folder; expected a folder with"),
-        (not_a_number, r"nan\.nii\.gz: holds NaN .*--skip_broken True"),
-        (constant, r"flat\.nii\.gz: every voxel is 7"),
+        (not_a_number, r"nan\.nii\.gz: expected finite numbers.*--skip_broken True"),
+        (constant, r"flat\.nii\.gz: expected an image, got the value 7"),
         (two_names_for_one_scan, r"case1\.nii\.gz: expected one label per scan, got case1\.nii in the same"),
         (
             value_only_in_validation,
@@ -362,4 +368,4 @@ def test_disk_that_the_scans_need_is_said_and_missed(
     make(name="other")
     printed = capsys.readouterr().out
     assert "The preprocessed scans need 1e+09 GB of disk" in printed
-    assert "give the training a --cache_dir on another disk" in printed
+    assert "train with a --cache_dir on another disk" in printed

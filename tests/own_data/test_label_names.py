@@ -25,6 +25,7 @@ from dtlp_components.own_data.label_names import read_ignored, read_label_names
         ({"0": "background", "1": "Liver", "2": "liver"}, "differ by more than upper and lower case"),
         ({"background": 0, "liver": 1, "spleen": 1}, "expected one name for the value 1"),
         ({"background": 0, "whole tumor": [1, 2]}, r"got the value \[1, 2\] for 'whole tumor'"),
+        (["background", None], "got the name null for the value 1"),
         ("liver", "expected label names like"),
     ],
 )

@@ -85,9 +85,9 @@ def test_partly_labeled_scans_keep_their_labels_in_the_list(near: Path, capsys: 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["edem"], "`labels` names 'edem', expected names of classes: background, tumor, edema"),
+        (["edem"], "`labels`: expected class names (background, tumor, edema), got 'edem'"),
         (["edema"], "expected only the structures that `labels` of its item lists (edema), got 'tumor'"),
-        ([], "`labels` must be a list with the names of the classes that were drawn"),
+        ([], "`labels`: expected a list with the names of the annotated classes"),
     ],
 )
 def test_labels_that_contradict_the_scan_are_refused(near: Path, names: list[str], message: str) -> None:
