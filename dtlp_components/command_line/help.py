@@ -52,7 +52,7 @@ def help_text(name: str, command: Command) -> str:
     for term, text in entries:
         text = " ".join(text.replace("``", "`").split())
         lines += [f"  {term}", textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
-    if not command.takes_words:
+    if not command.takes_words and any(p.default is p.empty for p in command.signature.parameters.values()):
         lines += ["", "Positional arguments may also be given as flags, by their names in lower case."]
     return "\n".join(lines)
 

@@ -25,10 +25,10 @@ def write_picture(
     plane: str = "",
 ) -> Path:
     """
-    Draw one scan with its reference: the prediction as contours, errors, entropy, and what each teacher says of it.
+    Draw one scan with its reference: contours of the prediction, errors, entropy, and each teacher's prediction.
 
-    The scan is shown on the training grid, in three planes with their true proportions; the patient's right is on the
-    left. Networks come from the run's last checkpoint, with the settings that the run recorded.
+    The scan is shown on the training grid, in three planes with true proportions; the patient's right is on the left.
+    The networks are loaded from the run's last checkpoint, with the settings that the run recorded.
 
     Args:
         bundle: folder of the bundle, or its name.
@@ -51,8 +51,8 @@ def write_picture(
     predictor = CasePredictor(bundle, output_dir, dataset_dir, datalist, section)
     if not 0 <= case < len(predictor.items):
         raise InputError(
-            f"--case: expected the number of a scan of section `{predictor.section}`, 0 to {len(predictor.items) - 1}, "
-            f"got {case}."
+            f"--case: expected the number of a scan in section `{predictor.section}`, from 0 to "
+            f"{len(predictor.items) - 1}, got {case}."
         )
     maps = predictor.predict(case)
     target = Path(file) if file else predictor.run.picture(maps.name)

@@ -95,6 +95,6 @@ def test_text_that_names_a_path_is_refused(run: Path, tmp_path: Path, file: str,
     shutil.copytree(BUNDLE, bundle)
     with (bundle / file).open("a", encoding="utf-8") as stream:
         stream.write(f"\n{text}\n")
-    with pytest.raises(InputError, match=rf"{file} of the packed folder holds [~]?/secret/lab/\w+\.[\w.]+, a path of"):
+    with pytest.raises(InputError, match=rf"{file} in the packed folder contains ~?/secret/lab/\w+\.[\w.]+, a path on"):
         pack_bundle(str(bundle), str(tmp_path / "out"), str(run))
     assert list((tmp_path / "out").iterdir()) == []

@@ -36,4 +36,4 @@ def test_scores_older_than_the_weights_are_not_theirs(run: Path) -> None:
         readme = packed_readme("# Title\n", find_trained(str(BUNDLE), str(run)))
     finally:
         os.utime(summary, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert "Their scores were not measured." in readme
+    assert "These weights were not evaluated." in readme

@@ -267,7 +267,7 @@ def test_series_without_a_patient_is_segmented_and_its_segmentation_is_named(
     (row,) = table(tmp_path / "out")
     assert label_maps(tmp_path / "out") == ["ct_seg.nii.gz"] == [Path(row["label_map"]).name]
     assert int(row["background voxels"]) > 0
-    assert "ct_seg.dcm is not" in row["problem"]
+    assert "ct_seg.dcm was not" in row["problem"]
 
 
 def test_empty_folder_is_an_error_before_anything_is_written(tmp_path: Path, weights: Path) -> None:
@@ -305,7 +305,7 @@ def test_label_map_of_another_scan_is_not_replaced(tmp_path: Path, weights: Path
     (row,) = segment(tmp_path / "m", tmp_path / "out", weights)
     before = (tmp_path / "out/ct_seg.nii.gz").read_bytes()
     with pytest.raises(
-        InputError, match=r"ct_seg\.nii\.gz: is the label map of .*m/ct\.nii\.gz .* replaced by that of .*n/ct"
+        InputError, match=r"ct_seg\.nii\.gz: is the label map of .*m/ct\.nii\.gz .* overwritten by that of .*n/ct"
     ):
         segment(tmp_path / "n", tmp_path / "out", weights)
     assert table(tmp_path / "out") == [row]
@@ -411,7 +411,7 @@ def test_mistyped_key_is_an_error_before_anything_is_done(scans: Path, tmp_path:
         InputError, match=r"--flip_axes: expected a list of integers from 0 to 2, all different, got \[3\]"
     ):
         segment(scans, tmp_path / "out", weights, flip_axes=[3])
-    with pytest.raises(InputError, match=r"found no configs/inference\.json, expected the folder of a bundle"):
+    with pytest.raises(InputError, match=r"expected the folder of a bundle, got one without configs/inference\.json"):
         segment_scans("bundles", str(scans), str(tmp_path / "out"))
     assert not label_maps(tmp_path / "out")
 
@@ -419,7 +419,7 @@ def test_mistyped_key_is_an_error_before_anything_is_done(scans: Path, tmp_path:
 def test_any_key_of_the_config_is_a_flag(scans: Path, tmp_path: Path, weights: Path) -> None:
     rows = segment(scans / "a.nii.gz", tmp_path / "recorded", weights, features=4)  # also in the run's record
     assert rows[0]["label_map"]
-    with pytest.raises(InputError, match=r"--features: expected 4, which .*was trained with"):
+    with pytest.raises(InputError, match=r"--features: expected 4, with which .*was trained"):
         segment(scans / "a.nii.gz", tmp_path / "recorded", weights, features=8)
     shutil.rmtree(tmp_path / "run" / "logs")  # a deployed bundle has no record of its settings
     rows = segment(scans / "a.nii.gz", tmp_path / "out", weights, **tiny.FACTS, window_overlap=0.25)
@@ -546,7 +546,9 @@ def test_logits_that_are_not_finite_are_named(scans: Path, tmp_path: Path, weigh
     state = torch.load(weights, weights_only=True)
     state["decoder.head.weight"] = state["decoder.head.weight"].sign() * 3e38  # finite, what it makes is not
     torch.save(state, weights)
-    with pytest.raises(InputError, match=r"a\.nii\.gz: cannot be predicted \(ValueError: found logits that are NaN or"):
+    with pytest.raises(
+        InputError, match=r"a\.nii\.gz: cannot be predicted \(ValueError: expected finite logits, got NaN or"
+    ):
         segment(scans, tmp_path / "out", weights)
 
 
