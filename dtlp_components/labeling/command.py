@@ -47,15 +47,15 @@ def next_scans(
 
     Args:
         bundle: folder of the bundle, or its name.
-        unlabeled: a NIfTI file or a folder of scans; those of the training's datalist without a label if empty.
+        unlabeled: a NIfTI file or a folder of scans; by default, the unlabeled scans of the datalist.
         count: how many scans to choose.
         strategy: random; disagreement (of the teachers); diverse (unlike the labeled ones); mixed (both).
-        output_dir: folder of the training run; the bundle's folder if empty.
-        output: folder for next.csv, review.csv and the pictures; <output_dir>/next if empty.
-        dataset_dir: folder of the scans; what the training was told, or the bundle's own, if empty.
-        datalist: datalist file; what the training was told, or the bundle's own, if empty.
+        output_dir: folder of the training run; by default, the bundle's folder.
+        output: folder for next.csv, review.csv and the pictures; by default, <output_dir>/next.
+        dataset_dir: folder of the scans; by default, the one used in training, or else the bundle's.
+        datalist: datalist file; by default, the one used in training, or else the bundle's.
         seed: random seed of the strategy random.
-        device: cpu, cuda, cuda:1 …; cuda if there is one if empty.
+        device: cpu, cuda, cuda:1 …; by default, cuda if available.
 
     Returns:
         Paths of the scans, the one to begin with first.

@@ -59,14 +59,14 @@ def write_pseudo_labels(
 
     Args:
         bundle: folder of the bundle, or its name.
-        unlabeled: a NIfTI file or a folder of scans; those of the training's datalist without a label if empty.
-        output_dir: folder of the training run; the bundle's folder if empty.
+        unlabeled: a NIfTI file or a folder of scans; by default, the unlabeled scans of the datalist.
+        output_dir: folder of the training run; by default, the bundle's folder.
         output: folder for the results; by default, <output_dir>/pseudo_labels.
         source: ensemble, from which training learns; or one of diffusion, difficulty, first_teacher, mean_teacher.
-        dataset_dir: folder of the scans; what the training was told, or the bundle's own, if empty.
-        datalist: datalist file; what the training was told, or the bundle's own, if empty.
+        dataset_dir: folder of the scans; by default, the one used in training, or else the bundle's.
+        datalist: datalist file; by default, the one used in training, or else the bundle's.
         section: of the datalist; of one with labels (validation, testing) the scores are judged by the true Dice.
-        device: cpu, cuda, cuda:1 …; cuda if there is one if empty.
+        device: cpu, cuda, cuda:1 …; by default, cuda if available.
 
     Returns:
         Path of the page.

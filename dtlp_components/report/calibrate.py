@@ -56,9 +56,9 @@ def calibrate_model(
 
     Args:
         bundle: folder of the bundle, or its name.
-        output_dir: folder of the training run; the bundle's folder if empty.
-        dataset_dir: folder of the scans; what the training was told, or the bundle's own, if empty.
-        datalist: file with the lists; the same if empty.
+        output_dir: folder of the training run; by default, the bundle's folder.
+        dataset_dir: folder of the scans; by default, the one used in training, or else the bundle's.
+        datalist: datalist file; by default, the one used in training, or else the bundle's.
         section: section of the datalist whose labels were not used for training; by default, validation.
         coverage: fraction of new scans whose Dice lies within the interval.
         device: cpu, cuda, cuda:1 ….

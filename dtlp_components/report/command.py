@@ -56,14 +56,14 @@ def write_report(
         runs: folder of an experiment, or training runs as in `compare`: FOLDER or NAME=FOLDER,FOLDER,... The first is
             the baseline.
         output: HTML file.
-        bundle: that was trained, folder or name; that of the experiment if empty. Without one there are no cases.
+        bundle: folder or name of the bundle that was trained; by default, that of the experiment. Needed to show cases.
         section: of the datalist, that was scored; the experiment's first, or testing.
         convention: of scoring; the experiment's, or native.
-        dataset_dir: folder of the scans, if not the one that the training was told.
-        datalist: the lists of scans, if not the one that the training was told.
-        case_of: name of the training whose cases are shown; the last one if empty.
-        note: a sentence of yours at the top, such as what else the machine did.
-        calibration_cases: how many cases the curve of confidence is made of, the three that are shown among them.
+        dataset_dir: folder of the scans, if not the one used in training.
+        datalist: datalist file, if not the one used in training.
+        case_of: name of the training whose cases are shown; by default, the last one.
+        note: a sentence of your own at the top, such as what else ran on the machine.
+        calibration_cases: number of cases for the calibration curve, including the three that are shown.
 
     Raises:
         InputError: if there are no scores, or they cannot be compared.

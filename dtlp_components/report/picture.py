@@ -32,13 +32,13 @@ def write_picture(
 
     Args:
         bundle: folder of the bundle, or its name.
-        dataset_dir: folder of the scans; what the training was told, or the bundle's own, if empty.
-        output_dir: folder of the training run; the bundle's folder if empty.
-        file: PNG to write; ``<output_dir>/pictures/<scan>.png`` if empty.
-        section: section of the datalist to take the scan from; testing, or else validation, if empty.
+        dataset_dir: folder of the scans; by default, the one used in training, or else the bundle's.
+        output_dir: folder of the training run; by default, the bundle's folder.
+        file: PNG file to write; by default, ``<output_dir>/pictures/<scan>.png``.
+        section: section of the datalist to take the scan from; by default, testing, or else validation.
         case: number of the scan in its section, from 0.
-        datalist: datalist file; what the training was told, or the bundle's own, if empty.
-        plane: axial, coronal or sagittal; all three if empty.
+        datalist: datalist file; by default, the one used in training, or else the bundle's.
+        plane: axial, coronal or sagittal; by default, all three.
 
     Returns:
         Path of the PNG.

@@ -79,7 +79,7 @@ def test_resumed_run_of_a_method_is_like_an_uninterrupted_one(name: str, tiny_da
 
 def test_teachers_of_a_method_without_decoders_are_refused_by_its_name(tiny_dataset: Path, tmp_path: Path) -> None:
     run(method("uamt", tiny_dataset, tmp_path))
-    with pytest.raises(InputError, match="found a training by method 'uamt', whose only teacher is the moving average"):
+    with pytest.raises(InputError, match="got method 'uamt', whose only teacher is that average"):
         load_teachers(str(PHANTOM / "configs/train.json"), str(tmp_path / "checkpoints/last.pt"), {})
 
 

@@ -190,7 +190,7 @@ def test_series_with_a_missing_slice_is_refused(tmp_path: Path, write_series: An
     [
         ({"torchscript": False, "onnx": False}, "nothing to export"),
         ({"run_dir": "nowhere"}, r"No weights at .*nowhere/models/model\.pt.*--run_dir"),
-        ({"bundle": "nowhere"}, "nowhere: found no bundle, expected its folder"),
+        ({"bundle": "nowhere"}, "nowhere: no such bundle; expected its folder"),
         ({"input": "nowhere.nii.gz"}, r"nowhere\.nii\.gz: no such file"),
     ],
 )
