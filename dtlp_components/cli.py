@@ -9,6 +9,7 @@ from typing import Any
 
 from . import __version__
 from .command_line.call import call_command
+from .errors import drop_unread_output
 
 __all__ = ["COMMANDS", "main"]
 
@@ -61,5 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words == ["--version"]:
         print(f"{NAME} {__version__}")
+        drop_unread_output()
     else:
         call_command(NAME, words, COMMANDS)

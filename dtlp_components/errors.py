@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import os
+import select
+import sys
 from collections.abc import Callable, Sequence
 
 __all__ = [
+    "PIPE_CLOSED",
     "InputError",
     "NonFiniteError",
     "ask_before_telling",
     "cause_of",
+    "drop_unread_output",
     "first_line",
+    "is_closed_pipe",
     "may_tell",
     "raise_if_any",
     "stand_in",
 ]
 
 MAX_PROBLEMS = 20
+PIPE_CLOSED = 141  # what a shell gives a program that SIGPIPE ended
 
 
 _ask: list[Callable[[], bool]] = []
@@ -101,6 +108,47 @@ def cause_of(error: BaseException) -> str:
     if isinstance(error, Exception):
         return f"{type(error).__name__}: {first_line(error)}"
     return str(error)
+
+
+def drop_unread_output() -> bool:
+    """
+    Flush the output and, where its reader has closed the pipe (as ``head`` does), drop the rest; whether that was so.
+
+    Python flushes at its end, too, and would print a traceback then.
+    """
+    dropped = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            has_reader = _has_reader(stream.fileno())
+            stream.flush()
+        except BrokenPipeError:
+            has_reader = False
+        except (OSError, ValueError):  # not a file, or closed
+            continue
+        if not has_reader:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            dropped = True
+    return dropped
+
+
+def _has_reader(file: int) -> bool:
+    """Whether somebody may read what is written; a stream may have lost what it could not write, and not tell again."""
+    if not hasattr(select, "poll"):  # on Windows
+        return True
+    poll = select.poll()
+    poll.register(file, select.POLLOUT)
+    return not any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def is_closed_pipe(error: BaseException | None) -> bool:
+    """
+    Whether an error says that the reader of the output has closed the pipe; the rest of the output is dropped then.
+
+    A pipe to another process, such as one that loads scans, is not meant: its end is an error.
+    """
+    while error is not None and not isinstance(error, BrokenPipeError):
+        error = error.__cause__ or error.__context__
+    return error is not None and drop_unread_output()
 
 
 def stand_in(start: bytes) -> str:

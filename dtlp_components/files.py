@@ -246,19 +246,19 @@ def read_json(path: str | os.PathLike[str], expected: str) -> Any:
     try:
         state = os.stat(path)
         if stat.S_ISFIFO(state.st_mode):  # which nobody may ever write to
-            raise InputError(f"{path}: is a pipe; expected {expected} in a file.")
+            raise InputError(f"{path}: expected {expected} in a file, got a pipe.")
         if state.st_size > MOST_JSON:
             size, most = (f"{number / 1e6:.0f} MB" for number in (state.st_size, MOST_JSON))
-            raise InputError(f"{path}: has {size}, more than {most}; expected {expected}.")
+            raise InputError(f"{path}: expected {expected} of at most {most}, got {size}.")
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         found = f"cannot be read ({error.strerror})"
     except json.JSONDecodeError as error:
         found = f"is not JSON ({error.msg} at line {error.lineno}, column {error.colno})"
     except RecursionError:
-        found = "is not JSON that anybody wrote (nested too deeply)"
+        found = "is not JSON (nested too deeply)"
     except UnicodeDecodeError as error:
-        found = f"is not JSON (byte {error.start} is not UTF-8 text)"
+        found = f"is not JSON (byte {error.start} is not valid UTF-8)"
     except ValueError as error:  # a NUL in its path, a number of thousands of digits
         found = f"cannot be read ({error})"
     raise InputError(f"{path}: {found}; expected {expected}.")
@@ -287,7 +287,7 @@ def place_file(source: Path, target: Path) -> None:
     if target.exists():
         if not source.samefile(target) and not filecmp.cmp(source, target, shallow=False):
             raise InputError(
-                f"{target}: exists and differs from {source}; move it away or choose another output folder."
+                f"{target}: already exists and differs from {source}; move it or choose another output folder."
             )
         return
     with replacing(target) as part:

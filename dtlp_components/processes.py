@@ -118,8 +118,9 @@ def _refuse_copies(environment: Mapping[str, str]) -> None:
         count = environment.get(name, "1")
         if count.isdecimal() and int(count) > 1:
             raise InputError(
-                f"{launcher} has started {count} copies of this command ({name}), expected one per node, which starts "
-                f"torchrun: {launcher} torchrun --nproc_per_node GPUS -m monai.bundle run … (docs/how-to/cluster.md)."
+                f"expected one copy of this command per node, which starts torchrun, got {count} started by {launcher} "
+                f"({name}). Use {launcher} torchrun --nproc_per_node GPUS -m monai.bundle run … "
+                "(docs/how-to/cluster.md)."
             )
 
 

@@ -189,8 +189,8 @@ class RunFolder:
 def in_use_sentence(run: RunFolder, holder: str) -> str:
     """What to say if another process trains into a run's folder."""
     return (
-        f"{run.root.absolute()}: is in use, {holder} trains into it; expected a folder of its own for every training. "
-        "Wait for its end, or give another --output_dir."
+        f"{run.root.absolute()}: is in use: {holder} is training into it. Each training run needs its own folder: "
+        "wait until that one ends, or use another --output_dir."
     )
 
 

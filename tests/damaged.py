@@ -106,8 +106,8 @@ def rows(x: list[float], y: list[float], z: list[float]) -> dict[str, Any]:
 
 NO_FORMS = {"sform_code": 0, "qform_code": 0}
 COLORS = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
-DAMAGED = "truncated, damaged or no image"
-NO_NUMBER = "holds NaN or infinite values"
+DAMAGED = "truncated, damaged or not an image"
+NO_NUMBER = "got NaN or infinity"
 
 CASES: dict[str, Case] = {
     # files
@@ -116,7 +116,7 @@ CASES: dict[str, Case] = {
     "truncated_gz": Case(cut, DAMAGED),
     "truncated_nii": Case(cut, DAMAGED, ending=".nii"),
     "checksum": Case(flip_checksum, "CRC"),
-    "not_gzip": Case(rename(".nii"), "expected gzip, as its name says, got a NIfTI file that is not compressed"),
+    "not_gzip": Case(rename(".nii"), "expected gzip, as its name says, got an uncompressed NIfTI file"),
     "gzip_named_nii": Case(rename(".nii.gz"), "as its name says, got gzip; rename it to *.nii.gz", ending=".nii"),
     "text": Case(lambda path: path.write_text("no image\n" * 99), DAMAGED, ending=".nii"),
     "text_gz": Case(lambda path: path.write_text("no image\n" * 99), DAMAGED),
@@ -131,16 +131,14 @@ CASES: dict[str, Case] = {
     ),
     "link_to_nothing": Case(lambda path: path.symlink_to(path.with_name("nowhere")), "no such file"),
     # headers
-    "zero_side": Case(saved(noise(), pixdim=sides(1, 1, 0)), "found voxels of 1 x 1 x 0 mm"),
-    "zero_side_no_forms": Case(saved(noise(), pixdim=sides(1, 1, 0), **NO_FORMS), "found voxels of 1 x 1 x 0 mm"),
+    "zero_side": Case(saved(noise(), pixdim=sides(1, 1, 0)), "got 1 x 1 x 0 mm"),
+    "zero_side_no_forms": Case(saved(noise(), pixdim=sides(1, 1, 0), **NO_FORMS), "got 1 x 1 x 0 mm"),
     "negative_side": Case(saved(noise(), pixdim=sides(1, 1, -2))),
     "no_forms": Case(saved(noise(), **NO_FORMS), both=NO_FORMS),
     "sform_alone": Case(saved(noise(), qform_code=0)),
     "qform_alone": Case(saved(noise(), sform_code=0, qform_code=1)),
-    "sform_of_zeros": Case(
-        saved(noise(), **rows(*[[0.0] * 4] * 3)), "expected an affine in its sform, got zeros alone"
-    ),
-    "singular": Case(saved(noise(), **rows([1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0])), "found a singular affine"),
+    "sform_of_zeros": Case(saved(noise(), **rows(*[[0.0] * 4] * 3)), "expected an affine in its sform, got only zeros"),
+    "singular": Case(saved(noise(), **rows([1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0])), "expected an invertible affine"),
     "nan_affine": Case(
         saved(noise(), **rows([-1, 0, 0, np.nan], [0, 1, 0, 0], [0, 0, 2, 0])), "finite numbers in its affine"
     ),
@@ -151,10 +149,10 @@ CASES: dict[str, Case] = {
     "microns": Case(saved(noise(), xyzt_units=3), "expected mm, got microns"),
     "meters": Case(saved(noise(), xyzt_units=1), "expected mm, got meters"),
     # axes and kinds of numbers
-    "two_axes": Case(saved(noise(6, 7)), "expected one 3-D volume, found [6, 7] voxels by axis"),
+    "two_axes": Case(saved(noise(6, 7)), "expected a single 3-D volume, got a shape of [6, 7]"),
     "four_axes_one_volume": Case(saved(noise(*SHAPE, 1))),
     "five_axes_one_volume": Case(saved(noise(*SHAPE, 1, 1))),
-    "two_volumes": Case(saved(noise(*SHAPE, 2)), "expected one 3-D volume, found [6, 7, 8, 2] voxels by axis"),
+    "two_volumes": Case(saved(noise(*SHAPE, 2)), "expected a single 3-D volume, got a shape of [6, 7, 8, 2]"),
     "complex": Case(saved(noise().astype(np.complex64)), "expected real numbers, got complex ones"),
     "colors": Case(saved(COLORS), "expected one number per voxel, got colors (RGB)"),
     # voxels of an image
@@ -162,23 +160,23 @@ CASES: dict[str, Case] = {
     "nan": Case(saved(changed(noise(), np.nan)), NO_NUMBER),
     "infinite": Case(saved(changed(noise(), np.inf)), NO_NUMBER),
     "beyond_float32": Case(saved(changed(noise().astype(float), 1e300)), NO_NUMBER),
-    "constant": Case(saved(np.full(SHAPE, 7, np.int16)), "every voxel is 7"),
-    "label_map": Case(saved(label()), "found the values [0, 1, 2] alone, as of a label map"),
+    "constant": Case(saved(np.full(SHAPE, 7, np.int16)), "expected an image, got the value 7 in every voxel"),
+    "label_map": Case(saved(label()), "got only the values [0, 1, 2], as in a label map"),
     # labels
     "label_empty": Case(saved(np.zeros(SHAPE, np.uint8)), kind="label"),
     "label_of_whole_floats": Case(saved(label(np.float64)), kind="label"),
     "label_with_fractions": Case(
-        saved(label(np.float32) / 2), "found the values [0.5], expected whole numbers", "label"
+        saved(label(np.float32) / 2), "expected integers of at least 0, got the values [0.5]", "label"
     ),
     "label_negative": Case(
-        saved(changed(label(np.int16), -1)), "found the values [-1], expected whole numbers", "label"
+        saved(changed(label(np.int16), -1)), "expected integers of at least 0, got the values [-1]", "label"
     ),
     "label_nan": Case(saved(changed(label(np.float32), np.nan)), NO_NUMBER, "label"),
-    "label_of_no_class": Case(saved(changed(label(), 7)), "found the values [7], expected only [0, 1, 2].", "label"),
+    "label_of_no_class": Case(saved(changed(label(), 7)), "expected only the values [0, 1, 2], got [7].", "label"),
     "label_truncated": Case(cut, DAMAGED, "label"),
-    "label_two_axes": Case(saved(label()[..., 1]), "expected one 3-D volume, found [6, 7] voxels by axis", "label"),
+    "label_two_axes": Case(saved(label()[..., 1]), "expected a single 3-D volume, got a shape of [6, 7]", "label"),
     "label_complex": Case(saved(label(np.complex64)), "expected real numbers, got complex ones", "label"),
-    "label_of_another_shape": Case(saved(label()[:, :-1]), "has shape [6, 6, 8], its image", "label"),
+    "label_of_another_shape": Case(saved(label()[:, :-1]), "got shape [6, 6, 8], but", "label"),
     "label_0.0001_mm_off": Case(saved(label(), moved(1e-4, 0, 0)), kind="label"),
     "label_0.05_voxels_off": Case(saved(label(), moved(0, 0, 0.1)), kind="label"),
     "label_1_mm_off": Case(saved(label(), moved(0, 0, 1)), "up to 0.5 voxels apart (allowed: 0.1)", "label"),

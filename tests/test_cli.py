@@ -110,6 +110,4 @@ def test_version_is_that_of_the_package(capsys) -> None:
 def test_module_is_the_same_command_line() -> None:
     result = dtlp("prepare", "la", "--outptu", "x")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.splitlines() == [
-        "dtlp prepare la: found --outptu, expected one of its flags. Did you mean --output?"
-    ]
+    assert result.stderr.splitlines() == ["dtlp prepare la: unknown flag --outptu. Did you mean --output?"]

@@ -116,7 +116,7 @@ def test_mark_that_windows_puts_in_front_is_no_fault(tmp_path: Path) -> None:
     [
         (None, r"a\.json: cannot be read \(No such file or directory\); expected a datalist\.$"),
         (b'\n{"training": }', r"a\.json: is not JSON \(Expecting value at line 2, column 14\); expected a datalist\.$"),
-        (b'{"training\xff": []}', r"a\.json: is not JSON \(byte 10 is not UTF-8 text\); expected a datalist\.$"),
+        (b'{"training\xff": []}', r"a\.json: is not JSON \(byte 10 is not valid UTF-8\); expected a datalist\.$"),
         (b"[1]", r"a\.json: expected a datalist, got list\.$"),
     ],
 )
@@ -134,7 +134,7 @@ def test_placed_file_is_the_source_and_another_is_left_alone(tmp_path: Path) -> 
     assert target.samefile(source)
     place_file(source, target)  # again changes nothing
     (tmp_path / "other").write_bytes(b"else")
-    with pytest.raises(InputError, match=r"target: exists and differs from .*other"):
+    with pytest.raises(InputError, match=r"target: already exists and differs from .*other"):
         place_file(tmp_path / "other", target)
     assert target.read_bytes() == b"scan"
 
@@ -222,14 +222,14 @@ def test_free_name_is_the_first_that_is_not_taken(tmp_path: Path) -> None:
 
 def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "list.json")
-    with pytest.raises(InputError, match=r"list\.json: is a pipe; expected a datalist in a file"):
+    with pytest.raises(InputError, match=r"list\.json: expected a datalist in a file, got a pipe"):
         read_json(tmp_path / "list.json", "a datalist")
 
 
 def test_file_of_no_reasonable_size_is_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "list.json", "wb") as file:
         file.truncate(300_000_000)  # takes no room on the disk
-    with pytest.raises(InputError, match="has 300 MB, more than 200 MB; expected a datalist"):
+    with pytest.raises(InputError, match="expected a datalist of at most 200 MB, got 300 MB"):
         read_json(tmp_path / "list.json", "a datalist")
 
 

@@ -99,7 +99,7 @@ def test_one_process_tells_an_error(tmp_path: Path) -> None:
     [("SLURM_STEP_NUM_TASKS", "srun"), ("OMPI_COMM_WORLD_SIZE", "mpirun"), ("PMI_SIZE", "mpiexec")],
 )
 def test_tasks_without_torchrun_are_refused(name: str, launcher: str) -> None:
-    with pytest.raises(InputError, match=f"{launcher} has started 4 copies .* {launcher} torchrun --nproc_per_node"):
+    with pytest.raises(InputError, match=f"got 4 started by {launcher} .* {launcher} torchrun --nproc_per_node"):
         join_processes("cpu", environment={name: "4"})
     join_processes("cpu", environment={name: "1"})
     assert num_processes() == 1

@@ -73,7 +73,7 @@ def run_bench(
         warmup: repetitions before these, which do not count.
         threads: of torch; its own choice if not given.
         memory: measure peak memory, each number in a process of its own.
-        output: JSON file for everything, also for single repetitions; none if empty.
+        output: JSON file for all results, including single repetitions; by default, none.
 
     Returns:
         What the JSON file holds.
@@ -83,7 +83,7 @@ def run_bench(
     """
     for name, number, least in (("repeats", repeats, 1), ("warmup", warmup, 0), ("threads", threads, 1)):
         if number is not None and number < least:
-            raise InputError(f"--{name}: found {number}, expected an integer from {least} on.")
+            raise InputError(f"--{name}: expected an integer of at least {least}, got {number}.")
     flags = {"patch_size": patch_size, "features": features, "num_classes": num_classes}
     first = {key: value for key, value in flags.items() if value is not None} | _values("overrides", overrides)
     first |= {"method": method} if method else {}
@@ -142,7 +142,7 @@ def _values(flag: str, given: Any) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
-        raise InputError(f"""--{flag}: found {given!r}, expected keys and values, such as '{{"ddim_steps": 10}}'.""")
+        raise InputError(f"""--{flag}: expected keys and values, such as '{{"ddim_steps": 10}}', got {given!r}.""")
 
     def read(value: Any) -> Any:
         if isinstance(value, dict):
@@ -289,7 +289,8 @@ def _measure_peak(job: str, config_file: str, overrides: dict[str, Any], size: l
         errors = re.findall(r"^[\w.]*Error: .+", result.stderr, flags=re.MULTILINE)
         reason = errors[0] if errors else result.stderr.strip()[-500:] or f"exit code {result.returncode}"
         raise InputError(
-            f"{config_file} with {overrides} cannot be measured: {reason}\nThe whole story: {shlex.join(command)}"
+            f"{config_file} with {overrides} cannot be measured: {reason}\nFor the full output, run: "
+            f"{shlex.join(command)}"
         )
     return int(result.stdout.split()[-1])
 

@@ -66,7 +66,7 @@ def read_inference_config(config_file: str, overrides: Mapping[str, Any], size: 
     patch_size = network_settings(parser)["patch_size"]
     if len(size) != 3 or any(side < window for side, window in zip(size, patch_size, strict=True)):
         raise InputError(
-            f"--inference_size: found {list(size)}, expected three sides, none smaller than the patch {patch_size}."
+            f"--inference_size: expected three sides, none smaller than the patch {patch_size}, got {list(size)}."
         )
     return parser
 

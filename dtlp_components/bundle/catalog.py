@@ -22,10 +22,10 @@ MODALITY = "network_data_format::inputs::image::modality"
 
 def list_bundles() -> None:
     """
-    List the bundles in ./bundles, and those that the recipes have, by name.
+    List the bundles in ./bundles and those that can be rendered from recipes.
 
-    What is not here is rendered by the command that first names it. Scans are counted where the datalist is there; if
-    it is not, the data have to be prepared.
+    A bundle that does not exist yet is rendered by the first command that names it. Scans are counted if the datalist
+    exists; otherwise, the data have to be prepared first.
 
     Raises:
         InputError: if a bundle's or a recipe's file cannot be read.
@@ -36,7 +36,7 @@ def list_bundles() -> None:
     rows += [_row(BUNDLES / name, **_facts_of_recipe(name)) for name in recipes]
     print(align([HEAD, *rows]))
     if recipes:
-        print("\nA bundle that is not here is rendered into ./bundles when a command names it: dtlp train NAME")
+        print("\nA bundle that does not exist yet is rendered into ./bundles when a command names it: dtlp train NAME")
 
 
 def _row(folder: Path, task: str, modality: str, dataset_dir: str, datalist: str) -> tuple[str, ...]:

@@ -52,6 +52,6 @@ def find_bundle(word: str) -> Path:
     known = sorted({*bundles_here(), *recipes})
     close = difflib.get_close_matches(folder.name, known, n=3)
     raise InputError(
-        f"{word}: found no bundle, expected its folder, or one of the names that `dtlp list` shows"
+        f"{word}: no such bundle; expected its folder, or one of the names that `dtlp list` shows"
         + (f"; did you mean {' or '.join(close)}?" if close else ".")
     )

@@ -23,14 +23,14 @@ LONGEST_VALUE = 44
 
 def print_keys(bundle: str, workflow: str = "train", components: bool = False) -> None:
     """
-    List the keys of a bundle: value, what it may be, and meaning.
+    List the keys of a bundle: current value, allowed values, and meaning.
 
     Every key is a flag of `dtlp train`, `dtlp evaluate` or `dtlp segment`, and of MONAI's command.
 
     Args:
         bundle: folder of the bundle, or its name as `dtlp list` shows it.
         workflow: train, evaluate or inference.
-        components: list what is built, too, whose arguments can be set by --component::argument.
+        components: also list components, whose arguments can be set with --component::argument.
 
     Raises:
         InputError: if there is no such bundle or workflow.
@@ -68,7 +68,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, str) and value.startswith("$@trained("):
         # the bundle's own value, which a record beside the weights replaces
         value = value.partition(", ")[2].removesuffix(")")
-        return f"{value} (or what the training recorded)"
+        return f"{value} (or the value recorded by training)"
     if isinstance(value, str) and value.startswith(("$", "@")):
         return "(computed)"
     text = json.dumps(value, ensure_ascii=False)

@@ -87,7 +87,7 @@ def check_signatures(config: dict[str, Any]) -> list[str]:
             continue
         target = ConfigComponent(component, locator=locator).resolve_module_name()
         if not isinstance(target, str):
-            problems.append(f"{id}: `_target_` should be a string, but got {target!r}.")
+            problems.append(f"{id}: `_target_`: expected a string, got {target!r}.")
             continue
         if ConfigExpression.is_expression(target) or target.startswith(ReferenceResolver.ref):
             continue  # known only when it runs
@@ -112,7 +112,7 @@ def check_references(config: dict[str, Any]) -> list[str]:
     problems = []
     for id, text in _strings(config):
         if text.startswith(MACRO_KEY):
-            problems.append(f"{id}: `{text}` is a macro; the file should stand alone.")
+            problems.append(f"{id}: `{text}` is a macro; the file should be self-contained.")
         for ref in ReferenceResolver.match_refs_pattern(ConfigParser.resolve_relative_ids(id, text)):
             if ref not in parser:
                 problems.append(f"{id}: `@{ref}` does not exist in this file.")
@@ -137,7 +137,7 @@ def check_expressions(config: dict[str, Any]) -> list[str]:
     problems = []
     for id, text in expressions:
         if re.search(r"\bdtlp_components\b", text) and not _is_quoted_text(text):
-            problems.append(f"{id}: `{text}` names dtlp_components in an expression; name it in `_target_`.")
+            problems.append(f"{id}: `{text}` uses dtlp_components in an expression; use it in `_target_` instead.")
             continue
         code = ReferenceResolver.id_matcher.sub("None", ReferenceResolver.normalize_id(text))[1:]
         try:
@@ -151,7 +151,7 @@ def check_expressions(config: dict[str, Any]) -> list[str]:
         bound = {name.id for name in names if isinstance(name.ctx, ast.Store)}
         bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
         for name in sorted({name.id for name in names} - bound - known):
-            problems.append(f"{id}: `{text}` uses `{name}`, which no `$import` of this file brings in.")
+            problems.append(f"{id}: `{text}` uses `{name}`, which no `$import` in this file imports.")
     return problems
 
 
@@ -176,10 +176,12 @@ def check_names(config: dict[str, Any]) -> list[str]:
             for argument in ("metrics", "metric_details", "key_metric_name"):
                 for name in _literals(parser, component, argument):
                     if name not in metrics | {"*"}:
-                        problems.append(f"{id}: `{argument}` names the metric `{name}`; there are {sorted(metrics)}.")
+                        problems.append(
+                            f"{id}: `{argument}`: expected one of the metrics {sorted(metrics)}, got `{name}`."
+                        )
         for key in _literals(parser, component, "keys"):
             if key not in keys:
-                problems.append(f"{id}: `keys` has `{key}`; there are {sorted(keys)}.")
+                problems.append(f"{id}: `keys`: expected one of {sorted(keys)}, got `{key}`.")
     for id, text in _strings(config):
         for argument in re.findall(r"\bfrom_engine\(\s*(\[[^\]]*\]|'[^']*'|\"[^\"]*\")", text):
             try:
@@ -188,7 +190,7 @@ def check_names(config: dict[str, Any]) -> list[str]:
                 continue  # computed, so known only when it runs
             for key in [named] if isinstance(named, str) else named:
                 if key not in keys:
-                    problems.append(f"{id}: `from_engine` takes `{key}`; there are {sorted(keys)}.")
+                    problems.append(f"{id}: `from_engine`: expected one of {sorted(keys)}, got `{key}`.")
     return problems
 
 
@@ -211,7 +213,7 @@ def check_metadata(metadata: dict[str, Any], num_classes: int) -> list[str]:
     packages = metadata.get("required_packages_version", {})
     versions = {key: metadata[key] for key in ("monai_version", "pytorch_version", "numpy_version") if key in metadata}
     problems += [
-        f"`{key}` should be an exact version, but got {value!r}."
+        f"`{key}`: expected an exact version, got {value!r}."
         for key, value in (versions | packages).items()
         if not re.fullmatch(r"\d+(\.\d+)+", str(value))
     ]
@@ -220,20 +222,20 @@ def check_metadata(metadata: dict[str, Any], num_classes: int) -> list[str]:
     for group, first in (("inputs", "image"), ("outputs", "pred")):
         tensors = formats.get(group, {})
         if next(iter(tensors), None) != first:
-            problems.append(f"the first of `{group}` should be `{first}`, but got {list(tensors)}.")
+            problems.append(f"`{group}`: expected `{first}` first, got {list(tensors)}.")
         for name, tensor in tensors.items():
             for key, kind in TENSOR_REQUIRED.items():
                 if not isinstance(tensor.get(key), kind):
-                    problems.append(f"`{group}::{name}::{key}` should be {kind.__name__}, but got {tensor.get(key)!r}.")
+                    problems.append(f"`{group}::{name}::{key}`: expected {kind.__name__}, got {tensor.get(key)!r}.")
     pred = formats.get("outputs", {}).get("pred", {})
     labels = pred.get("channel_def", {})
     if list(labels) != [str(i) for i in range(num_classes)] or pred.get("num_channels") != num_classes:
         problems.append(
-            f"`pred` has {pred.get('num_channels')} channels, named {list(labels)}, but there are {num_classes} "
-            "classes."
+            f"`pred`: expected {num_classes} channels, one per class, got {pred.get('num_channels')} channels named "
+            f"{list(labels)}."
         )
     if labels.get("0") != "background" or len({str(name).lower() for name in labels.values()}) != len(labels):
-        problems.append(f"label names should differ in lower case, and the first be `background`: {labels}.")
+        problems.append(f"expected label names that differ in lower case, the first being `background`, got {labels}.")
     return problems
 
 

@@ -99,4 +99,4 @@ def refuse_expressions(metadata: Any, file: Path) -> None:
         for value in metadata:
             refuse_expressions(value, file)
     elif isinstance(metadata, str) and metadata.startswith(COMPUTED):
-        raise InputError(f"{file}: expected texts and numbers, got {metadata[:60]!r}, which MONAI would evaluate.")
+        raise InputError(f"{file}: expected strings and numbers, got {metadata[:60]!r}, which MONAI would evaluate.")

@@ -24,7 +24,7 @@ __all__ = ["WITH_DECODERS", "Teachers", "choose_source", "load_teachers", "load_
 # methods that train the decoders of DTLP-Net
 WITH_DECODERS = ("dtlp", "and")
 
-EXPECTED = "the checkpoints/last.pt of a training with these settings"
+EXPECTED = "the checkpoints/last.pt of a training run with these settings"
 
 
 def load_training_networks(parser: ConfigParser, checkpoint: str | os.PathLike[str]) -> tuple[nn.Module, nn.Module]:
@@ -42,12 +42,12 @@ def load_training_networks(parser: ConfigParser, checkpoint: str | os.PathLike[s
         InputError: if there is no such file, or it is of another kind or of other settings.
     """
     if not Path(checkpoint).is_file():
-        raise InputError(f"No checkpoint at {Path(checkpoint).absolute()}: train first, or give the run's output_dir.")
+        raise InputError(f"No checkpoint at {Path(checkpoint).absolute()}: train first, or pass the run's output_dir.")
     network, teacher = parser.get_parsed_content("training_network"), parser.get_parsed_content("mean_teacher")
     content = load_tensors(checkpoint, EXPECTED)
     for name, module in (("network", network), ("mean_teacher", teacher)):
         if not isinstance(content, dict) or name not in content:
-            raise InputError(f"{Path(checkpoint).absolute()}: expected {EXPECTED}, found no `{name}` in it.")
+            raise InputError(f"{Path(checkpoint).absolute()}: expected {EXPECTED}, got a file without `{name}`.")
         if problem := fit_problem(module, content[name]):
             raise InputError(f"{Path(checkpoint).absolute()}: {problem}")
         module.load_state_dict(content[name])
@@ -122,7 +122,7 @@ def choose_source(source: str, student: nn.Module, teachers: Teachers | None) ->
     if source == Sources.STUDENT:
         return student
     if teachers is None:
-        raise InputError(f"--source {source}: expected --checkpoint RUN/checkpoints/last.pt beside it, got none.")
+        raise InputError(f"--source {source}: expected --checkpoint RUN/checkpoints/last.pt as well, got none.")
     return _Source(teachers, source)
 
 
@@ -148,14 +148,14 @@ def load_teachers(
     """
     if not Path(train_config).is_file():
         raise InputError(
-            f"{Path(train_config).absolute()}: not there; the teachers are built from the bundle's train.json."
+            f"{Path(train_config).absolute()}: no such file; the teachers are built from the bundle's train.json."
         )
     recorded = _recorded_settings(checkpoint)
     method = recorded.get("method", "dtlp")
     if method not in WITH_DECODERS:
         raise InputError(
-            f"{Path(checkpoint).absolute()}: found a training by method {method!r}, whose only teacher is the moving "
-            f"average; expected one of {', '.join(WITH_DECODERS)}, whose decoders can disagree with it."
+            f"{Path(checkpoint).absolute()}: expected a training run with method {', '.join(WITH_DECODERS)}, whose "
+            f"decoders can disagree with the moving average, got method {method!r}, whose only teacher is that average."
         )
     parser = ConfigParser()
     parser.read_config(train_config)
@@ -166,8 +166,8 @@ def load_teachers(
     load_training_networks(parser, checkpoint)
     if recorded.get("batch_size_unlabeled") == 0:
         raise InputError(
-            f"{Path(checkpoint).absolute()}: found a training on labeled scans alone, which trains no teachers; "
-            "expected one with --batch_size_unlabeled above 0."
+            f"{Path(checkpoint).absolute()}: expected a training run with --batch_size_unlabeled greater than 0, got "
+            "one on labeled scans only, which trains no teachers."
         )
     return Teachers(parser.get_parsed_content("pseudo_labeler"), samples=samples)
 

@@ -68,7 +68,7 @@ class TrainedBundle:
         for file in files[1:]:
             if not file.is_file():
                 raise InputError(
-                    f"{file}: no such file, but {self.weights} were trained with it; is this the bundle that was "
+                    f"{file}: no such file, but {self.weights} was trained with it. Is this the bundle that was "
                     "trained?"
                 )
         config: dict[str, Any] = ConfigParser.load_config_files([str(file) for file in files])
@@ -108,14 +108,14 @@ def find_trained(bundle: str, run_dir: str = "", model_file: str = "") -> Traine
     missing = [name for name in ("inference", "metadata") if not (folder / "configs" / f"{name}.json").is_file()]
     if missing:
         raise InputError(
-            f"{folder.absolute()}: expected the folder of a bundle, got none with configs/{missing[0]}.json."
+            f"{folder.absolute()}: expected the folder of a bundle, got one without configs/{missing[0]}.json."
         )
     run = RunFolder.of_weights(model_file) if model_file else RunFolder(run_dir or bundle)
     weights = Path(model_file) if model_file else run.model
     if not weights.is_file():
         raise InputError(
             f"No weights at {weights.absolute()}. Train first ({shlex.join(['dtlp', 'train', str(folder)])}), or "
-            "give --run_dir, the output_dir of the training."
+            "pass --run_dir, the output_dir of the training run."
         )
     return TrainedBundle(folder, run, weights, record_of(run))
 
@@ -133,13 +133,13 @@ def fold_models(folder: str | Path) -> list[str]:
     file = Path(folder) / FOLDS
     if not file.is_file():
         raise InputError(
-            f"{Path(folder).absolute()}: expected a file of weights, or the output folder of dtlp folds, got a folder "
+            f"{Path(folder).absolute()}: expected a weights file, or the output folder of dtlp folds, got a folder "
             f"without {FOLDS}."
         )
-    names = read_object(file, "what dtlp folds wrote").get("folds")
+    names = read_object(file, "a file written by dtlp folds").get("folds")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"{file}: expected the names of the folds, got {str(names)[:80]}.")
     weights = [RunFolder(Path(folder) / Path(name).name).model for name in names]
     if missing := [str(path) for path in weights if not path.is_file()]:
-        raise InputError(f"{missing[0]}: not there; expected the weights of every fold. Run dtlp folds to its end.")
+        raise InputError(f"{missing[0]}: no such file; expected the weights of every fold. Let dtlp folds finish.")
     return [str(path) for path in weights]

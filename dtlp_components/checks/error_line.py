@@ -15,7 +15,7 @@ from types import TracebackType
 
 import torch
 
-from ..errors import cause_of, first_line, may_tell
+from ..errors import PIPE_CLOSED, cause_of, first_line, is_closed_pipe, may_tell
 from ..files import write_text
 
 __all__ = ["error_line", "show_errors_in_one_line"]
@@ -34,10 +34,10 @@ LOADER_WORDS = (
 )
 TRAINING_WAYS = (
     "this training",
-    "In this order: --amp True; --gradient_checkpointing True; --batch_size_labeled 1 --batch_size_unlabeled 1 with "
-    "--accumulation_steps 2; a smaller --patch_size; fewer --features.",
+    "Try, in this order: --amp True; --gradient_checkpointing True; --batch_size_labeled 1 --batch_size_unlabeled 1 "
+    "with --accumulation_steps 2; a smaller --patch_size; fewer --features.",
 )
-SEGMENTING_WAYS = ("a scan of this size", "--window_batch_size 1 or --device cpu need less of it.")
+SEGMENTING_WAYS = ("a scan of this size", "Try --window_batch_size 1 or --device cpu.")
 
 
 def show_errors_in_one_line(error_file: str | os.PathLike[str], trains: bool = True) -> None:
@@ -51,8 +51,10 @@ def show_errors_in_one_line(error_file: str | os.PathLike[str], trains: bool = T
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt):
-            print("\nStopped from the keyboard.", file=sys.stderr)
+            print("\nInterrupted.", file=sys.stderr)
             return
+        if is_closed_pipe(error):
+            raise SystemExit(PIPE_CLOSED)
         place = Path(error_file).absolute()
         try:
             if not may_tell():  # of several processes, the first to fail does
@@ -79,7 +81,7 @@ def error_line(error: BaseException, trains: bool = True) -> str:
         return advice
     keys = [key for key in _keys(error) if key.partition("::")[0] not in STEPS]
     of_key = f"--{keys[-1]}: " if keys else ""
-    return f"Cannot go on: {of_key}{cause_of(error)}."
+    return f"Cannot continue: {of_key}{cause_of(error)}."
 
 
 def _memory_advice(error: BaseException, trains: bool) -> str:
@@ -89,8 +91,8 @@ def _memory_advice(error: BaseException, trains: bool) -> str:
         text, said = str(chain), first_line(chain)
         if isinstance(chain, RuntimeError) and any(words in text for words in LOADER_WORDS):
             return (
-                f"A process that loads scans was killed ({said}), for want of memory or of shared memory "
-                "(/dev/shm; docker run --shm-size 8g). Fewer --num_workers, or a --cache_dir, need less."
+                f"A process that loads scans was killed ({said}) because memory or shared memory ran out "
+                "(/dev/shm; docker run --shm-size 8g). Use fewer --num_workers or a --cache_dir."
             )
         on_gpu = isinstance(chain, RuntimeError) and any(words in text for words in GPU_WORDS)
         if on_gpu or isinstance(chain, (torch.OutOfMemoryError, MemoryError)) or CPU_WORDS in text:

@@ -137,13 +137,13 @@ class InputChecks:
         trains_on_unlabeled = self.settings.values.get("batch_size_unlabeled", 0) > 0
         if trains_on_unlabeled and self.unlabeled and not self.validation:
             LOGGER.warning(
-                f"{self.datalist}: section `{DatalistKeys.VALIDATION}` has no items, so that neither the student nor "
-                "its teachers can be watched while it trains."
+                f"{self.datalist}: section `{DatalistKeys.VALIDATION}` has no items, so neither the student nor the "
+                "teachers can be validated during training."
             )
         if trains_on_unlabeled and not self.unlabeled:
             LOGGER.warning(
-                f"{self.datalist}: section `{DatalistKeys.UNLABELED}` has no items, so that training is on the labeled "
-                "scans alone."
+                f"{self.datalist}: section `{DatalistKeys.UNLABELED}` has no items, so training uses only the labeled "
+                "scans."
             )
 
     def _volume_problems(self) -> list[str]:
@@ -165,7 +165,9 @@ class InputChecks:
         problems += copy_problems(self.section, volumes, self.labeled, others)
         labels = [item[DatalistKeys.LABEL] for item in self.labeled if DatalistKeys.LABEL in item]
         if labels and all(path in volumes and volumes[path].maximum <= 0 for path in labels):
-            problems.append(f"none of the {len(labels)} labels of section `{self.section}` has a voxel above 0.")
+            problems.append(
+                f"section `{self.section}`: expected labels with voxels above 0, got none in {len(labels)} labels."
+            )
         return problems
 
     def _cheap_problems(self) -> Iterator[str]:

@@ -84,24 +84,31 @@ class Key:
             "integers": f"a list of {self.length or ''} integers".replace("  ", " "),
             "numbers": f"a list of {self.length or ''} numbers".replace("  ", " "),
             "names": "a list of strings",
-            "weights": "a number from 0 for every loss term",
+            "weights": "a number of at least 0 for every loss term",
             "device": "a device, such as cpu or cuda:0",
         }[self.kind]
         if self.minimum is not None and self.minimum == self.maximum:
             return _plain(self.minimum)
-        bounds = [
-            f"{word} {_plain(bound)}"
-            for word, bound in (
-                ("from", self.minimum), ("above", self.above), ("to", self.maximum), ("below", self.below),
-            )
-            if bound is not None
-        ]  # fmt: skip
-        text = " ".join([phrase, *(["each"] if bounds and self.length else []), *bounds])
+        text = phrase + self._bounds()
         if self.kind == "number" and self.choices:
             text += f", or {' or '.join(map(repr, self.choices))}"
         if self.scalar:
             text = f"a number or {text}"
         return text + (", all different" if self.distinct else "") + (", or None" if self.null else "")
+
+    def _bounds(self) -> str:
+        start = ", each " if self.length else " "
+        if self.minimum is not None and self.maximum is not None:
+            return f"{start}from {_plain(self.minimum)} to {_plain(self.maximum)}"
+        bounds = [
+            f"{word} {_plain(bound)}"
+            for word, bound in (
+                ("at least" if self.length else "of at least", self.minimum), ("greater than", self.above),
+                ("at most", self.maximum), ("less than", self.below),
+            )
+            if bound is not None
+        ]  # fmt: skip
+        return start + " and ".join(bounds) if bounds else ""
 
     def accepts(self, value: Any) -> bool:
         """Whether ``value`` is of the key's kind and within its bounds; never evaluates anything."""
@@ -150,7 +157,7 @@ class Key:
         if self.kind == "flag" and isinstance(value, str) and value.lower() in ("true", "false"):
             return f" Write --{self.name} {value.capitalize()}"
         if self.kind == "path" and _is_number(value):
-            return f" Write a folder that is named like a number as --{self.name} ./{value}"
+            return f" If a folder's name is a number, write --{self.name} ./{value}"
         if self.kind in ("integers", "numbers") and self.length:
             return f' Write it in quotes: --{self.name} "{[16 if self.kind == "integers" else 0.5] * self.length}"'
         return ""
@@ -170,7 +177,7 @@ def key_table() -> dict[str, Key]:
     groups = json.loads(TABLE.read_text(encoding="utf-8"))
     names = [name for keys in groups.values() for name in keys]
     if len(set(names)) < len(names):
-        raise ValueError(f"{TABLE}: a key stands in two groups: {sorted({n for n in names if names.count(n) > 1})}.")
+        raise ValueError(f"{TABLE}: keys in two groups: {sorted({n for n in names if names.count(n) > 1})}.")
     return {
         name: Key(name, group, **{**entry, "choices": tuple(entry.get("choices", ()))})
         for group, keys in groups.items()

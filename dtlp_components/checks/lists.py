@@ -33,13 +33,13 @@ def empty_problem(section: str, datalist: str | None, studies_dir: str | None) -
     """The sentence on a section without items, which come from a datalist or from the studies of MONAI Label."""
     if studies_dir is not None:
         return (
-            f"MONAI Label has no study to train on in {studies_dir}; expected at least one with a submitted (final) "
-            "label that is not set aside for validation."
+            f"{studies_dir}: expected at least one MONAI Label study with a submitted (final) label that is not set "
+            "aside for validation, got none."
         )
     sizes = {} if datalist is None else section_sizes(datalist)
     there = ", ".join(f"{name} ({count})" for name, count in sizes.items())
-    found = "" if datalist is None else f" {datalist} has items in: {there or 'no section'}."
-    return f"section `{section}` of the datalist has no items; at least one is needed.{found}"
+    found = "" if datalist is None else f" Sections of {datalist} with items: {there or 'none'}."
+    return f"section `{section}` of the datalist: expected at least one item, got none.{found}"
 
 
 def label_item_problems(sections: Mapping[str, Items]) -> Iterator[str]:
@@ -47,7 +47,7 @@ def label_item_problems(sections: Mapping[str, Items]) -> Iterator[str]:
     for section, items in sections.items():
         for item in items:
             if Keys.LABEL not in item:
-                yield f"{item[Keys.IMAGE]}: has no label, but is in section `{section}`."
+                yield f"{item[Keys.IMAGE]}: expected a label, since it is in section `{section}`, got none."
 
 
 def channel_name_problems(sections: Mapping[str, Items], channels: Sequence[str]) -> Iterator[str]:
@@ -58,13 +58,13 @@ def channel_name_problems(sections: Mapping[str, Items], channels: Sequence[str]
         for item in items:
             if split_channel(os.path.basename(item[Keys.IMAGE]), channels[:1]) is None:
                 yield (
-                    f"{item[Keys.IMAGE]}: expected the file of the first channel in section `{section}`, which ends in "
-                    f"{channels[0]} (--channels {channels})."
+                    f"{item[Keys.IMAGE]}: expected the first channel's file, whose name ends in {channels[0]}, in "
+                    f"section `{section}` (--channels {channels})."
                 )
             label = item.get(Keys.LABEL, "")
             if split_channel(os.path.basename(label), channels[:1]) is not None:
                 yield (
-                    f"{label}: expected the label's name not to end in {channels[0]} as the first channel's does "
+                    f"{label}: expected a label name that does not end in {channels[0]} like the first channel's "
                     f"(--channels {channels}); rename it."
                 )
 
@@ -74,9 +74,9 @@ def box_problems(items: Items) -> Iterator[str]:
     for item in items:
         if Keys.PUBLISHED_BOX not in item:
             yield (
-                f"{item[Keys.IMAGE]}: its item has no `{Keys.PUBLISHED_BOX}`, which the overlay published.json crops "
-                "to. For a prepared data set, run `prepare` again; a new scan cannot have one: leave the overlay out, "
-                "with a model that was trained without it."
+                f"{item[Keys.IMAGE]}: expected a `{Keys.PUBLISHED_BOX}` in its item, to which the overlay "
+                "published.json crops, got none. For a prepared data set, run `prepare` again; a new scan cannot have "
+                "one, so use a model that was trained without the overlay, and leave the overlay out."
             )
 
 
@@ -96,7 +96,7 @@ def section_warnings(datalist: str, read: Sequence[str]) -> Iterator[str]:
             close = close or [key for key in known if key.startswith(name.lower()[:3])]
             meant = f" Did you mean `{close[0]}`?" if close else ""
             yield (
-                f"{datalist}: nobody reads section `{name}` ({count} scans), expected one of {', '.join(known)}.{meant}"
+                f"{datalist}: section `{name}` ({count} scans) is not used; expected one of {', '.join(known)}.{meant}"
             )
 
 
@@ -106,7 +106,7 @@ def repeated_problems(sections: Mapping[str, Items]) -> Iterator[str]:
         counted = Counter(os.path.realpath(item[Keys.IMAGE]) for item in items)
         for path, count in counted.items():
             if count > 1:
-                yield f"{path}: is in `{section}` {count} times, expected once."
+                yield f"{path}: expected once in `{section}`, got it {count} times."
 
 
 def patient_problems(sections: Mapping[str, Items], validation: Items) -> Iterator[str]:
@@ -117,7 +117,7 @@ def patient_problems(sections: Mapping[str, Items], validation: Items) -> Iterat
             if item.get(Keys.PATIENT) in scored:
                 yield (
                     f"{item[Keys.IMAGE]}: is in `{section}` and of patient {item[Keys.PATIENT]!r}, as is "
-                    f"{scored[item[Keys.PATIENT]]} in `{Keys.VALIDATION}`, expected a patient on one side."
+                    f"{scored[item[Keys.PATIENT]]} in `{Keys.VALIDATION}`; expected each patient on one side only."
                 )
 
 
@@ -132,7 +132,7 @@ def copy_problems(
             copy = trained.get(volumes[path].checksum) if path in volumes else None
             if copy is not None and os.path.realpath(copy) != os.path.realpath(path):
                 where = f"one is in `{other}`, the other in `{section}`"
-                yield f"{path}: duplicates {copy}: {where}; expected it in one section only."
+                yield f"{path}: duplicates {copy}: {where}. List the scan in one section only."
 
 
 def overlap_problems(
@@ -147,6 +147,6 @@ def overlap_problems(
     )
     whole = {os.path.realpath(item[Keys.IMAGE]) for item in labeled if ignore_label is None and Keys.LABELS not in item}
     for path in sorted(trained & scored):
-        yield f"{path}: is in `{section}` and in `{Keys.VALIDATION}`, which would score what was learned."
+        yield f"{path}: is in both `{section}` and `{Keys.VALIDATION}`, which would leak training data into the scores."
     for path in sorted(whole & others):
-        yield f"{path}: is in `{section}` and in `{Keys.UNLABELED}`."
+        yield f"{path}: is in both `{section}` and `{Keys.UNLABELED}`. List it in one section only."

@@ -40,12 +40,15 @@ def output_problems(
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"0")
     except OSError as error:
-        yield f"{place}: cannot be written to ({error.strerror}); expected a folder for the label maps."
+        yield f"{place}: cannot be written to ({error.strerror}); expected a writable folder for the label maps."
     taken = {os.path.realpath(folder) for image in images for folder in (image, os.path.dirname(image))}
     if input is not None:
         taken.add(os.path.realpath(input))
     if os.path.realpath(place) in taken:
-        yield f"{place}: is where the scans are, expected another folder: the next run would take label maps for scans."
+        yield (
+            f"{place}: expected a folder other than that of the scans; otherwise the next run would segment the label "
+            "maps."
+        )
     if input is not None:
         yield from _long_names(place, images, PredictionNames(input, channels))
         yield from _overwriting_problems(Path(place), images, PredictionNames(input, channels))
@@ -62,8 +65,9 @@ def _long_names(place: str, images: Sequence[str], names: PredictionNames) -> It
         length = len(os.fsencode(names.name_of(image)))
         if length + longest > most:
             yield (
-                f"{printable(image)}: its label map would be named after {length} characters of path, of "
-                f"{most - longest} that a file here may have; expected a shorter name, or --input nearer to the scan."
+                f"{printable(image)}: expected at most {most - longest} characters for the name of its label map, "
+                f"which is derived from the path, got {length}. Shorten the name, or set --input to a folder closer "
+                "to the scan."
             )
 
 
@@ -86,7 +90,7 @@ def run_folder_problems(output_dir: str, network: object = None) -> Iterator[str
         free = shutil.disk_usage(_first_there(place)).free
     except OSError as error:
         yield (
-            f"--output_dir {place}: cannot be written to ({where}: {error.strerror}); expected a folder for "
+            f"--output_dir {place}: cannot be written to ({where}: {error.strerror}); expected a writable folder for "
             "checkpoints and logs."
         )
         return
@@ -99,8 +103,8 @@ def run_folder_problems(output_dir: str, network: object = None) -> Iterator[str
         )
         if free < 2 * bytes_of_one:
             yield (
-                f"--output_dir {place}: found {free / 1e9:.2g} GB of free disk, expected {2 * bytes_of_one / 1e9:.2g} "
-                "GB or more, for two checkpoints."
+                f"--output_dir {place}: expected at least {2 * bytes_of_one / 1e9:.2g} GB of free disk space for two "
+                f"checkpoints, got {free / 1e9:.2g} GB."
             )
 
 
@@ -115,6 +119,6 @@ def _overwriting_problems(place: Path, images: Sequence[str], names: PredictionN
         name = os.path.basename(row["label_map"])
         if name in scans and scans[name] != row["scan"] and (place / name).is_file():
             yield (
-                f"{place / name}: is the label map of {row['scan']} (says {TABLE} there), and would be replaced by "
-                f"that of {scans[name]}; expected another --prediction_dir, or that file moved away."
+                f"{place / name}: is the label map of {row['scan']} (according to {TABLE}) and would be overwritten by "
+                f"that of {scans[name]}. Use another --prediction_dir, or move the file."
             )

@@ -61,10 +61,10 @@ def override_problems(arguments: Sequence[str]) -> list[str]:
                 problems.append(no_such_key(f"--{key} ({origin})", key, candidates, config_file))
             elif _is_unread(config, ReferenceResolver.split_id(key)[0]):
                 problems.append(
-                    f"--{key}: has no effect on method {config['method']!r}, which does not read it. Leave it out."
+                    f"--{key}: has no effect with method {config['method']!r}, which does not use it. Leave it out."
                 )
             elif value is None and config.get(key) is not None:
-                problems.append(f"--{key}: MONAI leaves out a None that is given; write it as --{key} '$None'")
+                problems.append(f"--{key}: MONAI ignores a plain None; write --{key} '$None'")
             elif not _is_computed(key, value, config):
                 problems += check_values({key: value}) or _text_problems(key, value)
     return problems
@@ -110,7 +110,7 @@ def _text_problems(key: str, value: Any) -> list[str]:
         way_out = f"./{value}" if kind == "path" else literal(value)
     else:
         what, way_out = "in which MONAI would read # as ::", literal(value)
-    return [f"--{key}: expected a {kind} as it is, got {value!r}, {what}. Write --{key} {_quoted(way_out)}"]
+    return [f"--{key}: expected a literal {kind}, got {value!r}, {what}. Write --{key} {_quoted(way_out)}"]
 
 
 def _quoted(word: str) -> str:
@@ -125,7 +125,7 @@ def _overlay_sentence(key: str, value: Any, config_file: Any) -> str:
         return f"--{key}: expected {expected}, got {value!r}."
     files = [config_file] if isinstance(config_file, str) else list(config_file)
     listed = [*files, str(Path(files[0]).parent / overlays[value])]
-    return f'--{key} {value}: this is an overlay file. Leave the key out and write --config_file "{listed}"'
+    return f'--{key} {value}: can only be set by an overlay file. Instead of --{key}, write --config_file "{listed}"'
 
 
 def no_such_key(subject: str, key: str, known: Sequence[str], config_file: Any) -> str:

@@ -79,8 +79,8 @@ def drawn_problems(item: Mapping[str, Any], volumes: Mapping[str, Volume], label
     found = [label_names[int(value)] for value in label.values or () if 0 < value < len(label_names)]
     if others := [name for name in found if name not in drawn]:
         yield (
-            f"{item[DatalistKeys.LABEL]}: found {others[0]!r}, expected only what `{DatalistKeys.LABELS}` of its item "
-            f"names: {', '.join(drawn)}."
+            f"{item[DatalistKeys.LABEL]}: expected only the structures that `{DatalistKeys.LABELS}` of its item lists "
+            f"({', '.join(drawn)}), got {others[0]!r}."
         )
 
 
@@ -132,7 +132,7 @@ def _read_all(
     results = in_threads(read, unread, usable_cores())
     try:
         for path, stamp, volume, file_problems in tqdm(
-            results, total=len(unread), desc="checking the data", unit="file", disable=len(unread) <= PROGRESS_FROM
+            results, total=len(unread), desc="checking data", unit="file", disable=len(unread) <= PROGRESS_FROM
         ):
             problems += file_problems
             if volume is not None:

@@ -89,14 +89,14 @@ class Settings:
         yield from class_weight_problems(self.values)
         if self.values.get("augment_on_device") and self.values.get("num_workers"):
             yield (
-                f"--num_workers: expected 0 with --augment_on_device True, got {self.values['num_workers']}: processes "
-                "that load cannot use the GPU. Leave one of the two out."
+                f"--num_workers: expected 0 with --augment_on_device True, got {self.values['num_workers']}: worker "
+                "processes cannot use the GPU. Leave out one of the two."
             )
         ignored, classes = self.values.get("ignore_label"), self.values.get("num_classes")
         if type(ignored) is int and type(classes) is int and ignored < classes:
             yield (
-                f"--ignore_label: expected a value that is no class, {classes} or more (classes are 0 to {classes - 1})"
-                f", got {ignored}."
+                f"--ignore_label: expected a value that is not a class, so at least {classes} (classes are 0 to "
+                f"{classes - 1}), got {ignored}."
             )
         sides = self.values.get("patch_size")
         if isinstance(sides, (list, tuple)) and not check_values({"patch_size": sides}):
@@ -113,9 +113,9 @@ def class_weight_problems(values: Mapping[str, Any]) -> Iterator[str]:
     if term is not None and weighs and not weights.get(term):
         other = "difficulty" if source == "diffusion" else "diffusion"
         yield (
-            f"--weights::{term}: expected more than 0, since classes are weighed by the {source} decoder "
-            f"(--difficulty_source), got 0. Weigh them by the other one, --difficulty_source {other}, or not at all: "
-            "--student_difficulty_weights False --weights::diff 0.0"
+            f"--weights::{term}: expected a number greater than 0, because the {source} decoder determines the class "
+            f"weights (--difficulty_source), got 0. Use the other decoder, --difficulty_source {other}, or no class "
+            "weights: --student_difficulty_weights False --weights::diff 0.0"
         )
 
 
@@ -126,12 +126,15 @@ def patch_size_problems(sides: Sequence[int], norm: str) -> Iterator[str]:
         yield f"--patch_size: expected multiples of {DIVISOR}, got {list(sides)}; nearest: [{nearest}]."
     elif all(side == DIVISOR for side in sides):
         yield (
-            f"--patch_size: expected at least one side of {2 * DIVISOR} or more, got {list(sides)}, which leaves one "
-            "voxel at the deepest stage, too few to normalize."
+            f"--patch_size: expected at least one side of {2 * DIVISOR} or more, got {list(sides)}, which leaves only "
+            "one voxel at the deepest stage, too few for normalization."
         )
     elif norm == "instance" and has_two_voxels(sides):
         larger = [2 * DIVISOR if side == DIVISOR else side for side in sides]
-        yield f"--patch_size: expected more, such as {larger}, or --norm group, got {list(sides)}, which {TWO_VOXELS}."
+        yield (
+            f"--patch_size: expected a larger patch, such as {larger}, or --norm group, got {list(sides)}, which "
+            f"{TWO_VOXELS}."
+        )
 
 
 def has_two_voxels(patch_size: Sequence[int]) -> bool:

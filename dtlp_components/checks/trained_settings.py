@@ -34,14 +34,14 @@ def read_record(file: Path) -> dict[str, Any]:
         InputError: if the file holds anything else.
     """
     if file.is_file() and file.stat().st_size > LARGEST_RECORD:
-        raise InputError(f"{file}: expected the settings of a training, got a file of {file.stat().st_size} bytes.")
-    record = read_object(file, "the settings of a training")
+        raise InputError(f"{file}: expected the settings of a training run, got a file of {file.stat().st_size} bytes.")
+    record = read_object(file, "the settings of a training run")
     known, table = model_keys(teachers=True), key_table()
     for name, value in record.items():
         if name not in known:
             raise InputError(
-                f"{file}: expected settings of a training ({', '.join(known)}), got the key {name!r}; the file is "
-                "damaged or was not written by a training."
+                f"{file}: expected settings of a training run ({', '.join(known)}), got the key {name!r}; the file is "
+                "damaged or was not written by training."
             )
         if not table[name].accepts(value):
             raise InputError(f"{file}: {name}: expected {table[name].expected}, got {str(value)[:80]!r}.")
@@ -88,7 +88,7 @@ class TrainedSettings:
         """The recorded value of a key, or ``configured`` if there is none."""
         value = self.record.get(name, configured)
         if value != configured:
-            LOGGER.info(f"{name} {value}, from {self.run.model_settings} (the bundle's own: {configured}).")
+            LOGGER.info(f"{name} {value}, taken from {self.run.model_settings} (the bundle's own value: {configured}).")
         return value
 
 
@@ -97,7 +97,7 @@ def record_problems(model_file: str, values: Mapping[str, Any]) -> Iterator[str]
     file = RunFolder.of_weights(model_file).model_settings
     if not file.exists():
         named = ", ".join(f"{name} {values[name]}" for name in model_keys() if name in values)
-        LOGGER.info(f"{file} is not there, so that these are the configuration's: {named}.")
+        LOGGER.info(f"{file} does not exist; these values come from the configuration: {named}.")
         return
     record = read_record(file)
     for name in model_keys():
@@ -107,10 +107,10 @@ def record_problems(model_file: str, values: Mapping[str, Any]) -> Iterator[str]
 
 def _contradiction(name: str, value: Any, recorded: Any, model_file: str, file: Path) -> str:
     sentence = (
-        f"--{name}: expected {recorded!r}, which {model_file} was trained with (recorded in {file}), got {value!r}."
+        f"--{name}: expected {recorded!r}, with which {model_file} was trained (recorded in {file}), got {value!r}."
     )
     if name == "preprocessing_variant":
         published = "published" in (recorded, value)
         verb = "Add" if recorded == "published" else "Leave out"
         return f"{sentence} {verb} the overlay published.json in --config_file." if published else sentence
-    return f"{sentence} Leave it out: it is taken from there."
+    return f"{sentence} Leave the flag out: the recorded value is used."

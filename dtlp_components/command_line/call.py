@@ -14,7 +14,7 @@ from typing import Any
 
 import fire
 
-from ..errors import InputError, cause_of
+from ..errors import PIPE_CLOSED, InputError, cause_of, drop_unread_output, is_closed_pipe
 from .command import Command, read_command
 from .help import help_text, list_commands
 
@@ -26,7 +26,7 @@ TYPES = {
     "bool": "True or False",
     "int": "an integer",
     "float": "a number",
-    "str": "a text (a folder named like a number: ./2018)",
+    "str": "a string (write ./2018 for a folder named 2018)",
     "list[int]": 'integers in quotes, such as "[64,64,48]"',
     "list[float]": 'numbers in quotes, such as "[1.5,1.5,2.0]"',
 }
@@ -51,11 +51,28 @@ def call_command(name: str, words: Sequence[str], commands: Mapping[str, Any]) -
     Raises:
         SystemExit: with code 2 if a command or a flag's value is missing or there is a word too many; with a message
             (code 1) if a command or flag is unknown or a value of the wrong type; all before anything is imported or
-            done. With code 0 after help, 130 after Ctrl-C, and whatever the command itself
-            raises; an error that nobody has foreseen is told in one line (code 1), its traceback goes into a file.
+            done. With code 0 after help, 130 after Ctrl-C, 141 if whoever reads the output has closed the pipe, and
+            whatever the command itself raises; an error that nobody has foreseen is told in one line (code 1), its
+            traceback goes into a file.
     """
-    words = list(words)
-    path, level = [name], commands
+    path = [name]
+    try:
+        _call(path, list(words), commands)
+    except KeyboardInterrupt:
+        print(f"\n{' '.join(path)}: interrupted.", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
+    except Exception as error:
+        if is_closed_pipe(error):
+            raise SystemExit(PIPE_CLOSED) from None
+        if sys.excepthook is not sys.__excepthook__:  # a bundle's run tells it, with the key that it is of
+            raise
+        raise SystemExit(_unforeseen(" ".join(path), error)) from error
+    finally:
+        drop_unread_output()  # short output is written only now, or by Python at its end, with a traceback
+
+
+def _call(path: list[str], words: list[str], level: Any) -> None:
+    """Find the command, adding its words to the path, and run it."""
     while isinstance(level, Mapping):
         if not words or words[0].startswith("-"):
             asked = words[:1] and words[0] in HELP
@@ -63,27 +80,19 @@ def call_command(name: str, words: Sequence[str], commands: Mapping[str, Any]) -
             raise SystemExit(0 if asked else 2)
         if words[0] not in level:
             raise InputError(
-                f"{' '.join(path)}: found the command {words[0]!r}, expected one of: {', '.join(level)}."
+                f"{' '.join(path)}: expected one of {', '.join(level)}, got {words[0]!r}."
                 + _nearest(words[0], list(level))
             )
         path.append(words[0])
         level = level[words.pop(0)]
-    try:
-        _run(" ".join(path), read_command(level), words)
-    except KeyboardInterrupt:
-        print(f"\n{' '.join(path)}: stopped from the keyboard.", file=sys.stderr)
-        raise SystemExit(STOPPED) from None
-    except Exception as error:
-        if sys.excepthook is not sys.__excepthook__:  # a bundle's run tells it, with the key that it is of
-            raise
-        raise SystemExit(_unforeseen(" ".join(path), error)) from error
+    _run(" ".join(path), read_command(level), words)
 
 
 def _unforeseen(name: str, error: Exception) -> str:
     """One line on an error that nobody has foreseen, and where its traceback is."""
     with tempfile.NamedTemporaryFile("w", prefix="dtlp-error-", suffix=".txt", delete=False, encoding="utf-8") as file:
         file.write("".join(traceback.format_exception(error)))
-    return f"{name}: cannot go on: {cause_of(error)}. The traceback is in {file.name}"
+    return f"{name}: cannot continue: {cause_of(error)}. The traceback is in {file.name}"
 
 
 def _run(name: str, command: Command, words: list[str]) -> None:
@@ -94,7 +103,7 @@ def _run(name: str, command: Command, words: list[str]) -> None:
     if command.takes_words:
         first, *_ = command.signature.parameters
         if not words or words[0].startswith("-"):
-            raise InputError(f"{name}: expected {first.upper()} first; {name} --help says more.")
+            raise InputError(f"{name}: expected {first.upper()} as the first argument; see {name} --help.")
         command.function()(*words)
         return
     _check_flags(name, command, own)
@@ -135,8 +144,8 @@ def _check_flags(name: str, command: Command, words: Sequence[str]) -> None:
     for word in words:
         flag = word[2:].partition("=")[0].replace("-", "_")
         if word.startswith("--") and flag not in parameters and flag.removeprefix("no") not in parameters:
-            known = _nearest(flag, list(parameters), "--") or f" {name} --help lists them."
-            raise InputError(f"{name}: found --{flag}, expected one of its flags.{known}")
+            known = _nearest(flag, list(parameters), "--") or f" See {name} --help."
+            raise InputError(f"{name}: unknown flag --{flag}.{known}")
 
 
 def _fits(value: Any, annotation: str) -> bool:
@@ -161,4 +170,4 @@ def _check_types(command: Command, arguments: Mapping[str, Any]) -> None:
         for found in values:
             if not _fits(found, annotation):
                 expected = next(option for option in annotation.split(" | ") if option != "None")
-                raise InputError(f"--{name}: found {found!r}, expected {TYPES[expected]}.")
+                raise InputError(f"--{name}: expected {TYPES[expected]}, got {found!r}.")

@@ -37,7 +37,7 @@ def help_text(name: str, command: Command) -> str:
             term = flag.upper()
             usage.append(term)
         else:
-            shown = f", {parameter.default!r} unless given" if parameter.default not in (None, "") else ""
+            shown = f", default {parameter.default!r}" if parameter.default not in (None, "") else ""
             term = f"--{flag} ({kind}{shown})"
         entries.append((term, said.get(flag) or ""))
     kinds = {parameter.kind for parameter in command.signature.parameters.values()}
@@ -52,8 +52,8 @@ def help_text(name: str, command: Command) -> str:
     for term, text in entries:
         text = " ".join(text.replace("``", "`").split())
         lines += [f"  {term}", textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
-    if not command.takes_words:
-        lines += ["", "What has no dashes may be given with them, by its name in small letters."]
+    if not command.takes_words and any(p.default is p.empty for p in command.signature.parameters.values()):
+        lines += ["", "Positional arguments may also be given as flags, by their names in lower case."]
     return "\n".join(lines)
 
 
@@ -77,6 +77,6 @@ def list_commands(path: Sequence[str], level: Mapping[str, Any]) -> str:
             "",
             *(f"  {name.ljust(width)}  {summary}" for name, summary in rows.items()),
             "",
-            f"{start} COMMAND --help says what a command takes.",
+            f"Run {start} COMMAND --help for the arguments of a command.",
         ]
     )

@@ -132,7 +132,9 @@ class ScanCache(CacheDataset):
                 # in a thread of the pool, the error would come too late
                 tempfile.TemporaryFile(dir=self.cache_dir).close()
             except OSError as error:
-                raise InputError(f"--cache_dir {self.cache_dir}: found no folder to write to ({error}).") from error
+                raise InputError(
+                    f"--cache_dir {self.cache_dir}: expected a writable folder, got an error ({error})."
+                ) from error
             versions = {name: _version(name) for name in PACKAGES}
             self._pipeline = json.dumps([describe(transform.flatten().transforms), versions])
         rate = 0.0 if self.cache_dir is not None or cache_rate == "auto" else float(cache_rate)
@@ -167,9 +169,9 @@ class ScanCache(CacheDataset):
             return 1.0
         count = int(free / 2 / max(size, 1))
         LOGGER.warning(
-            f"{count} of {len(self.data)} scans are kept in memory, of {size / 1e9:.2g} GB each ({free / 1e9:.2g} GB "
-            "are free); the others are read and preprocessed at each draw, which takes seconds. --cache_dir FOLDER "
-            "keeps all of them on disk instead."
+            f"{count} of {len(self.data)} scans ({size / 1e9:.2g} GB each) are cached in memory ({free / 1e9:.2g} GB "
+            "are free); the others are read and preprocessed every time they are drawn, which takes seconds. "
+            "--cache_dir FOLDER caches all of them on disk instead."
         )
         return count / len(self.data)
 
@@ -181,7 +183,7 @@ class ScanCache(CacheDataset):
             ValueError: if there is no cache on disk.
         """
         if self.cache_dir is None:
-            raise ValueError("this data set has no cache on disk.")
+            raise ValueError("this data set has no disk cache.")
         item = self.data[index]
         files = []
         for value in item.values():
@@ -199,7 +201,7 @@ class ScanCache(CacheDataset):
                 # mapped: what nobody reads stays on disk, and what somebody writes goes into a copy
                 return _unpack(torch.load(file, weights_only=True, mmap=True))
             except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-                warnings.warn(f"{file} cannot be read and is made anew ({error}).", stacklevel=2)
+                warnings.warn(f"{file} cannot be read and will be recreated ({error}).", stacklevel=2)
         item = super()._load_cache_item(idx)
         try:
             _save(_pack(item), file)

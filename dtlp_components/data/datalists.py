@@ -51,7 +51,7 @@ def load_datalist(
         InputError: if the file is missing, is not JSON or is not of the form above, or `limit` is no count.
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
-        raise InputError(f"the number of items to take from a datalist must be None, 0 or more, got {limit!r}.")
+        raise InputError(f"number of items to take from a datalist: expected None or at least 0, got {limit!r}.")
     content = _read(datalist, hint)
 
     def read(section: str, limit: int | None = None) -> list[dict[str, Any]]:
@@ -69,10 +69,10 @@ def section_items(
 ) -> list[dict[str, Any]]:
     """As :py:func:`load_datalist`, of a file that has been read."""
     if not isinstance(content, dict):
-        raise InputError(f"{datalist}: expected an object with lists of scans by section, found {_kind(content)}.")
+        raise InputError(f"{datalist}: expected an object with a list of scans per section, got {_kind(content)}.")
     items, root = content.get(section, []), os.path.abspath(dataset_dir)
     if not isinstance(items, list):
-        raise InputError(f"{datalist}: section `{section}` must be a list of items, found {_kind(items)}.")
+        raise InputError(f"{datalist}: section `{section}`: expected a list of items, got {_kind(items)}.")
     return [
         _read_item(item, f"{datalist}: `{section}`, item {i} (counted from 0)", section, root)
         for i, item in enumerate(items[:limit])
@@ -94,9 +94,9 @@ def section_sizes(datalist: str) -> dict[str, int]:
 
 def _read(path: str, hint: str) -> Any:
     if not os.path.exists(path):
-        how = f" To prepare it: {hint}" if hint else ""
+        how = f" To create it: {hint}" if hint else ""
         raise InputError(
-            f"datalist not found: {os.path.abspath(path)}. If it is elsewhere: --dataset_dir DIR or --datalist "
+            f"datalist not found: {os.path.abspath(path)}. If it is elsewhere, add --dataset_dir DIR or --datalist "
             f"FILE.{how}"
         )
     return read_json(os.path.abspath(path), "a datalist")
@@ -104,9 +104,9 @@ def _read(path: str, hint: str) -> Any:
 
 def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[str, Any]:
     if not isinstance(item, Mapping):
-        raise InputError(f'{where}: expected an object like {{"image": path}}, found {_kind(item)}.')
+        raise InputError(f'{where}: expected an object like {{"image": path}}, got {_kind(item)}.')
     if DatalistKeys.IMAGE not in item:
-        raise InputError(f"{where}: has no `image`, only {sorted(item)}.")
+        raise InputError(f"{where}: expected an `image`, got only {sorted(item)}.")
     found: dict[str, Any] = {}
     for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL, *_TEXTS):
         if key not in item or (key == DatalistKeys.LABEL and section == DatalistKeys.UNLABELED):
@@ -114,11 +114,11 @@ def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[st
         value = item[key]
         if key == DatalistKeys.IMAGE and isinstance(value, list):
             raise InputError(
-                f"{where}: expected one path as `{key}`, got a list. Files of several channels are told by the end of "
-                "their names: `dtlp new --labeled FILE.json` makes a bundle of such a list."
+                f"{where}: expected a single path as `{key}`, got a list. Files of several channels are recognized by "
+                "the endings of their names: `dtlp new --labeled FILE.json` creates a bundle from such a list."
             )
         if not isinstance(value, str) or not value:
-            raise InputError(f"{where}: `{key}` must be a text that is not empty, found {_kind(value)}.")
+            raise InputError(f"{where}: expected a nonempty string as `{key}`, got {_kind(value)}.")
         found[str(key)] = value if key in _TEXTS else _resolve(value, f"{where}: `{key}`", dataset_dir)
     if DatalistKeys.LABELS in item and section != DatalistKeys.UNLABELED:
         found[str(DatalistKeys.LABELS)] = _drawn(item[DatalistKeys.LABELS], where)
@@ -126,7 +126,7 @@ def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[st
     if key in item:
         if not _is_box(item[key]):
             raise InputError(
-                f"{where}: `{key}` must be three pairs of whole numbers, 0 <= start < end, found {_kind(item[key])}."
+                f"{where}: `{key}`: expected three pairs of integers, 0 <= start < end, got {_kind(item[key])}."
             )
         found[str(key)] = item[key]
     return found
@@ -135,7 +135,7 @@ def _read_item(item: Any, where: str, section: str, dataset_dir: str) -> dict[st
 def _drawn(names: Any, where: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise InputError(
-            f"{where}: `{DatalistKeys.LABELS}` must be a list with the names of the classes that were drawn, found "
+            f"{where}: `{DatalistKeys.LABELS}`: expected a list with the names of the annotated classes, got "
             f"{_kind(names)}."
         )
     return tuple(names)
@@ -158,17 +158,17 @@ def _resolve(path: str, where: str, dataset_dir: str) -> str:
     except UnicodeEncodeError:  # half of a pair of surrogates
         is_path = False
     if not is_path:
-        raise InputError(f"{where}: {path!r} can be no file's name.")
+        raise InputError(f"{where}: {path!r} is not a valid file name.")
     resolved = os.path.normpath(os.path.join(dataset_dir, path))
     # links are not followed: data sets are often folders of links to where the scans are
     if not os.path.isabs(path) and os.path.commonpath([dataset_dir, resolved]) != dataset_dir:
-        raise InputError(f"{where}: {path!r} leads out of the data set's folder {dataset_dir}.")
+        raise InputError(f"{where}: expected a path inside the dataset folder {dataset_dir}, got {path!r}.")
     return resolved
 
 
 def _kind(value: Any) -> str:
     """The JSON name of a value's type and the start of the value."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
     text = json.dumps(value)
     return f"{names.get(type(value), 'null')} ({text if len(text) <= 40 else text[:37] + '...'})"
 
@@ -219,8 +219,8 @@ def refuse_changed_datalists(output: Path, datalists: Mapping[str, Any]) -> None
         path = output / name
         if path.exists() and _without_boxes(read_json(path, "a datalist")) != content:
             raise InputError(
-                f"{path}: exists with another split (other cases, seed or numbers than this run's), and a split in use "
-                "is never overwritten; move it away or choose another output folder."
+                f"{path}: already exists with a different split (other cases, seed or counts), and an existing split "
+                "is never overwritten; move the file or choose another output folder."
             )
 
 

@@ -136,7 +136,7 @@ def read_slices(file: Path) -> list[Slice]:
     uid = pydicom.uid.UID(header.get("SOPClassUID") or "")
     sop_class = uid.name
     if not sop_class and not header.get("Rows"):
-        raise ValueError("it says neither what it is nor how large")
+        raise ValueError("it states neither its kind nor its size")
     if uid in _SEGMENTATIONS:
         raise NotASliceError("DICOM Segmentation")
     if "LOCALIZER" in _texts(header.get("ImageType")):
@@ -151,12 +151,12 @@ def read_slices(file: Path) -> list[Slice]:
         # whoever judges it says that its places are missing
         return [_slice(file, header, sop_class, pydicom.Dataset())]
     if int(header.get("NumberOfFrames") or 1) > 1:
-        raise NotASliceError(f"{sop_class} of several frames")
+        raise NotASliceError(f"{sop_class} with several frames")
     if int(header.get("SamplesPerPixel") or 1) > 1:
         raise NotASliceError("color image")
     found = _slice(file, header, sop_class, header)
     if found.missing and sop_class not in _VOLUME_CLASSES:
-        raise NotASliceError(sop_class or "object of no class")
+        raise NotASliceError(sop_class or "object without a class")
     return [found]
 
 
@@ -249,8 +249,8 @@ def folders_below(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
 def unreadable(path: str | Path, error: OSError) -> InputError:
     """What to raise for a file or folder that cannot be read."""
     return InputError(
-        f"{path}: cannot be read ({error.strerror}), so that scans may be missing; expected files and folders that are "
-        "there and may be read. Mend it, or move it away."
+        f"{path}: cannot be read ({error.strerror}), so scans may be missing; expected files and folders that exist "
+        "and are readable. Fix it, or move it elsewhere."
     )
 
 

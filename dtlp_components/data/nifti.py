@@ -90,9 +90,9 @@ def nifti_problems(path: str) -> Iterator[str]:
     if found := stand_in(start):
         yield f"{path}: expected a NIfTI file, got {found}."
     elif named_gzip and not start.startswith(_GZIP) and _header_kind(start):
-        yield f"{path}: expected gzip, as its name says, got a NIfTI file that is not compressed; rename it to *.nii."
+        yield f"{path}: expected gzip, as its name says, got an uncompressed NIfTI file; rename it to *.nii."
     elif not named_gzip and start.startswith(_GZIP):
-        yield f"{path}: expected a file that is not compressed, as its name says, got gzip; rename it to *.nii.gz."
+        yield f"{path}: expected an uncompressed file, as its name says, got gzip; rename it to *.nii.gz."
     else:
         yield from _header_problems(path)
 
@@ -111,25 +111,25 @@ def _header_problems(path: str) -> Iterator[str]:
         if raw["qform_code"] > 0 and sum(q * q for q in quaternion) > 1 + _QUATERNION_ROUNDING:
             yield (
                 f"{path}: expected a rotation in its qform, got the quaternion {np.round(quaternion, 4).tolist()}, "
-                "which is longer than 1; write an sform and set qform_code 0, or set the qform again."
+                "which is longer than 1; write an sform and set qform_code to 0, or correct the qform."
             )
             return
     header: Any = nib.load(path).header
     raw = header if raw is None else raw
     kind = header.get_data_dtype()
     if kind.fields:
-        yield f"{path}: expected one number per voxel, got colors ({'RGBA'[: len(kind)]}); convert it to gray values."
+        yield f"{path}: expected one number per voxel, got colors ({'RGBA'[: len(kind)]}); convert it to grayscale."
     elif kind.kind == "c":
         yield f"{path}: expected real numbers, got complex ones ({kind}); save their magnitude."
     if (unit := int(raw["xyzt_units"]) & 7) in _UNITS:
         yield (
-            f"{path}: expected mm, got {_UNITS[unit]} (xyzt_units of its header); convert it, or correct the unit if "
-            "its numbers are mm already."
+            f"{path}: expected mm, got {_UNITS[unit]} (xyzt_units in its header); convert the file, or correct the "
+            "unit if its numbers are already in mm."
         )
     if raw["sform_code"] > 0 and not any(raw[row].any() for row in ("srow_x", "srow_y", "srow_z")):
         yield (
-            f"{path}: expected an affine in its sform, got zeros alone (sform_code {int(raw['sform_code'])}); write "
-            "the affine into its header, or sform_code 0 if the qform is right."
+            f"{path}: expected an affine in its sform, got only zeros (sform_code {int(raw['sform_code'])}); write the "
+            "affine into the header, or set sform_code to 0 if the qform is correct."
         )
     else:
         yield from _geometry_problems(path, np.asarray(raw["pixdim"][1:4], float), header.get_best_affine())
@@ -146,16 +146,16 @@ def _raw_header(file: Any) -> Any:
 
 def _geometry_problems(path: str, sides: np.ndarray, affine: np.ndarray) -> Iterator[str]:
     if not np.isfinite(affine).all():
-        yield f"{path}: expected finite numbers in its affine, got NaN or infinite ones; the header is damaged."
+        yield f"{path}: expected finite numbers in its affine, got NaN or infinity; the header is damaged."
         return
     columns = np.linalg.norm(affine[:3, :3], axis=0)
     for found in (np.abs(sides), columns):
         if not np.isfinite(found).all() or (found < SMALLEST_SIDE).any():
             text = " x ".join(f"{side:.3g}" for side in found)
-            yield f"{path}: found voxels of {text} mm, expected three sides above 0; the header is damaged."
+            yield f"{path}: expected voxel sizes greater than 0, got {text} mm; the header is damaged."
             return
     if abs(np.linalg.det(affine[:3, :3] / columns)) < SMALLEST_DETERMINANT:
-        yield f"{path}: found a singular affine, two axes of which point the same way; the header is damaged."
+        yield f"{path}: expected an invertible affine, got one with linearly dependent axes; the header is damaged."
 
 
 def nifti_warnings(path: str) -> Iterator[str]:
@@ -163,8 +163,8 @@ def nifti_warnings(path: str) -> Iterator[str]:
     header: Any = nib.load(path).header
     if header["sform_code"] <= 0 and header["qform_code"] <= 0:
         yield (
-            f"{path}: its header has neither qform nor sform, so that left and right are unknown: programs show it "
-            "differently. It is taken as nibabel takes it, x from right to left."
+            f"{path}: its header has neither qform nor sform, so left and right are unknown, and programs display it "
+            "differently. It is read as nibabel reads it, with x running from right to left."
         )
 
 
@@ -199,8 +199,8 @@ def placed_header(shape: Sequence[int], affine: np.ndarray, source: str = "") ->
             header.set_qform(None, code="unknown")
             header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)
         LOGGER.info(
-            f"{source or 'a volume'}: its axes are not at right angles, which a qform cannot tell, so that what is "
-            "written of it is placed by its sform; programs built on ITK (3D Slicer, ITK-SNAP) refuse such files."
+            f"{source or 'a volume'}: its axes are not at right angles, which a qform cannot represent, so files "
+            "derived from it have only an sform; programs built on ITK (3D Slicer, ITK-SNAP) refuse such files."
         )
     return header
 

@@ -45,8 +45,8 @@ def open_classes(
             continue
         if unknown := [name for name in names if name not in numbers]:
             raise InputError(
-                f"{item.get(DatalistKeys.LABEL, item.get(DatalistKeys.IMAGE))}: `{DatalistKeys.LABELS}` names "
-                f"{unknown[0]!r}, expected names of classes: {', '.join(label_names)}."
+                f"{item.get(DatalistKeys.LABEL, item.get(DatalistKeys.IMAGE))}: `{DatalistKeys.LABELS}`: expected "
+                f"class names ({', '.join(label_names)}), got {unknown[0]!r}."
             )
         open_here = sorted({0, *range(len(label_names))} - {numbers[name] for name in names if numbers[name]})
         if len(open_here) > 1:  # else all of them were drawn

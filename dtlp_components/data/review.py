@@ -28,7 +28,7 @@ __all__ = [
 COLUMNS = ("image", "label_map", "quality", "verdict", "label", "weight")
 # nothing: not looked at yet; the scan stays what it was
 VERDICTS = ("", "accept", "reject", "corrected")
-FILE = "a table of verdicts such as dtlp pseudo and dtlp next write"
+FILE = "a table of verdicts as written by dtlp pseudo or dtlp next"
 
 
 def review_row(image: str, label_map: str = "", quality: float | None = None) -> dict[str, str]:
@@ -69,7 +69,7 @@ class Review:
         twice = [item["image"] for item in self.labels if os.path.realpath(item["image"]) in known]
         raise_if_any(
             [
-                f"{self.file}: {image}: is among the labeled scans already; expected one without a label."
+                f"{self.file}: {image}: expected a scan without a label, got one that is already labeled."
                 for image in twice
             ],
             "Cannot use the review",
@@ -86,8 +86,7 @@ class Review:
         known = _by_path(unlabeled)
         raise_if_any(
             [
-                f"{self.file}: {image}: is none of the {len(unlabeled)} scans without a label; expected one of them. "
-                "Was it moved?"
+                f"{self.file}: {image}: expected one of the {len(unlabeled)} scans without a label. Was it moved?"
                 for image in (*self.rejected, *self.accepted)
                 if os.path.realpath(image) not in known
             ],
@@ -124,7 +123,7 @@ def read_review(file: str) -> Review:
         problem = _take(review, row, verdict)
         image = os.path.realpath(_place(path, row["image"]))
         if not problem and image in seen:
-            problem = f"{row['image']} is in line {seen[image]} already"
+            problem = f"{row['image']} is already in line {seen[image]}"
         seen.setdefault(image, number)
         if problem:
             problems.append(f"{path}, line {number}: {problem}.")
@@ -162,7 +161,7 @@ def _read_rows(path: str) -> list[dict[str, str]]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "not valid UTF-8"
         raise InputError(f"--review {path}: cannot be read ({reason}); expected {FILE}.") from error
     try:
         # a spreadsheet writes what its country separates by
@@ -193,11 +192,11 @@ def _take(review: Review, values: Mapping[str, str], verdict: str) -> str:
         review.rejected.append(image)
     elif verdict == "corrected":
         if not values["label"]:
-            return "corrected: expected the label's file in column label, got nothing"
+            return "corrected: expected the path of the label file in column label, got nothing"
         review.labels.append({"image": image, "label": _place(review.file, values["label"]), "weight": 1.0})
     elif weight > 0:
         if not values["label_map"]:
-            return "accept with a weight: expected a label map in column label_map, got nothing"
+            return "accept with a weight: expected the path of a label map in column label_map, got nothing"
         review.labels.append({"image": image, "label": _place(review.file, values["label_map"]), "weight": weight})
     else:
         review.accepted.append(image)

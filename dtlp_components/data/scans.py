@@ -61,19 +61,19 @@ def find_images(path: str, channels: Sequence[str] = ()) -> list[dict[str, str]]
         raise InputError(f"{root}: no such file or folder; expected a NIfTI image, a DICOM series or a folder of them.")
     if not images:
         raise InputError(
-            f"{root}: found no NIfTI image and no DICOM series; expected files that end in "
-            f"{' or '.join(NIFTI_SUFFIXES)}, or DICOM slices."
+            f"{root}: expected files ending in {' or '.join(NIFTI_SUFFIXES)}, or DICOM slices, got no NIfTI image and "
+            "no DICOM series."
             if not channels
-            else f"{root}: found no scan of {len(channels)} channels; expected NIfTI files that end in "
-            f"{', '.join(channels)}."
+            else f"{root}: expected NIfTI files ending in {', '.join(channels)}, got no scan with {len(channels)} "
+            "channels."
         )
     names: dict[str, Path] = {}
     for image in images:
         other = names.setdefault(prediction_name(image, root, channels), image)
         if other != image:
             raise InputError(
-                f"{image}: its label map would have the name of that of {other}; give them different names, or segment "
-                "them one by one."
+                f"{image}: its label map would have the same name as that of {other}; rename one of the scans, or "
+                "segment them one at a time."
             )
     return [{str(DatalistKeys.IMAGE): str(image)} for image in images]
 
@@ -88,7 +88,7 @@ def _scans_of_channels(root: Path, channels: Sequence[str]) -> list[Path]:
         files = [place / name for place, names in folders_below(root) for name in names if is_nifti(name)]
         found = first_channels(sorted(files), channels)
     if others := [file for file in files if split_channel(file.name, channels) is None]:
-        LOGGER.warning(f"{root}: {counted(others)} of no channel ({', '.join(channels)}) and passed over.")
+        LOGGER.warning(f"{root}: {counted(others)} not of any channel ({', '.join(channels)}) and skipped.")
     return found
 
 
@@ -113,7 +113,9 @@ def scans_to_segment(
     images, left = same_for_all(lambda: _look(path, prediction_dir, model_file, skip_existing, channels))
     if not skip_existing:
         return images
-    LOGGER.info(f"{len(images) - len(left)} of {len(images)} scans have a label map in {prediction_dir}: skipped.")
+    LOGGER.info(
+        f"{len(images) - len(left)} of {len(images)} scans already have a label map in {prediction_dir}: skipped."
+    )
     if not left:
         raise SystemExit(0)
     return left
@@ -168,7 +170,7 @@ def _without_labels(files: list[Path], root: Path) -> list[Path]:
         if others & stems:
             labels.append(file)
     if labels:
-        LOGGER.warning(f"{root}: {counted(labels)} named like label maps of scans beside them and passed over.")
+        LOGGER.warning(f"{root}: {counted(labels)} named like label maps of scans in the same folder and skipped.")
     return [file for file in files if file not in labels]
 
 
@@ -178,13 +180,14 @@ def other_formats(folder: Path) -> list[str]:
     files = [file for file in sorted(folder.iterdir()) if file.name.lower().endswith(OTHER_FORMATS) and file.is_file()]
     if not files:
         return []
-    return [f"{folder}: {counted(files)} of formats that are not read; convert them to NIfTI to use them."]
+    return [f"{folder}: {counted(files)} in unsupported formats; convert them to NIfTI to use them."]
 
 
 def counted(files: list[Path]) -> str:
     """Beginning of a sentence on files: how many they are, and the first of their names."""
     more = ", …" if len(files) > NAMED else ""
-    return f"{len(files)} files ({', '.join(file.name for file in files[:NAMED])}{more}) are"
+    noun, verb = ("file", "is") if len(files) == 1 else ("files", "are")
+    return f"{len(files)} {noun} ({', '.join(file.name for file in files[:NAMED])}{more}) {verb}"
 
 
 def _is_of_a_series(file: Path) -> bool:
@@ -207,8 +210,8 @@ def _warn_of_nifti_below(root: Path, folders: Iterable[tuple[Path, list[str]]]) 
     if below:
         listed = ", ".join(sorted(below)[:NAMED]) + (", …" if len(below) > NAMED else "")
         LOGGER.warning(
-            f"{root}: NIfTI files of folders below it are not read, only its own; found {len(below)}: {listed}. To "
-            "segment them, give their folders one by one."
+            f"{root}: NIfTI files in its subfolders are not read ({len(below)} found: {listed}). To segment them, pass "
+            "their folders one at a time."
         )
 
 

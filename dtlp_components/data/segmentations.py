@@ -123,7 +123,7 @@ def color_table(label_names: Sequence[str]) -> str:
     """
     Names and colors of the labels as a color table of 3D Slicer: a line ``value name red green blue opacity`` for each.
     """
-    lines = [f"# labels of *{LABEL_MAP_ENDING} here, for 3D Slicer"]
+    lines = [f"# labels of the *{LABEL_MAP_ENDING} files in this folder, for 3D Slicer"]
     for value, name in enumerate(label_names):
         red, green, blue = COLORS[(value - 1) % len(COLORS)] if value else (0, 0, 0)
         word = re.sub(r"\s+", "_", name.strip()) or str(value)  # blanks end a column

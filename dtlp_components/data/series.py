@@ -99,18 +99,19 @@ def series_among(folders: Iterable[tuple[Path, list[str]]]) -> list[Path]:
             passed_over.setdefault(kind, []).extend(files)
         if len(content.series) > 1:
             LOGGER.info(
-                f"{place}: {len(content.series)} series, each a scan known by its first file: {_listed(content)}"
+                f"{place}: {len(content.series)} series, each treated as a scan named by its first file: "
+                f"{_listed(content)}"
             )
         for path, slices in zip(paths, content.series, strict=False):  # a damaged folder has a path alone
             uid = slices[0].series
             if uid and (other := by_series.setdefault(uid, place)) != place:
                 # phases may share a number, so that this need not be wrong
                 LOGGER.warning(
-                    f"{path} holds slices of the series that {other} holds too ({uid}): taken for two scans. If "
-                    "they are parts of one volume, put them into one folder; if they are copies, take one away."
+                    f"{path} and {other} hold slices of the same series ({uid}), treated as two scans. If they are "
+                    "parts of one volume, put them into one folder; if they are copies, remove one."
                 )
     if passed_over:
-        LOGGER.warning(f"DICOM files that are no slices of a scan were passed over: {_counted(passed_over)}.")
+        LOGGER.warning(f"Skipped DICOM files that are not slices of a scan: {_counted(passed_over)}.")
     return sorted(found)
 
 
@@ -180,10 +181,10 @@ def _sort(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> SortedFolde
     # a slice that is damaged beyond recognition is met by its name; what lies beside (a NIfTI file, a note) is not one
     for file in strangers:
         if _ending(file) in endings and not file.name.startswith(".") and not _is_text(file):
-            damaged[file] = "it is no DICOM file"
+            damaged[file] = "not a DICOM file"
     groups = [group for alike in _by_series(slices) for group in _scans_of(alike, passed_over)]
     for group in [g for g in groups if len(g) < _FEWEST and g[0].frame is None and not g[0].missing]:
-        passed_over.setdefault("image that is no part of a volume", []).extend(s.file for s in group)
+        passed_over.setdefault("image that is not part of a volume", []).extend(s.file for s in group)
         groups.remove(group)
     ordered = sorted((tuple(_in_order(group)) for group in groups), key=_first)
     return SortedFolder(tuple(ordered), passed_over, damaged)
@@ -248,7 +249,7 @@ def _scans_of(groups: list[list[Slice]], passed_over: dict[str, list[Path]]) -> 
     scans = []
     for group in groups:
         if len(group) < _FEW <= largest:
-            passed_over.setdefault("image of another direction or size than its series", []).extend(
+            passed_over.setdefault("image whose orientation or size differs from its series", []).extend(
                 s.file for s in group
             )
             continue
@@ -300,19 +301,19 @@ def series_of(path: str | os.PathLike[str]) -> tuple[Slice, ...]:
 
 def _no_series(path: Path, folder: Path, content: SortedFolder) -> str:
     if path in content.damaged:
-        return f"{path}: damaged or no DICOM file ({content.damaged[path]})."
+        return f"{path}: damaged or not a DICOM file ({content.damaged[path]})."
     if path == folder and len(content.series) > 1:
         count = len(content.series)
-        return f"{folder}: found {count} series, expected one; each is known by its first file: {_listed(content)}."
+        return f"{folder}: expected one series, got {count}; each is named by its first file: {_listed(content)}."
     if path == folder and not content.passed_over and content.damaged:
         file, reason = next(iter(content.damaged.items()))
-        return f"{file}: damaged or no DICOM file ({reason})."
+        return f"{file}: damaged or not a DICOM file ({reason})."
     kind = next((kind for kind, files in content.passed_over.items() if path in files), "")
     if kind:
-        return f"{path}: found a DICOM file that is no slice of a series ({kind}), expected a series of slices."
+        return f"{path}: expected a series of slices, got a DICOM file that is not a slice of a series ({kind})."
     if content.passed_over:
-        return f"{folder}: found no series of slices, expected one; what is there: {_counted(content.passed_over)}."
-    return f"{folder}: found no DICOM file, expected a series of slices."
+        return f"{folder}: expected a series of slices, got only {_counted(content.passed_over)}."
+    return f"{folder}: expected a series of slices, got no DICOM file."
 
 
 def series_files(path: str | os.PathLike[str]) -> list[Path]:

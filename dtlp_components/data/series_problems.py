@@ -37,7 +37,7 @@ def series_problems(path: str | os.PathLike[str]) -> list[str]:
         InputError: if pydicom is missing.
     """
     if importlib.util.find_spec("pydicom") is None:
-        raise InputError(f"{path}: found DICOM; reading it needs pydicom: pip install 'dtlp-bundles[dicom]'")
+        raise InputError(f"{path}: is DICOM; reading it requires pydicom: pip install 'dtlp-bundles[dicom]'")
     try:
         slices = series_of(path)
     except InputError as error:
@@ -46,18 +46,19 @@ def series_problems(path: str | os.PathLike[str]) -> list[str]:
     if damaged:
         file, reason = next(iter(damaged.items()))
         return [
-            f"{file}: damaged or no DICOM file ({reason}), so that a slice may be missing. Mend it, or move it away."
+            f"{file}: damaged or not a DICOM file ({reason}), so a slice may be missing. Replace it, or move it "
+            "elsewhere."
         ]
     for found in slices:
         if found.missing:
             named = " and no ".join(found.missing)
-            return [f"{found.file} ({found.sop_class}): found no {named}, which is needed to place the slice."]
+            return [f"{found.file} ({found.sop_class}): has no {named}, which is needed to position the slice."]
     if problem := _decoder_problem(slices):
         return [problem]
     if any(s.modality == "CT" and s.intercept is None for s in slices):
         LOGGER.warning(
-            f"{path}: found CT without RescaleIntercept, so that its numbers are taken as HU. If they are not (air is "
-            "far from -1000), export the series again."
+            f"{path}: CT without RescaleIntercept; its numbers are assumed to be HU. If they are not (air is far from "
+            "-1000), export the series again."
         )
     return _grid_problems(Path(path), slices)
 
@@ -75,9 +76,9 @@ def _decoder_problem(slices: Sequence[Slice]) -> str:
             if get_decoder(uid).is_available:
                 continue
         except NotImplementedError:
-            return f"{file}: found pixels compressed as {uid.name}, which cannot be read; export them uncompressed."
+            return f"{file}: pixels are compressed as {uid.name}, which cannot be read; export them uncompressed."
         return (
-            f"{file}: found pixels compressed as {uid.name}, whose decoder is missing: pip install "
+            f"{file}: pixels are compressed as {uid.name}, whose decoder is missing: pip install "
             "'dtlp-bundles[dicom]', or export them uncompressed."
         )
     return ""
@@ -89,7 +90,7 @@ def _grid_problems(path: Path, slices: Sequence[Slice]) -> list[str]:
         values = np.array([getattr(s, name) for s in slices])
         if not np.allclose(values, values[0], rtol=0, atol=_SAME):
             tag = {"orientation": "ImageOrientationPatient", "spacing": "PixelSpacing"}[name]
-            return [f"{path}: found slices that differ in {tag}, expected one grid."]
+            return [f"{path}: expected all slices on one grid, got slices that differ in {tag}."]
     positions = np.array([s.position for s in slices])  # (slices, 3)
     along = positions @ slice_normal(slices[0])
     steps = np.diff(along)
@@ -97,8 +98,8 @@ def _grid_problems(path: Path, slices: Sequence[Slice]) -> list[str]:
     if usual == 0 or (steps < _STEP_TOLERANCE * usual).any():
         i = int(steps.argmin())
         return [
-            f"{path}: found {_name(slices[i])} and {_name(slices[i + 1])} at the same place, expected every slice "
-            "once. Phases, echoes or directions belong into folders of their own."
+            f"{path}: expected every slice position once, got {_name(slices[i])} and {_name(slices[i + 1])} at the "
+            "same position. Put phases, echoes or directions into separate folders."
         ]
     # what is written with few digits may be off by half a unit of the last one, and so may the fit
     digits = np.max([s.decimals for s in slices], axis=0)
@@ -115,8 +116,8 @@ def _grid_problems(path: Path, slices: Sequence[Slice]) -> list[str]:
         i = int(np.flatnonzero(jumps > 0.99 * jumps.max())[0])
         most = np.linalg.norm(aside, axis=1).max()
         return [
-            f"{path}: found slices displaced sideways by up to {most:.3g} mm, most from {_name(slices[i])} to "
-            f"{_name(slices[i + 1])}, expected one direction. Export the series again."
+            f"{path}: expected slices stacked along one direction, got some shifted sideways by up to {most:.3g} mm, "
+            f"most from {_name(slices[i])} to {_name(slices[i + 1])}. Export the series again."
         ]
     return []
 
@@ -142,15 +143,15 @@ def _gap_problem(path: Path, slices: Sequence[Slice], steps: np.ndarray, positio
     if np.abs(along).max() > _MOST_ROUNDING * step or not missing:
         i = int(steps.argmax())
         return (
-            f"{path}: found slices {steps.min():.3g} to {steps.max():.3g} mm apart, the widest from {_name(slices[i])} "
-            f"to {_name(slices[i + 1])}, expected one distance: slices are missing, or the spacing varies. Export the "
-            "series again, or convert it with dcm2niix."
+            f"{path}: expected equally spaced slices, got spacings from {steps.min():.3g} to {steps.max():.3g} mm, the "
+            f"largest from {_name(slices[i])} to {_name(slices[i + 1])}: slices are missing, or the spacing varies. "
+            "Export the series again, or convert it with dcm2niix."
         )
     i = int(np.flatnonzero(np.diff(numbers) > 1)[0])
     return (
-        f"{path}: found {len(slices)} slices of {len(slices) + missing} that would be {step:.3g} mm apart: "
-        f"{missing} missing, first from {_name(slices[i])} to {_name(slices[i + 1])} ({steps[i]:.3g} mm). Export "
-        "the series again, or convert it with dcm2niix."
+        f"{path}: expected {len(slices) + missing} slices {step:.3g} mm apart, got {len(slices)}: {missing} "
+        f"missing, first from {_name(slices[i])} to {_name(slices[i + 1])} ({steps[i]:.3g} mm). Export the series "
+        "again, or convert it with dcm2niix."
     )
 
 

@@ -37,15 +37,15 @@ def unlabeled_studies(
     folder = Path(os.path.abspath(studies_dir))
     if not folder.is_dir():
         logger.warning(
-            f"{studies_dir} is no folder, so unlabeled studies cannot be listed: found {len(labeled)} labeled studies, "
-            "expected the folder of a MONAI Label server that keeps its studies as NIfTI files."
+            f"{studies_dir}: expected the folder of a MONAI Label server that stores its studies as NIfTI files, got "
+            f"no such folder: {len(labeled)} labeled studies are known, but unlabeled ones cannot be listed."
         )
         return []
     # the server gives real paths; its folder may hold links
     known = {os.path.realpath(item[DatalistKeys.IMAGE]) for item in (*labeled, *validation)}
     unlabeled = [file for file in nifti_files(folder) if os.path.realpath(file) not in known]
     logger.info(
-        f"{len(labeled) + len(validation)} labeled, {len(unlabeled)} unlabeled studies in {folder}; of the labeled "
-        f"ones {len(labeled)} to train on, {len(validation)} to validate on."
+        f"{len(labeled) + len(validation)} labeled and {len(unlabeled)} unlabeled studies in {folder}; "
+        f"labeled: {len(labeled)} for training, {len(validation)} for validation."
     )
     return [{str(DatalistKeys.IMAGE): str(file)} for file in unlabeled]

@@ -41,8 +41,8 @@ __all__ = [
 
 MOST_VALUES = 256  # distinct values of a label that are kept; a bundle has fewer classes
 NAMED_VALUES = 10
-_RESAMPLE = "If it is placed rightly, resample it to its image by nearest neighbor (MONAI's ResampleToMatch does it)."
-_RESAMPLE_CHANNEL = "Resample it to the first channel (MONAI's ResampleToMatch does it)."
+_RESAMPLE = "If its position is correct, resample it to its image with nearest neighbor (MONAI's ResampleToMatch)."
+_RESAMPLE_CHANNEL = "Resample it to the first channel (MONAI's ResampleToMatch)."
 FEW_VALUES = 16  # distinct whole numbers: fewer than any image has, as many as a label map of structures may have
 SAMPLE = 1_000_000  # voxels
 LOGGER = logging.getLogger("dtlp")
@@ -171,13 +171,13 @@ def read_image(
 
 def _missing_channels(missing: Sequence[str], files: Sequence[str]) -> str:
     others = ", ".join(os.path.basename(file) for file in files if file not in missing) or "none of them"
-    return f"{missing[0]}: no such file; expected {len(files)} channels of this scan, found {others}."
+    return f"{missing[0]}: no such file; expected {len(files)} channels of this scan, got {others}."
 
 
 def channel_problem(path: str, shape: Sequence[int], in_channels: int, channels: Sequence[str]) -> str:
     """The sentence on an image whose channels are not as many as they have to be."""
-    found = "1 channel" if len(shape) == 3 else f"{list(shape)} voxels by axis"
-    where = f" in files that end in {', '.join(channels)}" if channels else " as the fourth axis of the file"
+    found = "1 channel" if len(shape) == 3 else f"a shape of {list(shape)}"
+    where = f" in files ending in {', '.join(channels)}" if channels else " along the fourth axis of the file"
     return f"{path}: expected {in_channels} channels{where}, got {found}."
 
 
@@ -187,13 +187,13 @@ def _other_grid(
     """A sentence if a channel is not on the grid of the first one."""
     if tuple(shape) != tuple(of_first):
         return (
-            f"{path}: has shape {list(shape)}, the first channel {first} has {list(of_first)}; expected all channels "
-            f"on one grid. {_RESAMPLE_CHANNEL}"
+            f"{path}: expected all channels on one grid, got shape {list(shape)}, but {list(of_first)} in the first "
+            f"channel, {first}. {_RESAMPLE_CHANNEL}"
         )
     distance = grid_distance(shape[:3], first_affine, affine)
     if not distance <= MAX_DISTANCE:
         return (
-            f"{path}: its affine differs from that of the first channel {first}: their corners are up to "
+            f"{path}: its affine differs from that of the first channel, {first}: their corners are up to "
             f"{distance:.3g} voxels apart (allowed: {MAX_DISTANCE:g}). {_RESAMPLE_CHANNEL}"
         )
     return ""
@@ -228,7 +228,7 @@ def read_frames(path: str) -> tuple[tuple[np.ndarray, np.ndarray] | None, list[s
             problems = [f"{path}: expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}) or a DICOM series."]
         return (None, problems) if problems else (load_volume(path), [])
     except Exception as error:  # readers raise whatever the damage happens to trigger
-        return None, [f"{path}: truncated, damaged or no image ({type(error).__name__}: {first_line(error)})."]
+        return None, [f"{path}: truncated, damaged or not an image ({type(error).__name__}: {first_line(error)})."]
 
 
 def describe_volume(voxels: np.ndarray, affine: np.ndarray, is_label: bool = False) -> Volume:
@@ -258,17 +258,17 @@ def describe_volume(voxels: np.ndarray, affine: np.ndarray, is_label: bool = Fal
 def shape_problems(path: str, shape: Sequence[int]) -> Iterator[str]:
     """One sentence if a shape, without trailing axes of length 1, is not that of one 3-D volume."""
     if len(shape) != 3:
-        yield f"{path}: expected one 3-D volume, found {list(shape)} voxels by axis."
+        yield f"{path}: expected a single 3-D volume, got a shape of {list(shape)}."
 
 
 def image_problems(path: str, image: Volume) -> Iterator[str]:
     """What is wrong with the voxels of an image, one sentence at most."""
     if not image.finite:
-        yield f"{path}: holds NaN or infinite values, expected numbers; if they are outside of the body: np.nan_to_num."
+        yield f"{path}: expected finite numbers, got NaN or infinity; if they lie outside the body, use np.nan_to_num."
     elif image.minimum == image.maximum:
-        yield f"{path}: every voxel is {image.minimum:g}, expected an image."
+        yield f"{path}: expected an image, got the value {image.minimum:g} in every voxel."
     elif image.values is not None:
-        yield f"{path}: found the values {_listed(image.values)} alone, as of a label map, expected an image."
+        yield f"{path}: expected an image, got only the values {_listed(image.values)}, as in a label map."
 
 
 def label_problems(path: str, label: Volume, classes: Iterable[int] | None = None, way_out: str = "") -> Iterator[str]:
@@ -283,9 +283,9 @@ def label_problems(path: str, label: Volume, classes: Iterable[int] | None = Non
     """
     values = label.values or []
     if not label.finite:
-        yield f"{path}: holds NaN or infinite values."
+        yield f"{path}: expected integers of at least 0, got NaN or infinity."
     elif not label.integer or label.minimum < 0:
-        yield f"{path}: found the values {_listed(values)}, expected whole numbers from 0 on."
+        yield f"{path}: expected integers of at least 0, got the values {_listed(values)}."
     elif classes is not None:
         yield from value_problems(path, values, classes, way_out)
 
@@ -294,7 +294,7 @@ def value_problems(path: str, values: Iterable[float], classes: Iterable[int], w
     """One sentence if a label has other values than those of its classes."""
     expected = sorted(classes)
     if unknown := sorted(set(values) - set(expected)):
-        yield f"{path}: found the values {_listed(unknown)}, expected only {expected}.{way_out}"
+        yield f"{path}: expected only the values {expected}, got {_listed(unknown)}.{way_out}"
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -305,14 +305,14 @@ def pair_problems(image_path: str, image: Volume, label_path: str, label: Volume
     """One sentence if a label is not on the grid of its image."""
     if image.shape != label.shape:
         yield (
-            f"{label_path}: has shape {label.shape}, its image {image_path} has {image.shape}; expected the label on "
-            f"the image's grid. {_RESAMPLE}"
+            f"{label_path}: expected the label on the grid of its image, got shape {label.shape}, but {image.shape} in "
+            f"{image_path}. {_RESAMPLE}"
         )
         return
     distance = grid_distance(image.shape, np.asarray(image.affine), np.asarray(label.affine))
     if not distance <= MAX_DISTANCE:  # so that NaN is a difference
         yield (
             f"{label_path}: its affine differs from that of its image {image_path}: their corners are up to "
-            f"{distance:.3g} voxels apart (allowed: {MAX_DISTANCE:g}), so the two are not on one grid. "
+            f"{distance:.3g} voxels apart (allowed: {MAX_DISTANCE:g}), so they are not on the same grid. "
             f"{_RESAMPLE}"
         )

@@ -45,7 +45,7 @@ def _draw_split(images: Iterable[str], seed: int, percent: int) -> _Split:
     cases = sorted(images)
     if len(cases) < 4:
         raise InputError(
-            f"dataset.json lists {len(cases)} cases, expected at least 4: one for each section of a datalist."
+            f"dataset.json: expected at least 4 cases, one for each section of a datalist, got {len(cases)}."
         )
     num_validation, num_testing = (10, 50) if len(cases) >= 200 else (max(1, len(cases) // 20), max(1, len(cases) // 4))
     # RandomState, not default_rng: NumPy promises that its draws never change, and a split has to outlive a NumPy
@@ -68,12 +68,12 @@ def _read_listing(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     items = content.get("training") if isinstance(content, dict) else None
     names = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(items, list) or not isinstance(names, dict) or not all(str(value).isdigit() for value in names):
-        raise InputError(f"{path}: found no list `training` or no table `labels` of value: name, expected {_EXPECTED}.")
+        raise InputError(f"{path}: no list `training` or no table `labels` of value: name; expected {_EXPECTED}.")
     listing: dict[str, str] = {}
     for item in items:
         image, label = (_relative_path(path, item, key.value) for key in (DatalistKeys.IMAGE, DatalistKeys.LABEL))
         if image in listing:
-            raise InputError(f"{path}: found {image} twice, expected each case once.")
+            raise InputError(f"{path}: expected each case only once, got {image} twice.")
         listing[image] = label
     return listing, {str(value): str(name) for value, name in names.items()}
 
@@ -83,7 +83,7 @@ def _relative_path(listing: Path, item: Any, key: str) -> str:
     # PurePosixPath drops the leading "./" of the Decathlon's own lists
     path = PurePosixPath(value) if isinstance(value, str) else None
     if path is None or path.is_absolute() or ".." in path.parts:
-        raise InputError(f"{listing}: found the training item {item!r}, expected a relative path as its `{key}`.")
+        raise InputError(f"{listing}: expected a relative path as `{key}` of each training item, got {item!r}.")
     return str(path)
 
 
@@ -132,10 +132,8 @@ def prepare_hippocampus(
     present = {file for file in listed_files if (source_dir / file).is_file()}
     missing = sorted(listed_files - present)
     usable = {image: label for image, label in listing.items() if image in present and label in present}
-    name_cases("Listed files that are missing; their cases are left out", missing)
-    name_cases(
-        "Files that dataset.json does not list; they are left alone", _volumes(source_dir, folders) - listed_files
-    )
+    name_cases("Listed files that are missing; their cases are excluded", missing)
+    name_cases("Files that dataset.json does not list; they are ignored", _volumes(source_dir, folders) - listed_files)
 
     # 2. the datalists, and whether they may be written
     def items(images: Iterable[str]) -> list[dict[str, str]]:
@@ -148,7 +146,7 @@ def prepare_hippocampus(
     held_out = {"validation": items(split.validation), "testing": items(split.testing)}
     labeled, unlabeled = items(split.labeled), items(split.unlabeled)
     if not labeled:
-        raise InputError(f"{source_dir}: none of the labeled cases is there, expected {_EXPECTED}.")
+        raise InputError(f"{source_dir}: expected {_EXPECTED}, got none of the labeled cases.")
     how_made: dict[str, Any] = {"seed": seed, "source": "Medical Segmentation Decathlon, Task04_Hippocampus"}
     partly = datalist(
         names, name=f"hippocampus_{percent}", **how_made, training=labeled, unlabeled=unlabeled, **held_out
@@ -172,7 +170,7 @@ def prepare_hippocampus(
     )
     if dry_run:
         print(
-            f"Dry run: would put {2 * len(usable)} files, {', '.join(datalists)} and manifest.json into {output_dir}."
+            f"Dry run: would write {2 * len(usable)} files, {', '.join(datalists)} and manifest.json to {output_dir}."
         )
         return None
     for image, label in tqdm(sorted(usable.items()), desc="placing", unit="case"):

@@ -29,13 +29,13 @@ def _read_h5(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         import h5py
     except ImportError as error:
-        raise InputError(f"{path}: reading it needs the package h5py; install it with: pip install h5py") from error
+        raise InputError(f"{path}: reading it requires h5py: pip install h5py") from error
     try:
         with h5py.File(path) as file:
             image, label = (file[key][()] for key in (DatalistKeys.IMAGE.value, DatalistKeys.LABEL.value))
     except (OSError, KeyError) as error:
         raise InputError(
-            f"{path}: cannot be read ({error}), expected an HDF5 file with `image` and `label`."
+            f"{path}: cannot be read ({error}); expected an HDF5 file with `image` and `label`."
         ) from error
     return image, label, _H5_AFFINE
 
@@ -51,9 +51,9 @@ def _nrrd_affine(path: Path, header: dict[str, Any]) -> np.ndarray:
         directions = np.diag(header["spacings"])
     directions = np.asarray(directions if directions is not None else [], dtype=float)
     if len(sides) != 3 or any(side not in signs for side, signs in zip(sides, to_ras, strict=True)):
-        raise InputError(f"{path}: found the space {space!r}, expected one like left-posterior-superior.")
+        raise InputError(f"{path}: expected a space such as left-posterior-superior, got {space!r}.")
     if directions.shape != (3, 3) or not np.isfinite(directions).all() or np.linalg.det(directions) == 0:
-        raise InputError(f"{path}: found the space directions {directions.tolist()}, expected three vectors in mm.")
+        raise InputError(f"{path}: expected three vectors in mm as space directions, got {directions.tolist()}.")
     affine = np.eye(4)
     affine[:3, :3] = directions.T  # nrrd has one row for each array axis, an affine one column
     affine[:3, 3] = np.asarray(header.get("space origin", (0.0, 0.0, 0.0)), dtype=float)
@@ -64,7 +64,7 @@ def _read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         import nrrd
     except ImportError as error:
-        raise InputError(f"{path}: reading it needs the package pynrrd; install it with: pip install pynrrd") from error
+        raise InputError(f"{path}: reading it requires pynrrd: pip install pynrrd") from error
     label_path = path.with_name(_NRRD_LABEL)
     volumes = []
     for file in (path, label_path):
@@ -81,9 +81,9 @@ def _convert(raw: Path, image_path: Path, label_path: Path) -> None:
     """Write a raw case as two NIfTI files; the label last, so that a pair exists only when it is complete."""
     image, label, affine = _read_h5(raw) if raw.name == _H5 else _read_nrrd(raw)
     if image.ndim != 3 or image.shape != label.shape:
-        raise InputError(f"{raw}: found an image {image.shape} and a label {label.shape}, expected two equal volumes.")
+        raise InputError(f"{raw}: expected image and label of equal shape, got {image.shape} and {label.shape}.")
     if unknown := sorted(set(np.unique(label).tolist()) - {0, 1}):
-        raise InputError(f"{raw}: found the label values {unknown[:10]}, expected 0 and 1 (h5) or 0 and 255 (nrrd).")
+        raise InputError(f"{raw}: expected the label values 0 and 1 (h5) or 0 and 255 (nrrd), got {unknown[:10]}.")
     save_nifti(image_path, image, affine)
     save_nifti(label_path, label.astype(np.uint8), affine)
 
@@ -98,11 +98,11 @@ def _find_cases(source: Path) -> dict[str, Path]:
             earlier = found.setdefault(path.parent.name, path)
             if earlier.name == layout and earlier != path:
                 raise InputError(
-                    f"{source}: found the case {path.parent.name} twice, {earlier} and {path}; expected it once."
+                    f"{source}: expected each case only once, got {path.parent.name} twice: {earlier} and {path}."
                 )
     if not found:
         raise InputError(
-            f"{source}: found neither <id>/{_H5} nor <id>/{_NRRD} anywhere in it, expected the challenge's folder."
+            f"{source}: expected the challenge's folder, got one with neither <id>/{_H5} nor <id>/{_NRRD} at any depth."
         )
     return found
 
@@ -144,8 +144,8 @@ def prepare_la(source: str, output: str, *, dry_run: bool = False) -> Path | Non
     layouts = Counter(found[case].name for case in usable)
     if len(layouts) > 1:
         print(
-            f"Beware, {dict(layouts)}: {_H5} is cropped and normalized, {_NRRD} is not; "
-            "a training set should hold only one of them."
+            f"Warning: mixed formats, {dict(layouts)}: {_H5} is cropped and normalized, {_NRRD} is not; "
+            "a training set should contain only one of them."
         )
 
     # 2. the datalists

@@ -38,7 +38,7 @@ def _to_classes(label: Path, voxels: np.ndarray, raw_values: Mapping[str, int]) 
     found, inverse, counts = np.unique(voxels, return_inverse=True, return_counts=True)
     classes = np.array([raw_values.get(f"{value:g}", 0) for value in found], dtype=np.uint8)
     if not classes.any():
-        raise InputError(f"{label}: found the values {found[:10].tolist()}, expected some of {', '.join(raw_values)}.")
+        raise InputError(f"{label}: expected only the values {', '.join(raw_values)}, got {found[:10].tolist()}.")
     dropped = {
         f"{value:g}": int(n) for value, n, c in zip(found, counts, classes, strict=True) if c == 0 and value != 0
     }
@@ -141,7 +141,9 @@ def prepare_mmwhs(source: str, output: str, *, validation: str = "none", dry_run
         settings[name] = Sections(labeled, unlabeled, **held_out)
         settings[f"{name}_100"] = Sections([*labeled, *unlabeled], **held_out)
         if validation == "none":
-            name_cases(f"Labeled target cases that the published code validates on; not in {name}", held_back[name])
+            name_cases(
+                f"Labeled target cases used for validation by the published code; not in {name}", held_back[name]
+            )
     datalists = published_datalists(
         "mmwhs", split["label_map"], settings, {case: items[case] for case in usable}, split_source=split["source"]
     )

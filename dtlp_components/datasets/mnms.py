@@ -37,11 +37,9 @@ def _load_cine(image: Path, label: Path, frames: Sequence[int]) -> tuple[np.ndar
     voxels, label_voxels, affine = load_pair(image, label, num_axes=4)
     labeled = [frame for frame in range(label_voxels.shape[3]) if label_voxels[..., frame].any()]
     if not set(frames) <= set(labeled):
-        raise InputError(
-            f"{label}: found labels in the frames {labeled}, expected them in {list(frames)}, as published."
-        )
+        raise InputError(f"{label}: expected labels in the frames {list(frames)}, as published, got them in {labeled}.")
     if others := sorted(set(labeled) - set(frames)):
-        tqdm.write(f"{label}: the frames {others} have labels too, and are in no published list; they are left out.")
+        tqdm.write(f"{label}: the frames {others} also have labels but are in no published list; they are excluded.")
     return voxels, label_voxels, affine
 
 
@@ -138,7 +136,7 @@ def prepare_mnms(source: str, output: str, *, dry_run: bool = False) -> Path | N
     for path in sorted(source_dir.rglob("*.csv")):
         if differs := _disagreements(_read_spreadsheet(path), frames, vendors):
             disagreements[path.name] = differs
-            name_cases(f"{path} and the published lists, which are followed, disagree", differs)
+            name_cases(f"{path} disagrees with the published lists, which are used", differs)
 
     # 2. the datalists
     items = {

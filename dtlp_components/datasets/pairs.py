@@ -99,8 +99,8 @@ def common_affine(
     moved[:3, 3] = affine[:3, 3]
     if not grid_distance(shape, affine, moved) <= MAX_DISTANCE:
         raise InputError(
-            f"{label}: found the axes {np.round(label_affine[:3, :3], 3).tolist()} (mm, RAS), "
-            f"expected those of {image.name}, {np.round(affine[:3, :3], 3).tolist()}."
+            f"{label}: expected the axes of {image.name}, {np.round(affine[:3, :3], 3).tolist()} (mm, RAS), "
+            f"got {np.round(label_affine[:3, :3], 3).tolist()}."
         )
     if not grid_distance(shape, affine, label_affine) <= MAX_DISTANCE:
         tqdm.write(f"{label}: its origin differs from that of {image.name}, which is used for both.")
@@ -128,9 +128,11 @@ def load_pair(image: Path, label: Path, num_axes: int = 3) -> tuple[np.ndarray, 
     assert label_stored is not None
     (voxels, affine), (label_voxels, label_affine) = stored, label_stored
     if voxels.ndim != num_axes:
-        raise InputError(f"{image}: found shape {list(voxels.shape)}, expected {num_axes} axes.")
+        raise InputError(f"{image}: expected {num_axes} axes, got shape {list(voxels.shape)}.")
     if voxels.shape != label_voxels.shape:
-        raise InputError(f"{label}: has shape {list(label_voxels.shape)}, its image {image} has {list(voxels.shape)}.")
+        raise InputError(
+            f"{label}: expected shape {list(voxels.shape)} as its image {image} has, got {list(label_voxels.shape)}."
+        )
     affine = common_affine(voxels.shape[:3], image, affine, label, label_affine)
     if num_axes == 3:
         judge_pair(str(image), voxels, str(label), label_voxels, affine, None)
@@ -169,7 +171,7 @@ def label_extent(label: Path, voxels: np.ndarray) -> list[tuple[int, int]]:
     """
     boxes = ndimage.find_objects((voxels > 0).astype(np.uint8))
     if not boxes:
-        raise InputError(f"{label}: found no voxel to put a box around, expected a label above 0.")
+        raise InputError(f"{label}: expected at least one label value above 0 to crop to, got none.")
     return [(int(side.start), int(side.stop) - 1) for side in boxes[0]]
 
 

@@ -256,7 +256,7 @@ def write_phantom(
     output: str, *, seed: int = 0, num_training: int = 28, num_validation: int = 4, num_testing: int = 8
 ) -> Path:
     """
-    Draw a data set with seven classes and four scanners, and write the datalists of all three tasks.
+    Generate a synthetic dataset with seven classes and four scanners, and write the datalists of all three tasks.
 
     The scanners ``A`` to ``D`` take turns. Writes ``imagesTr`` and ``labelsTr`` (training), ``imagesVal``,
     ``labelsVal``, ``imagesTs``, ``labelsTs`` and
@@ -286,7 +286,7 @@ def write_phantom(
     sizes = {"num_training": (num_training, 4), "num_validation": (num_validation, 0), "num_testing": (num_testing, 0)}
     for name, (size, least) in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < least:
-            raise InputError(f"{name}: found {size!r}, expected an integer of at least {least}.")
+            raise InputError(f"{name}: expected an integer of at least {least}, got {size!r}.")
     output_dir = Path(output)
 
     # 1. names and datalists, before anything is drawn

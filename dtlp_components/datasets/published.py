@@ -61,14 +61,16 @@ def find_files(source: Path, pattern: str, expected: str, placed: Mapping[str, P
         if match and path.is_file():
             found.setdefault(match["case"], []).append(path)
     if not found:
-        raise InputError(f"{source}: found no file {expected} anywhere in it, expected the folder of the download.")
+        raise InputError(
+            f"{source}: expected the folder of the download, got one with no file {expected} at any depth."
+        )
     for case, paths in found.items():
         if len(paths) > 1 and placed and placed.get(case) in paths:
             paths.remove(placed[case])
     if twice := {case: paths for case, paths in found.items() if len(paths) > 1}:
         raise InputError(
             "\n".join(
-                f"{source}: found the case {case} twice, {paths[0]} and {paths[1]}; expected it once."
+                f"{source}: expected each case only once, got {case} twice: {paths[0]} and {paths[1]}."
                 for case, paths in twice.items()
             )
         )
@@ -91,10 +93,10 @@ def usable_cases(
         The published cases with image and label, in the order of ``published``.
     """
     usable = [case for case in published if case in found and case not in without_label]
-    print(f"{len(usable)} of {len(published)} published cases.")
-    name_cases("Published cases that are missing; they are left out", set(published) - set(found))
-    name_cases(f"Cases without {label}; they are left out", set(without_label) & set(published))
-    name_cases("Cases that are not in the published split; they are left alone", set(found) - set(published))
+    print(f"{len(usable)} of {len(published)} published cases found.")
+    name_cases("Published cases that are missing; they are excluded", set(published) - set(found))
+    name_cases(f"Cases without {label}; they are excluded", set(without_label) & set(published))
+    name_cases("Cases that are not in the published split; they are ignored", set(found) - set(published))
     return usable
 
 
@@ -144,7 +146,7 @@ def published_datalists(
             section: [items[case] for case in cases if case in items] for section, cases in vars(sections).items()
         }
         if not usable[DatalistKeys.TRAINING]:
-            print(f"{name} is not written: none of its {len(sections.training)} labeled cases is there.")
+            print(f"{name} was not written: none of its {len(sections.training)} labeled cases was found.")
             continue
         datalists[name] = datalist(labels, name=f"{dataset}_{suffix}", **how_made, **usable)
     return datalists
@@ -179,11 +181,11 @@ def _add_boxes(output: Path, datalists: Mapping[str, Any], entries: Iterable[Map
     for name, found in existing.items():
         if _with_boxes(found, boxes) != boxed[name]:
             raise InputError(
-                f"{output / name}: exists with another `{key}` than the labels in {output} give, and a list in use is "
-                "never overwritten; move it away or choose another output folder."
+                f"{output / name}: already exists with a different `{key}` than that of the labels in {output}, and an "
+                "existing datalist is never overwritten; move it or choose another output folder."
             )
     if older := [name for name, found in existing.items() if found != boxed[name]]:
-        print(f"{', '.join(older)}: the split is the same; `{key}` is added to the items that lack it.")
+        print(f"{', '.join(older)}: the split is unchanged; `{key}` was added to the items that lacked it.")
     return boxed
 
 
@@ -212,9 +214,9 @@ def work_on_all(cases: Iterable[str], work: Callable[[str], Any], doing: str) ->
         except InputError as error:
             complaints.append(str(error))
     if complaints:
-        advice = "Download them again, or delete them: a case without its file is left out."
+        advice = "Download them again or delete them: cases without a file are excluded."
         raise InputError(
-            "\n".join([f"{len(complaints)} cases cannot be used, no datalist is written:", *complaints, advice])
+            "\n".join([f"{len(complaints)} cases cannot be used, so no datalist was written:", *complaints, advice])
         )
     return done
 
@@ -258,10 +260,12 @@ def prepare_all(
             or, after the cases were prepared, if one is broken or an existing list has other boxes.
     """
     if not datalists:
-        raise InputError("found none of the published labeled cases, so that there is no datalist to write.")
+        raise InputError("expected at least one of the published labeled cases, got none; no datalist was written.")
     refuse_changed_datalists(output, datalists)
     if dry_run:
-        print(f"Dry run: would {verb} {len(cases)} cases, unless done, and write {', '.join(datalists)} to {output}.")
+        print(
+            f"Dry run: would {verb} {len(cases)} cases, if not done yet, and write {', '.join(datalists)} to {output}."
+        )
         return None
     entries = [entry for group in work_on_all(cases, work, verb) for entry in group]
     # boxes come from the labels, which may not even be there before

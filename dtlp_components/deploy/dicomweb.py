@@ -48,7 +48,7 @@ def fetch_series(url: str, series: Sequence[str], folder: Path) -> list[Path]:
             headers = [pydicom.Dataset.from_json(item) for item in found]
             studies = {str(h.StudyInstanceUID) for h in headers if str(h.get("SeriesInstanceUID")) == uid}
             if len(studies) != 1:
-                raise InputError(f"{url}: expected one series {uid}, found {len(studies)}.")
+                raise InputError(f"{url}: expected one series {uid}, got {len(studies)}.")
             folder.mkdir(parents=True, exist_ok=True)
             part = Path(tempfile.mkdtemp(dir=folder, prefix=f".{uid}."))
             try:
@@ -57,7 +57,7 @@ def fetch_series(url: str, series: Sequence[str], folder: Path) -> list[Path]:
                 part.rename(target)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
-            print(f"{uid}: {len(list(target.iterdir()))} files from {url}", flush=True)
+            print(f"{uid}: {len(list(target.iterdir()))} files downloaded from {url}", flush=True)
     return fetched
 
 
@@ -86,9 +86,7 @@ def _talk_to(url: str) -> Iterator[Any]:
     try:
         from dicomweb_client import DICOMwebClient
     except ImportError as error:
-        raise InputError(
-            "--dicomweb: expected dicomweb-client, got none: pip install dicomweb-client pydicom."
-        ) from error
+        raise InputError("--dicomweb requires dicomweb-client: pip install dicomweb-client pydicom") from error
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise InputError(f"--dicomweb: expected an address such as http://127.0.0.1:8042/dicom-web, got {url!r}.")
     try:
@@ -97,5 +95,7 @@ def _talk_to(url: str) -> Iterator[Any]:
         answer = getattr(error, "response", None)
         if answer is None:
             raise InputError(f"--dicomweb {url}: no answer ({first_line(error)[:160]}).") from error
-        hint = " Name and password of the archive belong into ~/.netrc." if answer.status_code in (401, 403) else ""
-        raise InputError(f"--dicomweb {url}: the archive answered {answer.status_code}.{hint}") from error
+        hint = " Put the archive's user name and password into ~/.netrc." if answer.status_code in (401, 403) else ""
+        raise InputError(
+            f"--dicomweb {url}: the archive answered with HTTP status {answer.status_code}.{hint}"
+        ) from error

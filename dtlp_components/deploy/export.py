@@ -106,18 +106,18 @@ def export_bundle(
     """
     Export a trained student with MONAI's ``ckpt_export`` and ``onnx_export``, and compare it with the original.
 
-    Original and exported networks segment the same scans, on the bundle's grid and with its sliding window, on the CPU.
-    What is exported is kept only if it gives the same labels.
+    The original and the exported networks segment the same scans, on the bundle's grid and with its sliding window, on
+    the CPU. Exports are kept only if they give the same labels.
 
     Args:
         bundle: folder of the bundle, or its name.
         input: a scan, or a folder of scans, to compare on.
-        run_dir: output_dir of the training; the bundle's folder if empty.
-        output: folder for model.ts and model.onnx, which are replaced; models/ of the training if empty.
+        run_dir: output_dir of the training run; by default, the bundle's folder.
+        output: folder for model.ts and model.onnx, which are replaced; by default, models/ of the training run.
         torchscript: write model.ts.
-        onnx: write model.onnx, for patches of the size that was trained and any batch size.
-        max_differing: share of voxels whose label may differ: sums are rounded in another order, so that a voxel with
-            two equally likely labels may fall to either.
+        onnx: write model.onnx, for the patch size used in training and any batch size.
+        max_differing: fraction of voxels whose label may differ: rounding differs slightly, so a voxel with two equally
+            likely labels may get either of them.
 
     Raises:
         InputError: if there is nothing to export or to compare on, a package is missing, a scan cannot be segmented,
@@ -127,10 +127,12 @@ def export_bundle(
     formats = {"model.ts": torchscript, "model.onnx": onnx}
     names = [name for name, expected in formats.items() if expected]
     if not names:
-        raise InputError("--torchscript False --onnx False leaves nothing to export.")
+        raise InputError("--torchscript, --onnx: expected at least one of them to be True; nothing to export.")
     absent = [package for package in ONNX_PACKAGES if find_spec(package) is None]
     if onnx and absent:
-        raise InputError(f"ONNX needs {', '.join(absent)}: pip install {' '.join(ONNX_PACKAGES)}, or add --onnx False")
+        raise InputError(
+            f"ONNX requires {', '.join(absent)}: pip install {' '.join(ONNX_PACKAGES)}, or add --onnx False"
+        )
     parser = trained.parser()
     in_channels, channels, dropout = (
         parser.get_parsed_content(key, default=none)
@@ -158,14 +160,14 @@ def export_bundle(
         broken = [name for name, found in differences.items() if not math.isfinite(found.logits)]
         if broken:
             raise InputError(
-                f"{' and '.join(broken)}: found logits that are NaN or infinite, its own or those of "
-                f"{trained.weights}, expected finite ones; nothing was written."
+                f"{' and '.join(broken)}: expected finite logits, got NaN or infinity, from the export or from "
+                f"{trained.weights}; nothing was written."
             )
         wrong = [name for name, found in differences.items() if not found.share <= max_differing]
         if wrong:
             raise InputError(
                 f"{' and '.join(wrong)}: labels differ from those of {trained.weights} in more than {max_differing:g} "
-                f"of the voxels, so nothing was written. --max_differing allows more."
+                f"of the voxels, so nothing was written. Use --max_differing to allow more."
             )
         for name in names:
             shutil.move(staging / name, target / name)

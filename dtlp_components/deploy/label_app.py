@@ -28,14 +28,14 @@ from dtlp_components.labeling.server import DTLPApp  # noqa: F401
 
 def write_label_app(output: str, *bundles: str) -> Path:
     """
-    Write an app for MONAI Label: bundles with the next study to label, scores, and proposals to correct.
+    Write a MONAI Label app: bundles with a choice of the next study to label, scores, and proposals to correct.
 
-    The server needs this package in its environment (docs/how-to/monai-label.md). A bundle that was not trained yet
-    starts with random weights: the first labels are drawn by hand.
+    The server needs this package in its environment (docs/how-to/monai-label.md). An untrained bundle starts with
+    random weights, so the first labels have to be drawn by hand.
 
     Args:
-        output: folder of the app; it must not exist.
-        bundles: folders or names of bundles; with the training elsewhere, NAME=OUTPUT_DIR.
+        output: folder of the app; it must not exist yet.
+        bundles: folders or names of bundles; if the training run is elsewhere, NAME=OUTPUT_DIR.
 
     Returns:
         Folder of the app.
@@ -45,18 +45,18 @@ def write_label_app(output: str, *bundles: str) -> Path:
     """
     folder = Path(output)
     if folder.exists():
-        raise InputError(f"{folder.absolute()}: exists; expected a new folder for the app.")
+        raise InputError(f"{folder.absolute()}: already exists; expected a new folder for the app.")
     if not bundles:
         raise InputError("dtlp label-app: expected at least one bundle after the folder, got none.")
     found = [(find_bundle(name), run) for name, _, run in (word.partition("=") for word in bundles)]
     names = [bundle.name for bundle, _ in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{twice[0]}: expected every bundle once, got it more often.")
+        raise InputError(f"{twice[0]}: expected every bundle only once, got it several times.")
     for bundle, _ in found:
         if (count := read_object(bundle / "configs" / "train.json", "a configuration").get("in_channels", 1)) != 1:
             raise InputError(
-                f"{bundle.name}: expected a bundle of one channel, since MONAI Label shows and sends single volumes, "
-                f"got {count} channels. `dtlp segment` takes them."
+                f"{bundle.name}: expected a bundle with one channel, because MONAI Label shows and sends single "
+                f"volumes, got {count} channels. Use `dtlp segment` instead."
             )
     trained = [_trained(bundle, run) for bundle, run in found]
 
@@ -73,9 +73,12 @@ def write_label_app(output: str, *bundles: str) -> Path:
     print(f"{folder.absolute()}: {', '.join(names)}")
     for (bundle, _), training in zip(found, trained, strict=True):
         if training is None:
-            print(f"{bundle.name}: no training found, so it starts with random weights.")
+            print(f"{bundle.name}: no trained weights found, so it starts with random weights.")
         elif not training.run.last.is_file():
-            print(f"{bundle.name}: no {training.run.last}; disagreement and mixed come with the first training here.")
+            print(
+                f"{bundle.name}: {training.run.last} does not exist; the strategies disagreement and mixed become "
+                "available after the first training here."
+            )
     command = ["monailabel", "start_server", "--app", str(folder), "--studies", "STUDIES_OR_DICOMWEB"]
     print(f"Start: {shlex.join([*command, '--host', '127.0.0.1'])}")
     return folder

@@ -39,17 +39,17 @@ def pack_bundle(
     bundle: str, output: str, run_dir: str = "", torchscript: bool = False, overwrite: bool = False
 ) -> None:
     """
-    Make one self-contained folder, and a zip of it, of a bundle and its trained weights.
+    Pack a bundle and its trained weights into one self-contained folder and a zip file of it.
 
-    The folder is a bundle as the MONAI Model Zoo and MONAI Label want it: this package lies in scripts/ and the
-    configurations name it there, features and patch size are those of the training, versions those that are installed.
-    Scans, datalists and logs stay behind. Before it is moved into place, MONAI's verify_net_in_out runs in it. The
-    files are written whole or not at all.
+    The folder is a bundle in the form that the MONAI Model Zoo and MONAI Label expect: scripts/ holds a copy of this
+    package, to which the configurations refer; features and patch size are those used in training; versions are those
+    installed. Scans, datalists and logs are not included. Before the folder is moved into place, MONAI's
+    verify_net_in_out runs in it. Either all files are written or none.
 
     Args:
         bundle: folder of the bundle, or its name.
-        output: folder that the packed folder, named like the bundle, and its zip are put into.
-        run_dir: output_dir of the training; the bundle's folder if empty.
+        output: folder in which the packed folder, named after the bundle, and its zip file are created.
+        run_dir: output_dir of the training run; by default, the bundle's folder.
         torchscript: add models/model.ts.
         overwrite: replace what this command wrote there before, if nothing was changed or added since.
 
@@ -77,7 +77,8 @@ def pack_bundle(
         problems += [f"{workflow}.json, {p}" for p in check_config(trained.config(workflow))]
     for file, content in {**configs, "metadata": metadata}.items():
         problems += [
-            f"{file}.json, {id}: {text!r} holds {path}, a path of this machine." for id, text, path in paths_in(content)
+            f"{file}.json, {id}: {text!r} contains {path}, a path on this machine."
+            for id, text, path in paths_in(content)
         ]
     raise_if_any(problems, f"Cannot pack {trained.folder}")
 
@@ -99,7 +100,7 @@ def pack_bundle(
         _move(folder, target, staging / "replaced")
         packed_zip.replace(archive)
     except OSError as error:
-        raise InputError(f"{Path(output).absolute()}: packing failed, since {error}.") from error
+        raise InputError(f"{Path(output).absolute()}: packing failed: {error}.") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     _report(target, archive)
@@ -115,7 +116,9 @@ def _names(trained: TrainedBundle, metadata: Mapping[str, Any]) -> tuple[str, st
     name, number = trained.parser().get("bundle_name"), metadata.get("version")
     for key, value in (("bundle_name in configs/inference.json", name), ("version in configs/metadata.json", number)):
         if not isinstance(value, str) or not re.fullmatch(r"\w[\w.+-]*", value):
-            raise InputError(f"{trained.folder}: {key} is {value!r}; expected letters, digits, '_', '-', '+' and '.'.")
+            raise InputError(
+                f"{trained.folder}: {key}: expected letters, digits, '_', '-', '+' and '.', got {value!r}."
+            )
     return str(name), f"{name}_v{number}.zip"
 
 
@@ -123,7 +126,7 @@ def _check_complete(folder: Path) -> None:
     expected = [*(f"configs/{workflow}.json" for workflow in WORKFLOWS), "docs/README.md", *COPIED]
     missing = [path for path in expected if not (folder / path).is_file()]
     if missing:
-        raise InputError(f"{folder.absolute()}: no complete bundle; {', '.join(missing)} not found.")
+        raise InputError(f"{folder.absolute()}: expected a complete bundle, got one without {', '.join(missing)}.")
 
 
 def _check_target(target: Path, archive: Path, overwrite: bool) -> None:
@@ -135,7 +138,7 @@ def _check_target(target: Path, archive: Path, overwrite: bool) -> None:
         sums = target / CHECKSUMS
         if not sums.is_file():
             raise InputError(
-                f"{target.absolute()}: exists and was not written by this command; choose another --output."
+                f"{target.absolute()}: already exists and was not written by this command; choose another --output."
             )
         lines = (line.partition("  ") for line in sums.read_text(encoding="utf-8").splitlines())
         recorded = {path: digest for digest, _, path in lines}
@@ -143,15 +146,17 @@ def _check_target(target: Path, archive: Path, overwrite: bool) -> None:
         other = [path for path, file in there.items() if path not in recorded or sha256(file) != recorded[path]]
         if other:
             raise InputError(
-                f"{target.absolute()}: holds {', '.join(other[:5])}, changed or added since it was packed; move it "
-                "away, or choose another --output."
+                f"{target.absolute()}: contains {', '.join(other[:5])}, changed or added since it was packed; move the "
+                "folder, or choose another --output."
             )
     if archive.exists() and not _is_packed(archive, target.name):
-        raise InputError(f"{archive.absolute()}: exists and was not written by this command; choose another --output.")
+        raise InputError(
+            f"{archive.absolute()}: already exists and was not written by this command; choose another --output."
+        )
     if (target.exists() or archive.exists()) and not overwrite:
         there_is = target if target.exists() else archive
         raise InputError(
-            f"{there_is.absolute()}: exists; add --overwrite True to replace it, or choose another --output."
+            f"{there_is.absolute()}: already exists; add --overwrite True to replace it, or choose another --output."
         )
 
 

@@ -80,7 +80,9 @@ def text_problems(folder: Path) -> list[str]:
             text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue  # a picture
-        problems += [f"{name} of the packed folder holds {path}, a path of this machine." for path in deep_paths(text)]
+        problems += [
+            f"{name} in the packed folder contains {path}, a path on this machine." for path in deep_paths(text)
+        ]
     return problems
 
 

@@ -29,7 +29,7 @@ def packed_readme(text: str, trained: TrainedBundle, pictures: Mapping[str, str]
     """
     hint = trained.parser("train").get("prepare_hint")
     if isinstance(hint, str) and names_folders(hint):
-        text = text.replace(hint, "(by the command that made the bundle, from folders that are not part of it)")
+        text = text.replace(hint, "(by the command that created the bundle, from folders that are not part of it)")
     text = text.replace(ORIGIN, f"Packed by `pack`; `scripts/{NAME}` is a copy of the project's package.")
     text = text.replace(COMMANDS_FROM, "From this bundle's folder, the one that holds `configs`.")
     text = text.replace(f"python -m {NAME}", f"python -m {VENDORED}")
@@ -63,7 +63,8 @@ def _weights_section(trained: TrainedBundle) -> str:
     lines = ["### The weights in this folder", ""]
     if changed:
         lines += [
-            "Trained with settings other than those named elsewhere in this text; the configurations here have them:",
+            "Trained with settings that differ from those given elsewhere in this text; the configurations here use "
+            "them:",
             "",
             markdown(
                 [
@@ -87,7 +88,7 @@ def _weights_section(trained: TrainedBundle) -> str:
         rows += [[score["section"], str(score["cases"]), *(_score(score, name) for name in units)] for score in alike]
         lines += [markdown(rows), "", f"Convention {convention}", ""]
     if not scores:
-        lines += ["Their scores were not measured.", ""]
+        lines += ["These weights were not evaluated.", ""]
     return "\n".join(lines)
 
 

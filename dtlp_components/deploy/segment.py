@@ -51,32 +51,32 @@ def segment_scans(
     **keys: Any,
 ) -> None:
     """
-    Segment scans and write a label map for each, on its own grid.
+    Segment scans and write a label map for each, on the scan's own grid.
 
-    This runs the bundle's inference.json; every other key at its root is a flag as well. Settings that a training on
-    the command line has changed (features, spacing, patch size) are taken from the record beside the weights. A scan
-    that cannot be segmented is skipped; then the exit code is 1 and the reasons are listed at the end.
+    This runs the bundle's inference.json; every other key at its root is also a flag. Settings that were changed for
+    training (features, spacing, patch size) are taken from the record stored with the weights. Scans that cannot be
+    segmented are skipped; in that case, the reasons are listed at the end and the exit code is 1.
 
     Args:
         bundle: folder of the bundle, or its name.
         input: a NIfTI file, or a folder of NIfTI files and, at any depth, DICOM series; empty with dicomweb.
-        output: folder for <scan>_seg.nii.gz and segmentations.csv; it is made.
-        model_file: weights; models/model.pt of the bundle if empty. The output folder of dtlp folds averages all of
-            its models.
-        checkpoint: checkpoints/last.pt of the training, for a map of where its teachers disagree as well.
-        device: cpu, cuda, cuda:1 …; cuda if there is one if empty.
+        output: folder for <scan>_seg.nii.gz and segmentations.csv; created if missing.
+        model_file: file with the weights; by default, models/model.pt of the bundle. With the output folder of dtlp
+            folds, the predictions of all its models are averaged.
+        checkpoint: checkpoints/last.pt of the training run, to also write a map of where its teachers disagree.
+        device: cpu, cuda, cuda:1 …; by default, cuda if available.
         flip_axes: average over copies mirrored along these axes, such as "[0]"; 0 is left to right.
-        keep_largest_component: keep the largest connected part of each class alone.
-        uncertainty: write a map of entropy in bits.
-        dicom_seg: answer a DICOM series with a DICOM Segmentation as well.
-        skip_existing: leave scans out that have a label map in output already, newer than they and the weights: go on
-            where an earlier run was stopped.
+        keep_largest_component: keep only the largest connected component of each class.
+        uncertainty: also write an entropy map, in bits.
+        dicom_seg: for DICOM series, also write a DICOM Segmentation.
+        skip_existing: skip scans whose label map in output is newer than the scan and the weights, to resume an
+            interrupted run.
         preview: draw a picture of each scan with its label map, in <output>/pictures.
-        gpus: processes among which the scans are shared out, each with a GPU of its own if there are any.
+        gpus: number of processes to distribute the scans over, each with its own GPU if available.
         dicomweb: address of an archive's DICOMweb service, such as http://127.0.0.1:8042/dicom-web; the series are
-            fetched from it into <output>/dicom.
-        series: series instance UIDs to fetch, with commas between them.
-        store: put the DICOM Segmentations into that archive.
+            downloaded from it into <output>/dicom.
+        series: series instance UIDs to download, separated by commas.
+        store: upload the DICOM Segmentations to that archive.
 
     Raises:
         InputError: if there is no such bundle or key, or nothing to segment, before anything is done; at the end, if a
@@ -92,7 +92,7 @@ def segment_scans(
     config_file = Path(bundle, "configs", "inference.json")
     if not config_file.is_file():
         raise InputError(
-            f"{Path(bundle).absolute()}: found no configs/inference.json, expected the folder of a bundle."
+            f"{Path(bundle).absolute()}: expected the folder of a bundle, got one without configs/inference.json."
         )
     config = ConfigParser.load_config_file(str(config_file))
     unknown = [name for name in keys if name.partition("::")[0] not in config]
@@ -171,8 +171,8 @@ def _check_places(input: str, output: str, dicomweb: str, series: str, store: bo
     if not output:
         raise InputError("--output: expected a folder for the label maps, got none.")
     if bool(input) == bool(dicomweb):
-        raise InputError("--input or --dicomweb: expected one of them, got " + ("both." if input else "none."))
+        raise InputError("expected either --input or --dicomweb, got " + ("both." if input else "neither."))
     if dicomweb and not series:
-        raise InputError("--series: expected series instance UIDs beside --dicomweb, got none.")
+        raise InputError("--series: expected series instance UIDs with --dicomweb, got none.")
     if (series or store) and not dicomweb:
-        raise InputError("--series, --store: expected the archive's address in --dicomweb beside them, got none.")
+        raise InputError("--series, --store: expected the archive's address in --dicomweb, got none.")

@@ -37,18 +37,19 @@ def run_experiment(
     bundle: str = "",
 ) -> None:
     """
-    Train every variant of an experiment with every seed, score them, and print how they compare.
+    Train every variant of an experiment with every seed, evaluate them, and print a comparison.
 
     An experiment is a JSON file: a bundle, variants (a method, an overlay, values of keys), seeds, sections to score.
-    Those of the paper's tables come with the package and are named without a path. What is done is not done again, so
-    the same command goes on after it was stopped; a run that fails is named at the end and does not stop the others.
+    Those of the paper's tables come with the package and are given by name, without a path. Finished runs are not
+    repeated, so the same command resumes an interrupted experiment; failed runs are listed at the end and do not stop
+    the others.
 
-    A file with `strategies` and `labels` is played in rounds instead: train on the first labels, choose the next scans
-    by each strategy as `dtlp next` does, reveal their labels, train again.
+    A file with `strategies` and `labels` is run in rounds instead: train on the first labels, choose the next scans
+    with each strategy as `dtlp next` does, reveal their labels, train again.
 
     Args:
-        experiment: the file, or the name of one that comes with the package.
-        output: folder for the runs; experiments/NAME if empty.
+        experiment: the file, or the name of an experiment that comes with the package.
+        output: folder for the runs; by default, experiments/NAME.
         dataset_dir: folder of the scans, if not the bundle's own.
         datalist: the lists of scans, if not the bundle's own.
         fraction: train this part of the iterations, such as 0.1, to see what is worth the rest; every table says so.
@@ -66,19 +67,19 @@ def run_experiment(
     if plan.convention not in CONVENTIONS:
         raise InputError(f"{file}: convention: expected one of {', '.join(CONVENTIONS)}, got {plan.convention!r}.")
     if jobs < 1:
-        raise InputError(f"--jobs: expected an integer from 1, got {jobs}.")
+        raise InputError(f"--jobs: expected an integer of at least 1, got {jobs}.")
     name = file.stem if plan.fraction == 1 else f"{file.stem}_fraction_{plan.fraction:g}"
     folder = Path(output) if output else Path("experiments") / name
     places = {key: value for key, value in (("dataset_dir", dataset_dir), ("datalist", datalist)) if value}
     if rounds:
         if slurm or only >= 0:
-            raise InputError(f"--slurm, --only: expected neither for {file}, whose rounds follow from each other.")
+            raise InputError(f"--slurm, --only: expected neither for {file}, whose rounds depend on each other.")
         _run_rounds(rounds, folder, places, jobs)
         return
     runs = plan.runs(folder, places)
     refuse_other_settings(runs)
     if only >= len(runs):
-        raise InputError(f"--only: expected the number of a run, 0 to {len(runs) - 1}, got {only}.")
+        raise InputError(f"--only: expected the number of a run, from 0 to {len(runs) - 1}, got {only}.")
     if slurm:
         _write_slurm(slurm, name, len(runs), folder, experiment, places, plan.fraction)
         return
@@ -120,7 +121,7 @@ def _print_tables(plan: Experiment, runs: list[PlannedRun]) -> None:
     }
     for variant, found in by_variant.items():
         if len(found) < len(plan.seeds):
-            print(f"{variant}: {len(found)} of {len(plan.seeds)} seeds.")
+            print(f"{variant}: {len(found)} of {len(plan.seeds)} seeds finished.")
     there = [f"{name}={','.join(str(run.run.root) for run in found)}" for name, found in by_variant.items() if found]
     for section in plan.sections if there else []:
         compare_runs(*there, section=section, convention=plan.convention)
@@ -154,5 +155,5 @@ def _write_slurm(
     logs = os.path.abspath(folder)
     os.makedirs(logs, exist_ok=True)
     write_text(Path(script), array_script(name, count, os.getcwd(), logs, words))
-    print(f"{script}: {count} tasks. Submit it: sbatch {script}")
-    print("When all are done, the same command without --slurm prints the tables.")
+    print(f"{script}: {count} tasks. Submit with: sbatch {script}")
+    print("When all tasks are done, run the same command without --slurm to print the tables.")

@@ -36,13 +36,13 @@ OUT_OF_FOLD = "out_of_fold_cases.csv"
 
 def train_folds(bundle: str, *words: str) -> None:
     """
-    Train a bundle several times, each time without another part of its labeled scans, and score those.
+    Cross-validate a bundle: train it once per fold of its labeled scans, and score the held-out scans.
 
-    All labeled scans but those for testing are dealt to --folds K parts (5 unless given), whole patients together. K
-    trainings follow, one after the other or --jobs N at a time, each with all unlabeled scans, and each is scored on
-    the part that it did not see: the mean over all scans, with a 95 % interval, says what the bundle's settings reach
-    on scans like these. Finished trainings are not repeated, stopped ones go on. `dtlp segment BUNDLE SCANS OUT
-    --model_file RUN`, where RUN is the output folder, averages the K models.
+    All labeled scans except those for testing are divided into --folds K folds (default 5), keeping the scans of a
+    patient together. K training runs follow, one after the other or --jobs N at a time, each with all unlabeled scans
+    and each scored on its held-out fold: the mean over all scans, with a 95 % interval, estimates what the bundle's
+    settings achieve on scans like these. Finished runs are not repeated, interrupted ones resume. `dtlp segment BUNDLE
+    SCANS OUT --model_file RUN`, where RUN is the output folder, averages the K models.
 
     Every other key of the bundle's train.json is a flag, as for train.
 
@@ -94,7 +94,7 @@ def train_folds(bundle: str, *words: str) -> None:
     if all(is_done(run) for run in runs):
         print(_out_of_fold(root, [run.run for run in runs]))
         command = shlex.join(["dtlp", "segment", bundle, "SCANS", "OUT", "--model_file", str(root)])
-        print(f"To segment with all {count}: {command}")
+        print(f"To segment with the average of all {count} models: {command}")
 
 
 def deal_folds(datalist: Mapping[str, Any], count: int, seed: int, source: str) -> list[dict[str, Any]]:
@@ -121,8 +121,8 @@ def deal_folds(datalist: Mapping[str, Any], count: int, seed: int, source: str) 
         patients.setdefault(str(item.get(Keys.PATIENT.value) or item[Keys.IMAGE.value]), []).append(item)
     if len(patients) < count:
         raise InputError(
-            f"--folds {count}: expected at most as many folds as there are labeled patients in training and "
-            f"validation, got {len(patients)} in {source}."
+            f"--folds {count}: expected at most one fold per labeled patient in training and validation, got only "
+            f"{len(patients)} patients in {source}."
         )
     parts: list[list[Any]] = [[] for _ in range(count)]
     # RandomState, not default_rng: NumPy promises that its draws never change
@@ -167,13 +167,13 @@ def find_places(config: Path, datalist: str, dataset_dir: str) -> dict[str, Path
     parser.update({key: literal(value) for key, value in given.items() if value})
     found = {key: Path(os.path.abspath(parser.get_parsed_content(key))) for key in given}
     if not found["datalist"].is_file():
-        raise InputError(f"datalist not found: {found['datalist']}. Give --datalist, and --dataset_dir for its scans.")
+        raise InputError(f"datalist not found: {found['datalist']}. Add --datalist, and --dataset_dir for its scans.")
     return found
 
 
 def _number(flag: str, word: str, least: int) -> int:
     if not word.isdecimal() or int(word) < least:
-        raise InputError(f"--{flag}: expected an integer from {least}, got {word!r}.")
+        raise InputError(f"--{flag}: expected an integer of at least {least}, got {word!r}.")
     return int(word)
 
 

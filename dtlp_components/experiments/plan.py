@@ -167,7 +167,7 @@ def find_experiment(word: str) -> Path:
     )
     if word in known:
         return EXPERIMENTS / f"{word}.json"
-    raise InputError(f"{word}: found no such file, expected an experiment's JSON file or one of: {', '.join(known)}.")
+    raise InputError(f"{word}: no such file; expected an experiment's JSON file or one of {', '.join(known)}.")
 
 
 def read_experiment(file: Path, fraction: float = 1.0, bundle: str = "", rounds: Sequence[str] = ()) -> Experiment:
@@ -197,18 +197,18 @@ def read_experiment(file: Path, fraction: float = 1.0, bundle: str = "", rounds:
     variants = [_variant(name, entry, content, file) for name, entry in content["variants"].items()]
     folders = [variant.folder for variant in variants]
     if twice := sorted({folder for folder in folders if folders.count(folder) > 1}):
-        raise InputError(f"{file}: variants: expected names that differ as folders, got {twice[0]} more than once.")
+        raise InputError(f"{file}: variants: expected names that give distinct folders, got {twice[0]} more than once.")
     baseline = content.get("baseline", variants[0].name)
     if baseline not in content["variants"]:
         raise InputError(f"{file}: baseline: expected one of {', '.join(content['variants'])}, got {baseline!r}.")
     seeds = content.get("seeds", [0])
     if not seeds or not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds):
-        raise InputError(f"{file}: seeds: expected a list of integers from 0, got {seeds!r}.")
+        raise InputError(f"{file}: seeds: expected a list of integers of at least 0, got {seeds!r}.")
     sections = content.get("sections", ["testing"])
     if not sections or not all(isinstance(section, str) for section in sections):
-        raise InputError(f"{file}: sections: expected a list of names of the datalist's sections, got {sections!r}.")
+        raise InputError(f"{file}: sections: expected a list of sections of the datalist, got {sections!r}.")
     if not 0 < fraction <= 1:
-        raise InputError(f"--fraction: expected a number above 0 to 1, got {fraction!r}.")
+        raise InputError(f"--fraction: expected a number greater than 0 and at most 1, got {fraction!r}.")
     for variant in variants:  # whoever has no such overlay is told before the first run
         workflow_files(folder, "train", variant.overlays, variant.method)
     return Experiment(
@@ -227,16 +227,16 @@ def _variant(name: str, entry: Any, content: Mapping[str, Any], file: Path) -> V
     if not isinstance(entry, dict):
         raise InputError(f"{where}: expected an object with {', '.join(VARIANT_KEYS)}, got {entry!r}.")
     if "=" in name or "," in name or not name:
-        raise InputError(f"{where}: expected a name without = and comma, which tables are read by.")
+        raise InputError(f"{where}: expected a name without = or a comma, which separate names in `dtlp compare`.")
     _check(entry, VARIANT_KEYS, where)
     overrides = {**content.get("overrides", {}), **entry.get("overrides", {})}
     for key, value in overrides.items():
         if key in RUNNER_KEYS:
-            raise InputError(f"{where}: overrides: expected no {key}, which is given on the command line or by seeds.")
+            raise InputError(f"{where}: overrides: expected no {key}, which is set by the command line or by seeds.")
         if isinstance(value, (dict, str)) and (isinstance(value, dict) or value.startswith(("$", "@", "%"))):
             raise InputError(
-                f"{where}: overrides: {key}: expected a plain value, got {value!r}. What MONAI is to compute or to "
-                "build goes into a JSON file of its own, named in `files`."
+                f"{where}: overrides: {key}: expected a plain value, got {value!r}. Put what MONAI computes or "
+                "builds into a separate JSON file, listed in `files`."
             )
     files = tuple(file.parent / name for name in (*content.get("files", ()), *entry.get("files", ())))
     for overlay in files:

@@ -111,7 +111,7 @@ def print_rounds(
         says = (
             f"{name}: {MORE} labels beyond {counts[-1]} may bring {gain:+.2f} (95 % interval {low:+.2f} to {high:+.2f})"
         )
-        print(says + ("" if low > 0 else "; these trainings cannot tell whether that is anything") + ".")
+        print(says + ("" if low > 0 else "; these runs cannot tell whether there is any gain") + ".")
     save_figure(draw_rounds(dice, counts), file)
 
 

@@ -57,7 +57,7 @@ class Rounds:
         counts = [round(n * available) if isinstance(n, float) and n <= 1 else int(n) for n in self.labels]
         if counts[-1] > available or counts[0] < 1 or sorted(set(counts)) != counts:
             raise InputError(
-                f"labels: expected growing numbers of scans from 1 to the {available} with labels in {where}, got "
+                f"labels: expected increasing numbers of scans from 1 to the {available} labeled ones in {where}, got "
                 f"{counts}."
             )
         return counts
@@ -96,13 +96,15 @@ def read_rounds(file: Path, fraction: float, bundle: str = "") -> Rounds | None:
     if not isinstance(strategies, list) or not strategies or any(name not in STRATEGIES for name in strategies):
         raise InputError(f"{file}: strategies: expected a list of {', '.join(STRATEGIES)}, got {strategies!r}.")
     if not isinstance(labels, list) or len(labels) < 2 or any(type(n) not in (int, float) or n <= 0 for n in labels):
-        raise InputError(f"{file}: labels: expected two numbers of labeled scans or more, got {labels!r}.")
+        raise InputError(f"{file}: labels: expected at least two numbers of labeled scans, got {labels!r}.")
     sizes = {key: content.get(key, 0) for key in ("pool", "held_out")}
     for key, size in sizes.items():
         if type(size) is not int or size < 0:
-            raise InputError(f"{file}: {key}: expected a number of scans, 0 or more, got {size!r}.")
+            raise InputError(f"{file}: {key}: expected a number of scans of at least 0, got {size!r}.")
     if len(experiment.variants) > 1:
-        raise InputError(f"{file}: variants: expected one beside strategies, got {len(experiment.variants)}.")
+        raise InputError(
+            f"{file}: variants: expected only one together with strategies, got {len(experiment.variants)}."
+        )
     return Rounds(experiment, list(dict.fromkeys(strategies)), labels, **sizes)
 
 

@@ -43,8 +43,8 @@ def settings_problem(planned: PlannedRun) -> str | None:
     if not changed:
         return None
     return (
-        f"{planned.run.root}: was trained with other settings ({'; '.join(changed)}); expected those of the "
-        "experiment. Give another --output, or remove that folder."
+        f"{planned.run.root}: expected the settings of the experiment, got a run with other settings "
+        f"({'; '.join(changed)}). Use another --output, or remove that folder."
     )
 
 
@@ -94,7 +94,7 @@ class Runner:
             SystemExit: if a signal came: the trainings under way have written checkpoints then.
         """
         todo = [run for run in planned if not is_done(run)]
-        print(f"{len(planned)} runs, {len(planned) - len(todo)} of them done before.", flush=True)
+        print(f"{len(planned)} runs, {len(planned) - len(todo)} of them already done.", flush=True)
         started, done = time.monotonic(), 0
         with self._listening(), ThreadPoolExecutor(self.jobs) as pool:
             futures = {pool.submit(self._run_one, run): run for run in todo}
@@ -108,7 +108,7 @@ class Runner:
                     flush=True,
                 )
         if self._stopped_by is not None:
-            print("Stopped; the same command goes on.", file=sys.stderr)
+            print("Interrupted; run the same command again to resume.", file=sys.stderr)
             raise SystemExit(128 + self._stopped_by)
 
     def run_alone(self, folder: Path, planned: Sequence[PlannedRun]) -> None:
@@ -120,7 +120,9 @@ class Runner:
         """
         lock = folder / "lock"
         if holder := claim(lock):
-            raise InputError(f"{folder}: another experiment runs there ({holder}). Wait for its end, or give --output.")
+            raise InputError(
+                f"{folder}: another experiment is running there ({holder}). Wait until it ends, or use --output."
+            )
         try:
             self.run(planned)
         finally:
@@ -154,7 +156,7 @@ class Runner:
                     return "stopped"
                 if code := self._process(planned, words, device):
                     said = _last_line(planned)
-                    self.failed.append(f"{planned.label}: {said} (all of it: {planned.run.experiment_log})")
+                    self.failed.append(f"{planned.label}: {said} (full log: {planned.run.experiment_log})")
                     return f"FAILED with exit code {code}"
                 if section:
                     state["scored"].append(section)
@@ -211,7 +213,7 @@ def _state(planned: PlannedRun) -> dict[str, Any]:
     state = read_object(file, "the state of a run")
     expected = {"training": list, "files": dict, "trained": bool, "scored": list}
     if any(not isinstance(state.get(key), kind) for key, kind in expected.items()):
-        raise InputError(f"{file}: expected the state of a run, got something else; remove the folder to train anew.")
+        raise InputError(f"{file}: expected the state of a run, got something else; remove the folder to train again.")
     return state
 
 

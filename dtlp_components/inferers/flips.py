@@ -45,7 +45,7 @@ class FlipAverage(nn.Module):
     def __init__(self, network: nn.Module, axes: Sequence[int] = ()) -> None:
         super().__init__()
         if len(set(axes)) != len(axes) or not set(axes) <= {0, 1, 2}:
-            raise ValueError(f"axes must be different ones of 0, 1 and 2, got {list(axes)}.")
+            raise ValueError(f"axes: expected distinct values among 0, 1 and 2, got {list(axes)}.")
         self.network = network
         self.flips = [
             tuple(axis + 2 for axis in chosen) for n in range(len(axes) + 1) for chosen in combinations(axes, n)

@@ -127,6 +127,6 @@ class ScanSegmenter:
         for start, values in rows:
             classes = values[: values.shape[0] - (self.teachers is not None)]
             if not torch.isfinite(classes).all():
-                raise ValueError("found logits that are NaN or infinite")
+                raise ValueError("expected finite logits, got NaN or infinity")
             classes.copy_(torch.softmax(classes, dim=0))
             yield start, values

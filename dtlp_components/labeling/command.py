@@ -42,22 +42,22 @@ def next_scans(
     device: str = "",
 ) -> list[str]:
     """
-    Choose the scans to label next, with reasons and a picture of each.
+    Choose the scans to label next, with the reason and a picture of each.
 
-    What the networks say of every scan is kept, so that asking again is fast. Draw the labels, write where they are
-    into review.csv, and train with --review on it: nothing else has to be changed.
+    The networks' predictions are cached, so asking again is fast. Draw the labels, enter their paths in review.csv, and
+    train with --review review.csv; nothing else has to be changed.
 
     Args:
         bundle: folder of the bundle, or its name.
-        unlabeled: a NIfTI file or a folder of scans; those of the training's datalist without a label if empty.
+        unlabeled: a NIfTI file or a folder of scans; by default, the unlabeled scans of the datalist.
         count: how many scans to choose.
         strategy: random; disagreement (of the teachers); diverse (unlike the labeled ones); mixed (both).
-        output_dir: folder of the training run; the bundle's folder if empty.
-        output: folder for next.csv, review.csv and the pictures; <output_dir>/next if empty.
-        dataset_dir: folder of the scans; what the training was told, or the bundle's own, if empty.
-        datalist: datalist file; what the training was told, or the bundle's own, if empty.
-        seed: of the strategy random.
-        device: cpu, cuda, cuda:1 …; cuda if there is one if empty.
+        output_dir: folder of the training run; by default, the bundle's folder.
+        output: folder for next.csv, review.csv and the pictures; by default, <output_dir>/next.
+        dataset_dir: folder of the scans; by default, the one used in training, or else the bundle's.
+        datalist: datalist file; by default, the one used in training, or else the bundle's.
+        seed: random seed of the strategy random.
+        device: cpu, cuda, cuda:1 …; by default, cuda if available.
 
     Returns:
         Paths of the scans, the one to begin with first.
@@ -68,13 +68,13 @@ def next_scans(
     if strategy not in STRATEGIES:
         raise InputError(f"--strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}.")
     if count < 1:
-        raise InputError(f"--count: expected an integer from 1, got {count}.")
+        raise InputError(f"--count: expected an integer of at least 1, got {count}.")
     pool = find_pool(bundle, output_dir, unlabeled, dataset_dir, datalist, device=device)
     if strategy in BY_TEACHERS and not pool.has_teachers:
         raise InputError(
-            f"--strategy {strategy}: expected a training with teachers, whose disagreement it goes by, got one without "
-            f"{pool.run.last}, without unlabeled scans or by a method with one teacher; --strategy diverse and random "
-            "need none."
+            f"--strategy {strategy}: expected a training run with teachers, whose disagreement it uses, got one "
+            f"without {pool.run.last}, without unlabeled scans or with a method that has only one teacher. --strategy "
+            "diverse and random need no teachers."
         )
     folder = Path(output) if output else pool.run.next_scans
     asked = [*pool.unlabeled, *pool.labeled]
@@ -101,13 +101,16 @@ def next_scans(
     print(align(table))
     for problem in problems:
         print(f"Left out: {problem}")
-    print(f"\n{len(chosen)} of {len(pool.unlabeled)} scans by strategy {strategy}. Pictures: {os.path.abspath(folder)}")
+    print(
+        f"\n{len(chosen)} of {len(pool.unlabeled)} scans chosen by strategy {strategy}. Pictures: "
+        f"{os.path.abspath(folder)}"
+    )
     if pictures:
         print(f"Could not be drawn: {'; '.join(pictures)}")
     review = str(folder / "review.csv")
     print(
-        f"Draw their labels, write each one's file into column `label` of {review} with the verdict `corrected`, and "
-        f"train: {shlex.join(['dtlp', 'train', bundle, '--review', review, '--output_dir', 'NEW_RUN'])}"
+        f"Next, draw their labels, enter each label file in column `label` of {review} with the verdict `corrected`, "
+        f"and train: {shlex.join(['dtlp', 'train', bundle, '--review', review, '--output_dir', 'NEW_RUN'])}"
     )
     return chosen
 

@@ -150,7 +150,7 @@ class Pool:
             saved, seconds = time.monotonic(), 0.5 if sys.stderr.isatty() else SECONDS_BETWEEN_SAVES
             try:
                 for path, image, problem in tqdm(
-                    self.images(left), total=len(left), desc="looking at scans", unit="scan", mininterval=seconds
+                    self.images(left), total=len(left), desc="predicting scans", unit="scan", mininterval=seconds
                 ):
                     if image is None:
                         problems.append(problem)

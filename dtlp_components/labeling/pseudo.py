@@ -49,25 +49,25 @@ def write_pseudo_labels(
     device: str = "",
 ) -> Path:
     """
-    Write the label maps that a training's teachers give its unlabeled scans, worst first, to look through.
+    Write the teachers' pseudo-labels of the unlabeled scans, worst first, for review.
 
-    In the folder: a label map of each scan and a map of where the teachers disagree; a picture of each; index.html, to
-    go through them in a browser; review.csv, for the verdicts accept, reject and corrected, which `dtlp train --review`
-    takes. What is there already is not made again, and verdicts stay.
+    The folder gets a label map of each scan and a map of where the teachers disagree; a picture of each; index.html, to
+    review them in a browser; and review.csv, for the verdicts accept, reject and corrected, which `dtlp train --review`
+    reads. Existing files are not recomputed, and verdicts are kept.
 
-    The label maps are those of the exported training on whole scans; in training, teachers label the patches that are
-    drawn, with the weights of the moment.
+    The label maps come from the final weights and whole scans; during training, the teachers label the sampled patches
+    with their current weights.
 
     Args:
         bundle: folder of the bundle, or its name.
-        unlabeled: a NIfTI file or a folder of scans; those of the training's datalist without a label if empty.
-        output_dir: folder of the training run; the bundle's folder if empty.
-        output: folder for all of it; <output_dir>/pseudo_labels if empty.
-        source: ensemble, what the training learns from; or one of diffusion, difficulty, first_teacher, mean_teacher.
-        dataset_dir: folder of the scans; what the training was told, or the bundle's own, if empty.
-        datalist: datalist file; what the training was told, or the bundle's own, if empty.
+        unlabeled: a NIfTI file or a folder of scans; by default, the unlabeled scans of the datalist.
+        output_dir: folder of the training run; by default, the bundle's folder.
+        output: folder for the results; by default, <output_dir>/pseudo_labels.
+        source: ensemble, from which training learns; or one of diffusion, difficulty, first_teacher, mean_teacher.
+        dataset_dir: folder of the scans; by default, the one used in training, or else the bundle's.
+        datalist: datalist file; by default, the one used in training, or else the bundle's.
         section: of the datalist; of one with labels (validation, testing) the scores are judged by the true Dice.
-        device: cpu, cuda, cuda:1 …; cuda if there is one if empty.
+        device: cpu, cuda, cuda:1 …; by default, cuda if available.
 
     Returns:
         Path of the page.
@@ -78,19 +78,19 @@ def write_pseudo_labels(
     known = [name.value for name in Sources if name != Sources.STUDENT]
     if source not in known:
         raise InputError(
-            f"--source: expected one of {', '.join(known)}, got {source!r}; dtlp segment writes the student's."
+            f"--source: expected one of {', '.join(known)}, got {source!r}. Use dtlp segment for the student's."
         )
     pool = find_pool(bundle, output_dir, unlabeled, dataset_dir, datalist, section, device)
     if not pool.has_teachers:
         raise InputError(
-            f"{pool.run.root}: expected a training with unlabeled scans, two teachers and {pool.run.last}, got one "
-            "without; dtlp segment writes the student's labels."
+            f"{pool.run.root}: expected a training run with unlabeled scans, two teachers and {pool.run.last}, got one "
+            "without. Use dtlp segment for the student's labels."
         )
     folder = Path(output) if output else pool.run.proposals
     images = [{Keys.IMAGE.value: path} for path in pool.unlabeled]
     # a teacher that has learned more says something else
     left = without_label_map(images, str(folder), str(pool.run.last))
-    print(f"{len(images) - len(left)} of {len(images)} scans have a label map in {folder}.", flush=True)
+    print(f"{len(images) - len(left)} of {len(images)} scans already have a label map in {folder}.", flush=True)
     problem: InputError | None = None
     if left:
         try:
@@ -158,16 +158,20 @@ def _write(
     ]
     command = shlex.join(["dtlp", "train", bundle, "--review", str(file), "--output_dir", "NEW_RUN"])
     texts = [
-        f"Label maps of source {source} of {os.path.abspath(pool.run.root)}, those on which the teachers "
-        "disagree most first. What none of them has learned, none of them can dispute.",
-        f"Decide on as many as you like and save the table over review.csv in this folder. Then: {command}",
+        f"Label maps of source {source} of {os.path.abspath(pool.run.root)}, sorted by decreasing disagreement of "
+        "the teachers. Errors that all teachers share do not show as disagreement.",
+        "Review as many as you like, and save the table as review.csv in this folder, replacing the old one. Then: "
+        f"{command}",
     ]
     write_text(page, render_review(f"Pseudo-labels of {pool.trained.folder.name}", texts, scans))
     table = [["scan", *FACTS.values()]]
     for scan in scans[:SHOWN]:
         table.append([scan.name, *(scan.facts.get(words, "") for words in FACTS.values())])
-    print(f"{align(table)}\n{'…' if len(scans) > SHOWN else ''}\n{len(scans)} label maps, the most disputed first.")
-    print(f"Look through them: {page.absolute()}\nVerdicts: {file.absolute()}")
+    print(
+        f"{align(table)}\n{'…' if len(scans) > SHOWN else ''}\n{len(scans)} label maps, those with the most "
+        "disagreement first."
+    )
+    print(f"Review them: {page.absolute()}\nVerdicts: {file.absolute()}")
     print(f"Then: {command}")
     return page
 

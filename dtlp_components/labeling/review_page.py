@@ -13,7 +13,7 @@ __all__ = ["ReviewedScan", "render_review"]
 
 TEMPLATE = "review.html.jinja"
 WORDS = (
-    ("", "not decided: the training labels it anew, as before"),
+    ("", "undecided: training pseudo-labels the scan as before"),
     ("accept", "accept"),
     ("reject", "reject: leave the scan out"),
     ("corrected", "corrected: the file below is its label"),

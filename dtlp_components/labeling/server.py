@@ -63,7 +63,7 @@ class DTLPApp(MONAILabelApp):  # type: ignore[misc]
             raise InputError(f"--conf models: expected bundles of {app_dir}/model, got {', '.join(missing)}.")
         super().__init__(
             app_dir=app_dir, studies=studies, conf=dict(conf), name=f"DTLP bundles ({__version__})",
-            description="Segmentation that learns from studies without a label as well", version=__version__,
+            description="Segmentation that also learns from unlabeled studies", version=__version__,
         )  # fmt: skip
 
     def init_infers(self) -> dict[str, InferTask]:
@@ -115,9 +115,9 @@ class StudyTraining(BundleTrainTask):  # type: ignore[misc]
             try:
                 found.append({"image": str(datastore.get_image_uri(image))})
             except Exception as error:  # an archive may refuse one study
-                LOGGER.warning(f"{image}: cannot be fetched ({error}); the training goes on without it.")
+                LOGGER.warning(f"{image}: cannot be downloaded ({error}); training continues without it.")
             if i % 20 == 0:
-                LOGGER.info(f"{i} of {len(images)} unlabeled studies fetched")
+                LOGGER.info(f"{i} of {len(images)} unlabeled studies downloaded")
         return found
 
     def _partition_datalist(self, datalist: Any, request: Any, shuffle: bool = False) -> Any:
@@ -129,9 +129,9 @@ class StudyTraining(BundleTrainTask):  # type: ignore[misc]
         found = assign_studies(sorted(set(groups.values())), share, Path(self.bundle_path, SPLIT))
         training = [item for name, item in named.items() if found[groups[name]] == TRAINING]
         validation = [name for name in named if found[groups[name]] == VALIDATION]
-        LOGGER.info(f"{len(training)} labeled studies to train on, {len(self._unlabeled)} without a label.")
+        LOGGER.info(f"{len(training)} labeled studies for training, {len(self._unlabeled)} unlabeled.")
         names = ", ".join(validation) or "none"
-        LOGGER.info(f"{len(validation)} to validate on, as {Path(self.bundle_path, SPLIT)} remembers: {names}")
+        LOGGER.info(f"{len(validation)} for validation, as recorded in {Path(self.bundle_path, SPLIT)}: {names}")
         return training, [named[name] for name in validation]
 
     def _name(self, image: str) -> str:
@@ -246,7 +246,7 @@ class NextStudy(Strategy):  # type: ignore[misc]
             self._offered.clear()
             left = [image for image in images if image in known]
         if not left:
-            LOGGER.info(f"No study has been scored by {self.folder.name} yet: drawn at random.")
+            LOGGER.info(f"No study has been scored by {self.folder.name} yet; choosing one at random.")
             return dict(Random()({**request, "strategy": "random"}, datastore) or {})
         labeled = [opinion for image, opinion in known.items() if image not in images]
         (choice,) = choose_scans(self.strategy, [known[image] for image in left], labeled, 1)
@@ -260,7 +260,7 @@ def unlabeled_images(datastore: Any, conf: Mapping[str, str]) -> list[str]:
     """Studies without a label, as many as the server is to look at: an archive may have thousands."""
     images, limit = sorted(datastore.get_unlabeled_images()), int(conf.get("max_unlabeled", LIMIT))
     if len(images) > limit:
-        LOGGER.info(f"{len(images)} unlabeled studies, of which {limit} take part (--conf max_unlabeled).")
+        LOGGER.info(f"{len(images)} unlabeled studies, of which {limit} are used (--conf max_unlabeled).")
     return images[:limit]
 
 

@@ -78,8 +78,9 @@ def choose_scans(
         return _k_center(range(len(opinions)), opinions, labeled, count)
     if any(opinion.scores and DISPUTED not in opinion.scores for opinion in opinions):
         raise InputError(
-            f"--strategy {strategy}: expected a training with teachers, whose disagreement it goes by, got one on "
-            "labeled scans alone or by a method with one teacher; --strategy diverse and random need none."
+            f"--strategy {strategy}: expected a training run with teachers, whose disagreement it uses, got one with "
+            "only labeled scans or with a method that has only one teacher. --strategy diverse and random need no "
+            "teachers."
         )
     disputed = sorted(range(len(opinions)), key=lambda i: -_disputed(opinions[i]))
     if strategy == "disagreement":
@@ -97,9 +98,9 @@ def _disputed(opinion: ScanOpinion) -> float:
 
 def _dispute(opinion: ScanOpinion) -> str:
     if not opinion.scores:
-        return "nothing but background is predicted"
+        return "only background is predicted"
     worst = max(opinion.by_class, key=lambda name: opinion.by_class[name])
-    return f"teachers disagree by {opinion.scores[DISPUTED]:.3f} bit, most on {worst} ({opinion.by_class[worst]:.3f})"
+    return f"teachers disagree by {opinion.scores[DISPUTED]:.3f} bits, most on {worst} ({opinion.by_class[worst]:.3f})"
 
 
 def _k_center(
@@ -116,12 +117,12 @@ def _k_center(
         nearest = np.linalg.norm(pool[:, None] - known[None], axis=2).min(axis=1)
     else:  # begin in the middle
         first = min(left, key=lambda i: float(np.linalg.norm(pool[i])))
-        chosen.append(Choice(first, "nearest to the mean of all scans, none of which has a label"))
+        chosen.append(Choice(first, "closest to the mean of all scans, since none has a label yet"))
         left.remove(first)
         nearest = np.linalg.norm(pool - pool[first], axis=1)
     while left and len(chosen) < count:
         farthest = max(left, key=lambda i: float(nearest[i]))
-        what = "labeled scan or one chosen before" if chosen else "labeled scan"
+        what = "labeled or already chosen scan" if chosen else "labeled scan"
         chosen.append(Choice(farthest, f"unlike every {what}: distance {nearest[farthest]:.2f} to the nearest"))
         left.remove(farthest)
         nearest = np.minimum(nearest, np.linalg.norm(pool - pool[farthest], axis=1))

@@ -64,8 +64,8 @@ class BidirectionalCopyPaste:
         labeled, unlabeled = batch_sizes
         if labeled % 2 or unlabeled not in (0, labeled):
             raise InputError(
-                "--batch_size_labeled, --batch_size_unlabeled: expected one even number for both, since method bcp "
-                f"pastes halves of the batches into each other; got {labeled} and {unlabeled}."
+                "--batch_size_labeled, --batch_size_unlabeled: expected the same even number, because method bcp "
+                f"pastes halves of the two batches into each other, got {labeled} and {unlabeled}."
             )
         self.student, self.mean_teacher, self.loss, self.side_share = student, mean_teacher, loss, side_share
         self.dice = MaskedDiceLoss(include_background=True, softmax=True)

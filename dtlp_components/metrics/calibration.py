@@ -90,9 +90,9 @@ def conformal_margins(expected: Sequence[float], dice: Sequence[float], coverage
     rank = math.ceil((count + 1) * (1 + coverage) / 2)
     if rank > count or count < LEAST_SCANS:
         raise InputError(
-            f"an interval that keeps {100 * coverage:g} % needs at least "
-            f"{max(LEAST_SCANS, math.ceil((1 + coverage) / (1 - coverage)))} labeled scans that were not trained on, "
-            f"got {count}."
+            f"an interval with {100 * coverage:g} % coverage needs at least "
+            f"{max(LEAST_SCANS, math.ceil((1 + coverage) / (1 - coverage)))} labeled scans that were not used for "
+            f"training, got {count}."
         )
     below = sorted(e - d for e, d in zip(expected, dice, strict=True))[rank - 1]
     above = sorted(d - e for e, d in zip(expected, dice, strict=True))[rank - 1]
@@ -137,7 +137,7 @@ class Calibration:
             for key, value in numbers.items()
         )
         if not fine or not TEMPERATURES[0] <= float(numbers["temperature"] or 0) <= TEMPERATURES[1]:
-            raise InputError(f"{source}: expected what `dtlp calibrate` wrote, got {numbers}; calibrate again.")
+            raise InputError(f"{source}: expected a file written by `dtlp calibrate`, got {numbers}; calibrate again.")
         return cls(
             **{key: None if value is None else float(value) for key, value in numbers.items()},  # type: ignore[arg-type]
             weights=str(content.get("weights", "")),
@@ -168,10 +168,11 @@ def load_calibration(model_file: str) -> Calibration | None:
     file = RunFolder.of_weights(model_file).calibration
     if not file.is_file():
         return None
-    found = Calibration.of(read_object(file, "what `dtlp calibrate` wrote"), str(file))
+    found = Calibration.of(read_object(file, "a file written by `dtlp calibrate`"), str(file))
     if found.weights != sha256(Path(model_file)):
         logging.getLogger("dtlp").warning(
-            f"{file} is of other weights than {model_file}: probabilities are not calibrated. Run dtlp calibrate again."
+            f"{file} belongs to other weights than {model_file}: probabilities are not calibrated. Run dtlp calibrate "
+            "again."
         )
         return None
     return found

@@ -73,7 +73,7 @@ def segmentation_scores(
     for name, volume in (("prediction", pred), ("label", label)):
         if volume.min() < 0 or volume.max() >= num_classes or (volume != volume.long()).any():
             raise ValueError(
-                f"the {name} must hold the classes 0 to {num_classes - 1} only, "
+                f"the {name}: expected only the classes 0 to {num_classes - 1}, "
                 f"got values from {volume.min().item():g} to {volume.max().item():g}."
             )
     spacing = [float(s) for s in spacing]

@@ -66,9 +66,9 @@ class DTLPNet(nn.Module):
         missing = [name for name in STUDENT_MEMBERS if not hasattr(student, name)]
         if missing:
             raise InputError(
-                "network_def: expected a network with stem, encoder and decoder like dtlp_components.VNet, since the "
-                f"teachers share and mirror them; got {type(student).__name__}, which lacks {', '.join(missing)}. "
-                "Derive yours from VNet, or leave network_def as it is."
+                "network_def: expected a network with a stem, an encoder and a decoder like dtlp_components.VNet, "
+                f"which the teachers share and copy; got {type(student).__name__}, which lacks {', '.join(missing)}. "
+                "Derive your network from VNet, or do not change network_def."
             )
         if correlation_stage not in range(5):
             raise ValueError(f"correlation_stage must be within 0 and 4, got {correlation_stage}.")

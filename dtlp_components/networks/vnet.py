@@ -167,7 +167,7 @@ class VNet(nn.Module):
             ValueError: with batch norm, which would count every batch twice.
         """
         if self.norm == "batch":
-            raise ValueError("gradient checkpointing would count every batch twice in batch norm: use another norm.")
+            raise ValueError("with gradient checkpointing, batch norm would count every batch twice: use another norm.")
         self.encoder.checkpointing = self.decoder.checkpointing = True
 
     @classmethod
@@ -184,6 +184,6 @@ class VNet(nn.Module):
             )
         if all(side == cls.divisor for side in patch_size):
             raise ValueError(
-                f"patch_size {list(patch_size)} leaves one voxel at the deepest stage, which cannot be normalized: "
-                f"make one side at least {2 * cls.divisor}."
+                f"patch_size {list(patch_size)} leaves only one voxel at the deepest stage, which cannot be "
+                f"normalized: make one side at least {2 * cls.divisor}."
             )

@@ -29,7 +29,7 @@ def load_weights(network: nn.Module, file: str, device: str | torch.device = "cp
     if not os.path.isfile(file):
         raise InputError(
             f"No weights at {os.path.abspath(file)}. Train first (`python -m monai.bundle run training --config_file "
-            "…/train.json`), or give `--model_file FILE`, or the `--output_dir` of the training run."
+            "…/train.json`), or pass `--model_file FILE` or the `--output_dir` of a training run."
         )
     state = load_tensors(file, "the weights of a student, such as models/model.pt")
     if problem := fit_problem(network, state):
@@ -63,7 +63,7 @@ def load_tensors(file: str | os.PathLike[str], expected: str) -> Any:
     except Exception as error:  # torch raises many kinds
         # its own text may advise `weights_only=False`, which executes whatever is in the file
         raise InputError(_why(path, start, expected)) from error
-    raise InputError(f"{path}: damaged, the checksum of {damaged} in it is wrong; expected {expected}.")
+    raise InputError(f"{path}: is damaged (wrong checksum of {damaged} in it); expected {expected}.")
 
 
 def _is_zip(path: str) -> bool:
@@ -85,11 +85,13 @@ def _why(path: str, start: bytes, expected: str) -> str:
     size = os.path.getsize(path)
     found = stand_in(start)
     if not found and start.startswith(b"PK") and not _is_zip(path):
-        found = f"a file of {size} bytes that is cut off; copy or download it again"
+        found = f"a truncated file of {size} bytes; copy or download it again"
     elif not found and start.startswith((b"PK", b"\x80")):
-        found = "a file that holds more than tensors and numbers, such as a whole network, which is never executed here"
+        found = (
+            "a file that holds more than tensors and numbers, such as a pickled network, which is not loaded for safety"
+        )
     elif not found:
-        found = f"a file of {size} bytes that torch did not write"
+        found = f"a file of {size} bytes that was not written by torch"
     return f"{path}: expected {expected}, got {found}."
 
 
@@ -100,10 +102,10 @@ def fit_problem(network: nn.Module, state: Any) -> str:
     """
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         held = f"an object with {', '.join(map(str, list(state)[:5]))}" if isinstance(state, Mapping) else "no weights"
-        return f"expected a plain state dict of weights, got {held}; of a training, that is models/model.pt."
+        return f"expected a plain state dict of weights, such as models/model.pt of a training run, got {held}."
     there = network.state_dict()
     different = [
-        f"{name} is {list(state[name].shape)}, expected {list(value.shape)}"
+        f"{name}: expected shape {list(value.shape)}, got {list(state[name].shape)}"
         for name, value in there.items()
         if name in state and state[name].shape != value.shape
     ]
@@ -112,8 +114,8 @@ def fit_problem(network: nn.Module, state: Any) -> str:
     if different:
         more = f", and {len(different) - 1} more" if len(different) > 1 else ""
         return (
-            f"does not fit the network: {different[0]}{more}. Were `--features`, `--norm` or `--num_classes` different "
-            "in training?"
+            f"does not fit the network: {different[0]}{more}. Did training use other `--features`, `--norm` or "
+            "`--num_classes`?"
         )
     return next(_not_finite(state), "")
 
@@ -121,4 +123,4 @@ def fit_problem(network: nn.Module, state: Any) -> str:
 def _not_finite(state: Mapping[str, torch.Tensor]) -> Iterator[str]:
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
-            yield f"holds weights that are NaN or infinite ({name}): that training failed; take an earlier checkpoint."
+            yield f"expected finite weights, got NaN or infinity ({name}): training diverged; use an older checkpoint."

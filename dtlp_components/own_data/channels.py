@@ -68,8 +68,8 @@ def read_channels(text: str) -> Channels | None:
         return Channels(count)
     if not all(words) or len(set(words)) != len(words) or not all(map(is_literal, words)):
         raise InputError(
-            f"--channels: expected different endings of file names, such as t1,t2,flair, or a number of channels along "
-            f"the fourth axis, got {text!r}."
+            "--channels: expected distinct file-name endings, such as t1,t2,flair, or the number of channels along the "
+            f"fourth axis, got {text!r}."
         )
     return Channels(len(words), tuple(words))
 
@@ -78,8 +78,8 @@ def channel_notes(channels: Channels) -> list[str]:
     """A sentence if every image has several."""
     if channels.count == 1:
         return []
-    where = f"in files that end in {', '.join(channels.endings)}" if channels.endings else "on a fourth axis"
-    return [f"Every image has {channels.count} channels, {where}; the table and the pictures show the first."]
+    where = f"in files ending in {', '.join(channels.endings)}" if channels.endings else "along the fourth axis"
+    return [f"Every image has {channels.count} channels, {where}; the table and the pictures show only the first."]
 
 
 def channel_ending(frame: int | None) -> str:
@@ -134,8 +134,8 @@ def one_channel(images: Sequence[Path], cases: Collection[str], frame: int, chan
     lacking = [case for case, numbered in several.items() if frame not in numbered]
     if lacking:
         raise InputError(
-            f"{several[lacking[0]][0].parent}: --frame {frame} takes {lacking[0]}_{frame:04d}, which is not there; "
-            f"expected a channel that all {len(several)} scans have."
+            f"{several[lacking[0]][0].parent}: --frame {frame}: expected a channel that all {len(several)} scans have, "
+            f"but {lacking[0]}_{frame:04d} does not exist."
         )
     others = {path for numbered in several.values() for number, path in numbered.items() if number != frame}
     return [image for image in images if image not in others]
@@ -160,10 +160,12 @@ def channels_of_lists(items: Iterable[Any], origin: str) -> Channels | None:
     for files in lists:
         endings = _endings(files)
         if endings is None or (found is not None and found.endings != endings):
-            expected = f"ending in {', '.join(found.endings)} as in the items before" if found else "of one folder"
+            expected = (
+                f"with the endings {', '.join(found.endings)} as in earlier items" if found else "all in one folder"
+            )
             raise InputError(
-                f"{origin}: expected the files of a scan's channels to differ in how their names end, {expected} "
-                f"(a_t1.nii.gz, a_t2.nii.gz), got {files}. Links of such names will do."
+                f"{origin}: expected the channel files of a scan to have names that differ only in their endings, "
+                f"{expected} (a_t1.nii.gz, a_t2.nii.gz), got {files}. Symbolic links with such names also work."
             )
         found = Channels(len(endings), endings)
     return found

@@ -90,43 +90,43 @@ def new_bundle(
     overwrite: bool = False,
 ) -> Path:
     """
-    Make a bundle from folders of scans: inspect every scan, derive the settings, write list and configurations.
+    Create a bundle from folders of scans: inspect every scan, derive the settings, write datalist and configurations.
 
-    Scans stay where they are and are named by their absolute paths. Label files of unlabeled scans are never opened.
-    docs/get-started/own-scans.md says which layouts are understood and how each setting is derived.
+    Scans stay where they are; the bundle refers to them by absolute path. Label files of unlabeled scans are never
+    opened. See docs/get-started/own-scans.md for the supported layouts and for how each setting is derived.
 
     Args:
-        name: of the bundle.
-        labeled: folder (or datalist) of the labeled scans to train on.
-        unlabeled: folder (or datalist) of the unlabeled ones; may be the same folder, if only some have labels.
-        validation: folder (or datalist) of labeled scans to choose settings on.
-        testing: folder (or datalist) of labeled scans to score at the end.
-        labels: JSON file with the label names; else those in a dataset.json or datalist, else numbers.
-        output: folder of the bundles.
-        validation_share: share of the labeled scans to draw for validation.
-        seed: of that draw.
-        memory: what a training may take of the computer's memory, such as 8GB.
-        gpu_memory: what it may take of a GPU's, such as 24GB; what is free on the one that is there unless given.
-        modality: CT or MR; guessed unless given.
-        intensity_window: lowest and highest HU that a CT network sees, such as "[-175,275]".
-        spacing_mm: grid to resample to, along x, y, z.
+        name: name of the bundle.
+        labeled: folder (or datalist) of labeled scans to train on.
+        unlabeled: folder (or datalist) of unlabeled scans; may be the same folder if only some scans have labels.
+        validation: folder (or datalist) of labeled scans for validation.
+        testing: folder (or datalist) of labeled scans for the final test.
+        labels: JSON file with the label names; by default, those in a dataset.json or datalist, or else numbers.
+        output: folder in which the bundle is created.
+        validation_share: fraction of the labeled scans to set aside for validation.
+        seed: random seed for that split.
+        memory: how much of the computer's memory training may use, such as 8GB.
+        gpu_memory: how much GPU memory training may use, such as 24GB; by default, what is free on the GPU, if any.
+        modality: CT or MR; guessed by default.
+        intensity_window: lowest and highest HU passed to a CT network, such as "[-175,275]".
+        spacing_mm: voxel spacing to resample to, along x, y, z.
         patch_size: voxels along x, y, z, multiples of 16.
-        features: channels at full resolution.
-        batch_size_labeled: patches per iteration.
-        batch_size_unlabeled: patches per iteration.
-        max_iterations: length of the training.
-        channels: endings of the file names of a scan's channels, such as t1,t2,flair, or how many a file has as its
-            fourth axis; found in names or a dataset.json unless given.
-        channel_dropout: fraction of training patches that lose one of their channels; above 0, scans may lack channels.
-        frame: number, from 0, of the one volume to take from 4-D files, which is copied into the bundle, or of the one
-            channel to take of nnU-Net's (_0000, _0001).
-        ignore_label: value in label files of voxels that nobody labeled; nnU-Net's ignore, if a dataset.json names it,
-            unless given.
+        features: number of feature channels at full resolution.
+        batch_size_labeled: labeled patches per iteration.
+        batch_size_unlabeled: unlabeled patches per iteration.
+        max_iterations: number of training iterations.
+        channels: file-name endings of a scan's channels, such as t1,t2,flair, or the number of channels along a file's
+            fourth axis; by default, detected from file names or a dataset.json.
+        channel_dropout: fraction of training patches that lose one channel; above 0, scans may lack channels.
+        frame: index, from 0, of the one volume to take from 4-D files (it is copied into the bundle), or of the one
+            nnU-Net channel to take (_0000, _0001).
+        ignore_label: value that marks unlabeled voxels in label files; by default, nnU-Net's ignore, if a dataset.json
+            defines it.
         patient: regular expression that finds the patient in a scan's name, so that validation gets whole patients;
-            guessed unless given.
-        remap: copy the labels into the bundle with values 0, 1, 2, ... instead of those they have.
-        skip_broken: leave broken unlabeled scans out.
-        overwrite: replace what this command made before, as long as nothing was trained with it.
+            guessed by default.
+        remap: copy the labels into the bundle with the values 0, 1, 2, ... instead of their original ones.
+        skip_broken: leave out broken unlabeled scans.
+        overwrite: replace what this command wrote before, as long as nothing was trained with it.
 
     Returns:
         The bundle's folder.
@@ -158,7 +158,7 @@ def new_bundle(
     content = Content(frame, found.channels, ignore_label, structures, channel_dropout > 0)
     groups, skipped = inspect_sections(scans, content, skip_broken)
     # names of scans often name patients: these go where the scans are named anyway, not into the README
-    on_scans = [f"{path} is left out: {' '.join(problems)}" for path, problems in skipped.items()]
+    on_scans = [f"{path} was left out: {' '.join(problems)}" for path, problems in skipped.items()]
     shown = {f"{TITLES[s]} ({domains(items)})": [f for _, f in items] for s, items in groups.items() if items}
     print(scan_table(shown, given_names))
 
@@ -173,9 +173,12 @@ def new_bundle(
     refuse_undrawn(groups, label_names, values)
     notes += [*channel_notes(found.channels), *orientation_notes(groups), *open_notes(groups, label_names)]
     if not groups[Keys.UNLABELED]:
-        notes.append("There are no unlabeled scans: this bundle trains on the labeled ones alone.")
+        notes.append("There are no unlabeled scans: this bundle trains on the labeled scans only.")
     if not groups[Keys.VALIDATION]:
-        notes.append("There is no validation: nothing shows whether teachers help. --validation_share 0.2 draws one.")
+        notes.append(
+            "There is no validation set, so nothing will show whether the teachers help. --validation_share 0.2 sets "
+            "aside a fifth of the labeled scans."
+        )
 
     # 3. what follows from it
     choices = choose_settings(
@@ -193,8 +196,8 @@ def new_bundle(
         print(f"Note: {note}")
     if on_scans:
         notes.append(
-            f"Remarks on single scans (repeated, or left out): {len(on_scans)}, the `notes` in `datalist.json`, which "
-            "`pack` leaves behind."
+            f"Notes on individual scans (duplicates, or left out): {len(on_scans)}, listed under `notes` in "
+            "`datalist.json`, which `pack` does not include."
         )
 
     # 4. the files
@@ -215,7 +218,7 @@ def new_bundle(
     )
     check_files(files, len(label_names))
     if is_current(folder, files, copies, overwrite):
-        print(f"\n{folder} is already what this command would write.")
+        print(f"\n{folder} is already up to date; nothing was written.")
     else:
         for target, (source, is_label) in copies.items():
             write_copy(Path(source), target, frame, mapping if changed and is_label else None, structures)
@@ -250,7 +253,7 @@ def _draw_sheet(
     file = RunFolder(folder).labeled_scans
     items = ((s.case, volume(shown_channel(s.image, channels.endings)), volume(s.label)) for s in shown)
     save_figure(draw_sheet(items, len(shown), names), file)
-    print(f"Look at your labels: {file.absolute()}")
+    print(f"Check your labels in {file.absolute()}")
 
 
 def _disk_notes(
@@ -265,10 +268,12 @@ def _disk_notes(
     free = shutil.disk_usage(there).free
     if free < 1.05 * needed:
         return [
-            f"The preprocessed scans take {needed / 1e9:.2g} GB of disk, and {there} has {free / 1e9:.2g} GB that are "
-            "free: give the training a --cache_dir on another disk."
+            f"The preprocessed scans need {needed / 1e9:.2g} GB of disk space, but {there} has only {free / 1e9:.2g} "
+            "GB free: train with a --cache_dir on another disk."
         ]
-    return [f"The first training fills a cache of {needed / 1e9:.2g} GB in the bundle's folder, for all later ones."]
+    return [
+        f"The first training run writes a {needed / 1e9:.2g} GB cache into the bundle's folder; later runs reuse it."
+    ]
 
 
 def _check_arguments(
@@ -283,22 +288,22 @@ def _check_arguments(
     check_seed(seed)
     problems = []
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        problems.append(
-            f"found the name {name!r}, expected letters, digits, _ and -, beginning with a letter or digit."
-        )
+        problems.append(f"NAME: expected letters, digits, _ and -, beginning with a letter or digit, got {name!r}.")
     if word := next((word for word in TASK_WORDS if word in name.lower()), None):
         problems.append(
-            f"found the name {name!r}, expected one without {word!r}, which makes MONAI Label guess another task."
+            f"NAME: expected a name without {word!r}, from which MONAI Label would infer another task, got {name!r}."
         )
     if name in bundle_names():
-        problems.append(f"found the name {name!r}, which is a bundle of this project; expected another one.")
+        problems.append(f"NAME: expected a name that no bundle of this project has, got {name!r}.")
     if modality not in ("", "CT", "MR"):
-        problems.append(f"--modality: found {modality!r}, expected CT or MR.")
+        problems.append(f"--modality: expected CT or MR, got {modality!r}.")
     if intensity_window is not None:
         if len(intensity_window) != 2 or not intensity_window[0] < intensity_window[1]:
-            problems.append(f'--intensity_window: found {intensity_window}, expected two rising numbers: "[-175,275]".')
+            problems.append(
+                f'--intensity_window: expected two increasing numbers, such as "[-175,275]", got {intensity_window}.'
+            )
         if modality == "MR":
-            problems.append("--intensity_window: found together with --modality MR, expected CT: MR has no unit.")
+            problems.append("--intensity_window: expected --modality CT, got MR, whose intensities have no fixed unit.")
     keys = {
         "spacing_mm": spacing_mm, "patch_size": patch_size, "features": features,
         "batch_size_labeled": batch_size_labeled, "batch_size_unlabeled": batch_size_unlabeled,
@@ -308,19 +313,21 @@ def _check_arguments(
     if patch_size is not None and not check_values({"patch_size": patch_size}):
         problems += patch_size_problems(patch_size, "instance")
     if frame is not None and frame < 0:
-        problems.append(f"--frame: expected an integer from 0, got {frame}.")
+        problems.append(f"--frame: expected an integer of at least 0, got {frame}.")
     if frame is not None and channels:
-        problems.append("expected one of --frame and --channels, got both.")
+        problems.append("expected either --frame or --channels, got both.")
     if ignore_label is not None and ignore_label < 1:
-        problems.append(f"--ignore_label: expected an integer from 1, got {ignore_label}.")
+        problems.append(f"--ignore_label: expected an integer of at least 1, got {ignore_label}.")
     if not 0 <= validation_share < 1:
-        problems.append(f"--validation_share: found {validation_share}, expected a share from 0 to below 1.")
+        problems.append(
+            f"--validation_share: expected a fraction of at least 0 and less than 1, got {validation_share}."
+        )
     if validation and validation_share:
-        problems.append("found --validation and --validation_share, expected one of the two.")
-    raise_if_any(problems, "Cannot make the bundle")
+        problems.append("expected either --validation or --validation_share, got both.")
+    raise_if_any(problems, "Cannot create the bundle")
     if gpu is None:
         return Room((1 - CACHE_SHARE) * budget, budget, False, f"--memory {memory}")
-    return Room(gpu, budget, True, f"--gpu_memory {gpu_memory or f'{gpu / 1e9:.0f}GB (what is free)'}")
+    return Room(gpu, budget, True, f"--gpu_memory {gpu_memory or f'{gpu / 1e9:.0f}GB (currently free)'}")
 
 
 def _command_line(arguments: Mapping[str, Any]) -> str:
@@ -339,14 +346,14 @@ def _print_commands(folder: Path, groups: Mapping[Keys, Inspected], channels: Ch
     configs = (folder / "configs").as_posix()
     run = "python -m monai.bundle run"
     attempt = ["train", folder.as_posix(), "--hours", "0.5", "--output_dir", (folder / "try").as_posix()]
-    print("\nNext, from this folder; the first is a try of half an hour:")
+    print("\nNext commands, to run from this folder (the first is a half-hour trial run):")
     print(f"  {shlex.join(['python', '-m', 'dtlp_components', *attempt])}")
     print(f"  {run} training --config_file {shlex.quote(configs + '/train.json')}")
     if groups[Keys.TESTING] or groups[Keys.VALIDATION]:
         print(f"  {run} evaluating --config_file {shlex.quote(configs + '/evaluate.json')}")
     else:
         print(
-            "  (to evaluate, labeled scans are needed that training does not see: --validation, --validation_share or "
+            "  (evaluation needs labeled scans that are not used for training: --validation, --validation_share or "
             "--testing)"
         )
     where = shlex.quote(folder_to_segment(groups, channels))

@@ -54,6 +54,6 @@ def duration_sentence(iterations: int, step: float, has_unlabeled: bool) -> str:
     each = step * (DTLP_STEPS if has_unlabeled else 1.0)
     how = f"{DTLP_STEPS:g} times a step of the student alone, which" if has_unlabeled else "a step of the student"
     return (
-        f"{iterations} iterations take about {time_text(iterations * each)} on this machine: {each:.2g} s each, {how} "
-        f"took {step:.2g} s just now; an estimate, within a factor of two."
+        f"{iterations} iterations will take about {time_text(iterations * each)} on this machine: {each:.2g} s each "
+        f"({how} just took {step:.2g} s). This estimate is accurate to within a factor of two."
     )

@@ -51,8 +51,8 @@ _FOLDERS = {
     DatalistKeys.TESTING: (("imagesTs", "labelsTs"), *_TRAINING_FOLDERS),
 }
 _EXPECTED = (
-    "imagesTr and labelsTr, images and labels, *_image.nii.gz and *_label.nii.gz in one folder, a folder for each "
-    "patient, or a datalist (.json)"
+    "imagesTr and labelsTr, images and labels, *_image.nii.gz and *_label.nii.gz in one folder, or one folder per "
+    "patient; or a datalist (.json)"
 )
 
 
@@ -118,7 +118,7 @@ def find_scans(path: str, section: DatalistKeys, frame: int | None = None, given
         return _from_list(root, section, given)
     if not root.is_dir():
         raise InputError(
-            f"{flag} {path}: found {'a file' if root.is_file() else 'nothing'}, expected a folder with {_EXPECTED}."
+            f"{flag} {path}: {'is a file' if root.is_file() else 'no such folder'}; expected a folder with {_EXPECTED}."
         )
     root = root.resolve()
     content = _dataset_json(root)
@@ -147,26 +147,25 @@ def find_scans(path: str, section: DatalistKeys, frame: int | None = None, given
     series = find_series(images_dir)
     if series and section != DatalistKeys.UNLABELED:
         raise InputError(
-            f"{flag} {path}: found DICOM in {series[0]}, expected NIfTI: only unlabeled scans may be DICOM. "
-            "dcm2niix converts a series to NIfTI."
+            f"{flag} {path}: expected NIfTI, got DICOM in {series[0]}: only unlabeled scans may be DICOM. "
+            "Convert the series to NIfTI with dcm2niix."
         )
     if not images and not series and frame is None:
         in_folders, channels = find_in_folders(images_dir, given)
         if in_folders:
             scans = [Scan(s.case, str(s.image), str(s.label) if s.label else None, "", s.patient) for s in in_folders]
-            note = f"{images_dir}: found {len(scans)} scans in folders below it"
-            note += f", with files that end in {', '.join(channels.endings)}." if channels.endings else "."
+            note = f"{images_dir}: found {len(scans)} scans in its subfolders"
+            note += f", in files ending in {', '.join(channels.endings)}." if channels.endings else "."
             modality = modality_of(described, None, channels.count)
             return Found(scans, home, names, modality, (note,), channels, ignored)
     if not images and not series:
         dicom = " and no DICOM series" if section == DatalistKeys.UNLABELED else ""
         raise InputError(
-            f"{flag} {path}: found no NIfTI image{dicom} in {images_dir}, expected {_EXPECTED}."
-            f"{_scans_below(images_dir)}"
+            f"{flag} {path}: no NIfTI image{dicom} in {images_dir}; expected {_EXPECTED}.{_scans_below(images_dir)}"
         )
     notes = other_formats(images_dir)
     if section == DatalistKeys.UNLABELED and labels and labels_dir == images_dir:
-        notes.append(f"{images_dir}: {counted(labels)} named like label maps and not taken for images.")
+        notes.append(f"{images_dir}: {counted(labels)} named like label maps and therefore not used as images.")
     # who has no use for labels need not hear of those that are left over, unless they might be images
 
     def names_of(stem: str) -> list[str]:
@@ -213,7 +212,7 @@ def _scans_below(folder: Path) -> str:
     if not below:
         return ""
     return (
-        f" {len(below)} NIfTI files are in folders below it, {below[0].relative_to(folder)} first: list them in a "
+        f" Its subfolders hold {len(below)} NIfTI files, such as {below[0].relative_to(folder)}: list them in a "
         "datalist, which names the image and label of every scan (docs/get-started/own-scans.md)."
     )
 
@@ -228,7 +227,7 @@ def _from_list(file: Path, section: DatalistKeys, given: Channels | None) -> Fou
     items = section_items(content, section, str(file), str(folder))
     if not items:
         there = [name for name, value in content.items() if isinstance(value, list) and value]
-        raise InputError(f"--{FLAGS[section]} {file}: found no items in `{section}`, only in {there}.")
+        raise InputError(f"--{FLAGS[section]} {file}: expected items in `{section}`, got items only in {there}.")
     scans = []
     for item in items:
         image = item[DatalistKeys.IMAGE]
@@ -262,7 +261,9 @@ def _pair(
     for label in labels:
         case = _case_of_label(label)
         if case in by_case:
-            raise InputError(f"{label}: found {by_case[case].name} beside it, expected one label of each scan.")
+            raise InputError(
+                f"{label}: expected one label per scan, got {by_case[case].name} in the same folder as well."
+            )
         by_case[case] = label
     by_number = {case[match.end() :]: case for case in by_case if (match := LABEL_PREFIX.match(case))}
     paired: list[tuple[str, Path, Path | None]] = []
@@ -274,12 +275,14 @@ def _pair(
         candidates += [by_number[number] for number in numbers if number in by_number]
         case = next((case for case in candidates if case in by_case), candidates[0])
         if case in taken:
-            raise InputError(f"{image}: found {taken[case].name} beside it, expected one image of each scan.")
+            raise InputError(
+                f"{image}: expected one image per scan, got {taken[case].name} in the same folder as well."
+            )
         taken[case] = image
         paired.append((case, image, by_case.get(case)))
     if strict and (unused := sorted(set(by_case) - set(taken))):
         raise InputError(
-            f"{labels_dir}: found labels without an image: {', '.join(by_case[case].name for case in unused[:10])}; "
-            "expected an image of the same name (or ending in _image or _0000) for each."
+            f"{labels_dir}: expected for each label an image of the same name (or ending in _image or _0000), got "
+            f"labels without an image: {', '.join(by_case[case].name for case in unused[:10])}."
         )
     return paired

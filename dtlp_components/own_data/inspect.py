@@ -265,11 +265,11 @@ def _image_for_label(
     """One sentence if what should be a label is an image: neighbors in a label map are mostly of one value."""
     voxels, described = label
     if image is not None and image[1].checksum == described.checksum:
-        yield f"{scan.label}: found the image itself, {scan.image}, expected its label."
+        yield f"{scan.label}: expected the label of {scan.image}, got the image itself."
     elif (count := len(described.values or ())) > MANY_VALUES and (np.diff(voxels, axis=0) == 0).mean() < 0.5:
         yield (
-            f"{scan.label}: found {count} values that differ from voxel to voxel as in an image, expected a label map, "
-            "in which most neighbors are of one structure."
+            f"{scan.label}: expected a label map, in which most neighboring voxels have the same value, got {count} "
+            "values that differ from voxel to voxel as in an image."
         )
 
 
@@ -286,12 +286,12 @@ def _read(path: str, frame: int | None, is_label: bool = False) -> tuple[tuple[n
     if frames and frame is not None:
         if frame >= frames:
             return None, [
-                f"{path}: found {frames} volumes (4-D), expected more than --frame {frame}, which counts from 0."
+                f"{path}: expected more than {frame} volumes for --frame {frame} (counted from 0), got {frames} (4-D)."
             ]
         voxels = voxels[..., frame]
     if problems := list(shape_problems(path, voxels.shape)):
         way_out = (
-            f" --channels {frames} takes all of them as channels of the image, --frame 0 to --frame {frames - 1} one."
+            f" --channels {frames} uses all of them as channels of the image; --frame 0 to {frames - 1} picks one."
             if frames
             else ""
         )

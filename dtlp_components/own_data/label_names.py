@@ -27,28 +27,32 @@ def read_label_names(content: Any, origin: str) -> dict[int, str]:
     expected = f'{origin}: expected label names like {{"0": "background", "1": "liver"}}'
     pairs = _pairs(content)
     if not pairs:
-        raise InputError(f"{expected}, found {json.dumps(content)[:80]}.")
+        raise InputError(f"{expected}, got {json.dumps(content)[:80]}.")
     names: dict[int, str] = {}
     for value, name in pairs:
         if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).isdecimal():
-            raise InputError(f"{expected}, found the value {value!r} for {name!r}.")
+            raise InputError(f"{expected}, got the value {value!r} for {name!r}.")
+        if not isinstance(name, str):
+            raise InputError(f"{expected}, got the name {json.dumps(name)[:80]} for the value {value}.")
         name = name.strip()
         if name.lower() == IGNORE:
             continue
         # what MONAI would change; the others end a cell of the README's table
         if not name or not is_literal(name) or "|" in name or not name.isprintable():
             raise InputError(
-                f"{origin}: found the label name {name!r}, expected words that do not begin with $, @ or %, without "
-                "#, | and characters that cannot be printed."
+                f"{origin}: expected label names that do not begin with $, @ or % and have no #, | or nonprintable "
+                f"characters, got {name!r}."
             )
         if int(value) in names:
-            raise InputError(f"{origin}: found two names for the value {value}: {names[int(value)]!r} and {name!r}.")
+            raise InputError(
+                f"{origin}: expected one name for the value {value}, got both {names[int(value)]!r} and {name!r}."
+            )
         names[int(value)] = "background" if int(value) == 0 and name.lower() == "background" else name
     if names.get(0, "background") != "background":
-        raise InputError(f"{origin}: found {names[0]!r} as the name of 0, expected 'background'.")
+        raise InputError(f"{origin}: expected 'background' as the name of value 0, got {names[0]!r}.")
     if len({name.lower() for name in names.values()}) != len(names):
         raise InputError(
-            f"{origin}: found the names {sorted(names.values())}, expected names that differ in lower case."
+            f"{origin}: expected names that differ by more than upper and lower case, got {sorted(names.values())}."
         )
     return {0: "background"} | dict(sorted(names.items()))
 

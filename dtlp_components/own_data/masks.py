@@ -47,7 +47,7 @@ def with_masks(
     names = {value: name for value, name in given.items() if value} or dict(enumerate(found, start=1))
     if missing := [name for name in names.values() if name not in found]:
         raise InputError(
-            f"--labels: found no mask named {missing[0]} in any scan, expected names of masks: {', '.join(found[:20])}."
+            f"--labels: expected names of masks ({', '.join(found[:20])}), got {missing[0]}, which no scan has."
         )
     structures = tuple(names[value] for value in sorted(names))
 
@@ -99,12 +99,12 @@ def read_masks(folder: str, structures: Sequence[str]) -> tuple[tuple[np.ndarray
         if twice := int((voxels[inside] > 0).sum()):
             other = structures[int(voxels[inside].max()) - 1]
             return None, [
-                f"{file}: found {twice} voxels that another mask has too (such as {other}), expected each voxel in one "
-                "mask; merge them into a label map that says which one counts."
+                f"{file}: expected each voxel in only one mask, got {twice} voxels that are also in another (such as "
+                f"{other}). Merge the masks into a label map that decides which one wins."
             ]
         voxels[inside] = value
     if voxels is None or grid is None:
-        return None, [f"{folder}: found no mask of {', '.join(structures[:5])}, expected one at least."]
+        return None, [f"{folder}: expected at least one mask of {', '.join(structures[:5])}, got none."]
     return (voxels, describe_volume(voxels, np.asarray(grid.affine), is_label=True)), []
 
 

@@ -72,7 +72,7 @@ def parse_memory(text: str, flag: str = "memory") -> int:
     except ValueError:
         size = math.nan
     if unit not in UNITS or not math.isfinite(size) or size <= 0:
-        raise InputError(f"--{flag}: found {text!r}, expected a number with its unit, such as 8GB or 800MB.")
+        raise InputError(f"--{flag}: expected a number with its unit, such as 8GB or 800MB, got {text!r}.")
     return int(size * UNITS[unit])
 
 

@@ -13,7 +13,7 @@ from .sections import Inspected
 
 __all__ = ["open_notes", "refuse_undrawn", "with_open_voxels"]
 
-ALSO = "These scans are listed as unlabeled too, so that the teachers label what nobody did."
+ALSO = "These scans are also listed as unlabeled, so that the teachers can label the rest."
 
 
 def refuse_undrawn(groups: Mapping[Keys, Inspected], label_names: Sequence[str], values: Sequence[int]) -> None:
@@ -35,10 +35,10 @@ def refuse_undrawn(groups: Mapping[Keys, Inspected], label_names: Sequence[str],
             found = [names[value] for value in sorted(facts.label_counts or ()) if value and value in names]
             if others := [name for name in found if name not in scan.drawn]:
                 problems.append(
-                    f"{scan.label}: found {others[0]!r}, expected only what `{Keys.LABELS}` of its item names: "
-                    f"{', '.join(scan.drawn)}."
+                    f"{scan.label}: expected only the structures that `{Keys.LABELS}` of its item lists "
+                    f"({', '.join(scan.drawn)}), got {others[0]!r}."
                 )
-    raise_if_any(problems, "Cannot make the bundle")
+    raise_if_any(problems, "Cannot create the bundle")
 
 
 def open_notes(groups: Mapping[Keys, Inspected], label_names: Sequence[str]) -> list[str]:
@@ -48,15 +48,15 @@ def open_notes(groups: Mapping[Keys, Inspected], label_names: Sequence[str]) -> 
     ignored = [facts.ignored / sum([facts.ignored, *(facts.label_counts or {}).values()]) for _, facts in training]
     if count := sum(share > 0 for share in ignored):
         notes.append(
-            f"{count} of {len(training)} labeled scans have voxels to ignore, up to {max(ignored):.0%} of a scan. "
-            f"{ALSO}"
+            f"{count} of {len(training)} labeled scans contain voxels marked to be ignored, up to {max(ignored):.0%} "
+            f"of a scan. {ALSO}"
         )
     partly = [scan for scan, _ in training if scan.drawn is not None]
     if partly:
         missing = [name for name in label_names[1:] if any(name not in (scan.drawn or ()) for scan in partly)]
         notes.append(
-            f"In {len(partly)} of {len(training)} labeled scans nobody drew {', '.join(missing)}: the background there "
-            f"may be any of those. {ALSO}"
+            f"In {len(partly)} of {len(training)} labeled scans, nobody annotated {', '.join(missing)}; background "
+            f"there may belong to any of those. {ALSO}"
         )
     return notes
 

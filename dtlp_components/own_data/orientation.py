@@ -44,14 +44,14 @@ def orientation_notes(groups: Mapping[Keys, Inspected]) -> list[str]:
             continue
         for axis, reason in mirrored_axes(labeled, [facts for _, facts in items]).items():
             notes.append(
-                f"The {TITLES[section]} scans seem to be mirrored {AXES[axis]} against the labeled ones: {reason}. "
-                "Look at two of them; if it is so, turn the files of one group, or train with mirrored copies: "
-                f'--mirror_axes "[{axis}]".'
+                f"The {TITLES[section]} scans seem to be mirrored {AXES[axis]} relative to the labeled ones: {reason}. "
+                "Compare a scan of each group; if they are mirrored, flip the files of one group or train with "
+                f'mirrored copies: --mirror_axes "[{axis}]".'
             )
-    found = "no sign of it was found" if not notes else "see below"
+    found = "no sign of this was found" if not notes else "see below"
     return [
-        f"Scans whose files do not say how the patient lies (an affine without rotation or origin): {counts}. Some may "
-        f"lie mirrored to others; {found}.",
+        f"Scans whose files do not record the patient's orientation (affine without rotation or origin): {counts}. "
+        f"Some may be mirrored relative to others; {found}.",
         *notes,
     ]
 
@@ -79,14 +79,14 @@ def mirrored_axes(first: Sequence[ScanFacts], second: Sequence[ScanFacts]) -> di
             turned = [pair for pair in shared if order[0][pair] != order[1][pair]]
             if len(turned) > len(shared) / 2:
                 a, b = turned[0]
-                found[axis] = f"labels {a} and {b} lie in the other order"
+                found[axis] = f"labels {a} and {b} are in reverse order"
             continue
         profiles = [_direction([facts.profiles[axis] for facts in group]) for group in (first, second)]
         if profiles[0] is None or profiles[1] is None:
             continue
         correlation = float(np.corrcoef(profiles[0], profiles[1])[0, 1])
         if correlation < -SURE:
-            found[axis] = f"brightness along this axis runs the other way (correlation {correlation:.2f})"
+            found[axis] = f"the brightness profile along this axis is reversed (correlation {correlation:.2f})"
     return found
 
 

@@ -170,8 +170,8 @@ def _label_of(image: Path, labels: Sequence[Path], root: Path, endings: Sequence
             return folders.pop()
         if chosen:
             raise InputError(
-                f"{image}: found {len(chosen)} labels of this scan ({', '.join(label.name for label in chosen[:3])}), "
-                "expected one, or a folder of masks, one for each structure. A datalist says which label belongs to "
+                f"{image}: expected one label, or a folder with one mask per structure, got {len(chosen)} labels "
+                f"({', '.join(label.name for label in chosen[:3])}). Use a datalist to say which label belongs to "
                 "which scan."
             )
     return None

@@ -50,7 +50,7 @@ def with_patients(
     known = iter(names)
     dealt = {section: [replace(scan, patient=next(known)) for scan in items] for section, items in sections.items()}
     shared = [
-        f"{scan.image}: is of patient {scan.patient!r}, as is {other.image}, which is trained on"
+        f"{scan.image}: is of patient {scan.patient!r}, as is {other.image}, which is used for training"
         for section in (DatalistKeys.VALIDATION, DatalistKeys.TESTING)
         for scan in dealt.get(section, [])
         for other in dealt[DatalistKeys.TRAINING]
@@ -61,9 +61,11 @@ def with_patients(
         return (
             dealt,
             False,
-            [*notes, *(f"{sentence}, as their names suggest: scores may be too good." for sentence in shared)],
+            [*notes, *(f"{sentence}, judging by their names: scores may be too good." for sentence in shared)],
         )
-    raise_if_any([f"{sentence}; expected a patient on one side." for sentence in shared], "Cannot make the bundle")
+    raise_if_any(
+        [f"{sentence}; expected each patient on one side only." for sentence in shared], "Cannot create the bundle"
+    )
     return dealt, True, notes
 
 
@@ -78,10 +80,10 @@ def _guessed(scans: Sequence[Scan]) -> tuple[list[str], list[str]]:
     cases = [scan.case for scan, guess in zip(scans, guesses, strict=True) if guess == several]
     count = sum(size > 1 for size in sizes.values())
     note = (
-        f"{count} patient{'s have' if count > 1 else ' has'} several scans, as their names suggest "
-        f"({', '.join(cases[:3])} are of {several}): "
-        "--validation_share draws whole patients. If that is wrong, give --patient, a regular expression that finds "
-        "the patient in the name."
+        f"{count} patient{'s have' if count > 1 else ' has'} several scans, judging by their names "
+        f"({', '.join(cases[:3])} are of {several}); "
+        "--validation_share keeps the scans of a patient together. If this guess is wrong, set --patient to a regular "
+        "expression that finds the patient in the name."
     )
     return [scan.patient or guess for scan, guess in zip(scans, guesses, strict=True)], [note]
 
@@ -95,11 +97,11 @@ def _matched(pattern: str, scan: Scan, needed: bool) -> str:
     try:
         match = re.search(pattern, scan.case)
     except re.error as error:
-        raise InputError(f"--patient {pattern}: expected a regular expression, got one with {error}.") from error
+        raise InputError(f"--patient {pattern}: expected a valid regular expression, got an error: {error}.") from error
     found = match and (match[1] if match.re.groups else match[0])
     if not found and needed:
         raise InputError(
-            f"--patient {pattern}: expected to find a patient in every labeled scan's name, got none in {scan.case!r} "
+            f"--patient {pattern}: expected a match in the name of every labeled scan, got none in {scan.case!r} "
             f"({scan.image})."
         )
     return found or scan.image

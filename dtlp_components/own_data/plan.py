@@ -57,14 +57,14 @@ def choose_settings(
     if given["modality"]:
         chosen["modality"] = Choice(given["modality"], GIVEN)
     elif given["intensity_window"] is not None:
-        chosen["modality"] = Choice("CT", "an --intensity_window is given")
+        chosen["modality"] = Choice("CT", "because --intensity_window was given")
     elif given["in_channels"] > 1:
         chosen["modality"] = Choice(
             given["named_modality"] or "MR",
-            f"{given['in_channels']} channels, each z-scored by itself, whatever its unit; --modality CT if all are HU",
+            f"{given['in_channels']} channels, each z-scored separately; use --modality CT if all are in HU",
         )
     elif given["named_modality"]:
-        chosen["modality"] = Choice(given["named_modality"], "dataset.json beside the labeled scans says so")
+        chosen["modality"] = Choice(given["named_modality"], "from the dataset.json of the labeled scans")
     else:
         chosen["modality"] = guess_modality(seen)
     if chosen["modality"].value == "CT":
@@ -84,8 +84,8 @@ def choose_settings(
         epochs = 300 * math.ceil(count / max(batch, 1))
         chosen["max_iterations"] = Choice(
             min(max(epochs, ITERATIONS[0]), ITERATIONS[1]),
-            f"the paper's length, 300 times through {count} {kind} scans, is {epochs}; at least {ITERATIONS[0]}, at "
-            f"most {ITERATIONS[1]}",
+            f"as in the paper, 300 epochs over {count} {kind} scans, which is {epochs}; limited to {ITERATIONS[0]} to "
+            f"{ITERATIONS[1]}",
         )
     return chosen | _choose_cache(groups, chosen, num_classes, room, given["in_channels"])
 
@@ -97,17 +97,17 @@ def guess_modality(scans: Sequence[ScanFacts]) -> Choice:
         for facts in scans
     )
     rule = (
-        f"minimum but for padding from {LOWEST_CT} to -500, or whole numbers with a border of {AIR_HU[0]} to "
-        f"{AIR_HU[1]}; and 99.5 % below {DENSE_HU}"
+        f"minimum without padding between {LOWEST_CT} and -500, or integers with a border of {AIR_HU[0]} to "
+        f"{AIR_HU[1]}; and 99.5 % of voxels below {DENSE_HU}"
     )
     if count == len(scans):
-        return Choice("CT", f"all {count} training scans look like HU ({rule})")
+        return Choice("CT", f"all {count} training scans appear to be in HU ({rule})")
     if count == 0:
-        return Choice("MR", f"none of {len(scans)} training scans looks like HU ({rule})")
+        return Choice("MR", f"none of the {len(scans)} training scans appears to be in HU ({rule})")
     return Choice(
         "MR",
-        f"only {count} of {len(scans)} training scans look like HU ({rule}), so every volume is z-scored, which suits "
-        "both; --modality CT if all are CT",
+        f"only {count} of {len(scans)} training scans appear to be in HU ({rule}), so every volume is z-scored, which "
+        "works for both; use --modality CT if all are CT",
     )
 
 
@@ -118,8 +118,8 @@ def guess_window(labeled: Sequence[ScanFacts]) -> Choice:
     window = [5 * math.floor((low - margin) / 5), 5 * math.ceil((high + margin) / 5)]
     return Choice(
         window,
-        f"labeled voxels lie between {low:.0f} and {high:.0f} HU (0.5 and 99.5 %); widened by {margin:.0f} on either "
-        "side, so that what surrounds them can be told apart",
+        f"labeled voxels range from {low:.0f} to {high:.0f} HU (0.5th to 99.5th percentile); widened by {margin:.0f} "
+        "on either side to keep contrast with the surrounding tissue",
     )
 
 
@@ -132,8 +132,9 @@ def guess_spacing(scans: Sequence[ScanFacts]) -> Choice:
         axis = int(median.argmax())
         finer = max(float(np.percentile(spacings[:, axis], 10)), float(np.sort(median)[-2]))
         why += (
-            f"; along {'xyz'[axis]} the 10th percentile instead of {median[axis]:.4g} mm, since slices are more than "
-            f"{ANISOTROPIC:g} times as thick as pixels are wide and the thin ones should lose nothing"
+            f"; along {'xyz'[axis]}, the 10th percentile instead of {median[axis]:.4g} mm, because slices are more "
+            f"than {ANISOTROPIC:g} times as thick as pixels are wide, and scans with thin slices should keep their "
+            "resolution"
         )
         median[axis] = finer
     return Choice([round(float(s), 4) for s in median], why)
@@ -180,20 +181,20 @@ def _choose_sizes(
             if given[key] is not None
         ]
         raise InputError(
-            f"{room.given}: found no setting that fits into {_share(room)}; "
-            f"the last one tried, patch {expected} with {features} features, takes about {estimate / 1e9:.1f} GB. "
-            f"Expected more memory{' or a smaller ' + ' or '.join(fixed) if fixed else ''}."
+            f"{room.given}: no combination of settings fits into {_share(room)}; "
+            f"the smallest one tried, patch {expected} with {features} features, needs about {estimate / 1e9:.1f} GB. "
+            f"Allow more memory{' or give a smaller ' + ' or '.join(fixed) if fixed else ''}."
         )
     shown = [round(float(m)) for m in median]
     why = (
-        f"the median scan has {shown} voxels of this size; the nearest multiples of 16, at most {MAX_PATCH_VOXELS} "
-        "voxels"
-        f"{f'; shortened from {expected} to fit into memory' if patch != expected else ''}; a training takes about "
-        f"{estimate / 1e9:.1f} GB of {room.given}{'' if room.on_gpu else ', a quarter of which is for scans'} "
-        "(estimate, docs/reference/memory.md)"
+        f"the median scan has {shown} voxels of this size; rounded to multiples of 16, with at most {MAX_PATCH_VOXELS} "
+        "voxels in total"
+        f"{f'; reduced from {expected} to fit into memory' if patch != expected else ''}; training takes about "
+        f"{estimate / 1e9:.1f} GB of {room.given}{'' if room.on_gpu else ', a quarter of which is reserved for scans'} "
+        "(estimate, see docs/reference/memory.md)"
     )
-    order = "the most of 32, 16 and 8 with which the patch can cover half of the median scan along each axis"
-    pair = "2 if they fit into memory with that patch and those features, else 1"
+    order = "the largest of 32, 16 and 8 that lets the patch cover half of the median scan along each axis"
+    pair = "2 if that fits into memory with this patch and these features, else 1"
     chosen = {
         "patch_size": Choice(patch, GIVEN if given["patch_size"] else why),
         "features": Choice(features, GIVEN if given["features"] is not None else order),
@@ -206,7 +207,7 @@ def _choose_sizes(
 
 
 def _share(room: Room) -> str:
-    return "it" if room.on_gpu else f"{1 - CACHE_SHARE:.0%} of it (the rest is for scans)"
+    return "it" if room.on_gpu else f"{1 - CACHE_SHARE:.0%} of it (the rest is reserved for scans)"
 
 
 def _nearest_patch(median: np.ndarray) -> list[int]:
@@ -252,8 +253,8 @@ def _choose_cache(
     batch = max(chosen["batch_size_labeled"].value, chosen["batch_size_unlabeled"].value)
     training = estimate_bytes(chosen["patch_size"].value, chosen["features"].value, batch, num_classes)
     left = max(0.0, room.scans - (0 if room.on_gpu else training))
-    sizes = f"all volumes take {total / 1e9:.2g} GB; {left / 1e9:.2g} GB of memory is left for them"
+    sizes = f"all volumes together take {total / 1e9:.2g} GB; {left / 1e9:.2g} GB of memory is left for them"
     if total <= left:
-        return {"cache_dir": Choice("", f"{sizes}, so none need be on disk")}
-    why = f"{sizes}, so they are kept on disk, from which a draw reads the part that it needs"
+        return {"cache_dir": Choice("", f"{sizes}, so no disk cache is needed")}
+    why = f"{sizes}, so they are cached on disk, and only the patches that are needed are read"
     return {"cache_dir": Choice("$@bundle_root + '/cache'", why)}

@@ -80,9 +80,10 @@ def recipe_of(
         sections=sections,
         readme=_readme(Path(output, name), groups, label_names, choices, notes),
         data_license=(
-            f"Data set: scans of whoever made this bundle with `{COMMAND}`; datalist.json names every file\n"
-            "License:  not known to this project. Whoever gave you the scans decides what may be done with them, and\n"
-            "          with weights trained on them. Replace this text by their terms before you share the bundle.\n"
+            f"Data set: your own scans, with which you created this bundle (`{COMMAND}`); datalist.json lists every "
+            "file\nLicense:  not known to this project. Whoever gave you the scans decides what may be done with "
+            "them, and\n          with weights trained on them. Replace this text with their terms before you share "
+            "the bundle.\n"
         ),
         comment=COMMENT,
     )
@@ -93,7 +94,7 @@ def _page(name: str, folder: Path) -> str:
     link = f"../../../docs/{name}"
     if os.path.isfile(os.path.normpath(os.path.join(folder.absolute(), "docs", link))):
         return f"[docs/{name}]({link})"
-    return f"`docs/{name}` in the repository of dtlp_components"
+    return f"`docs/{name}` in the dtlp_components repository"
 
 
 def _readme(
@@ -109,17 +110,17 @@ def _readme(
     batch_size = max(choices[f"batch_size_{kind}"].value for kind in ("labeled", "unlabeled"))
     estimate = estimate_bytes(choices["patch_size"].value, choices["features"].value, batch_size, len(label_names))
     return {
-        "origin": f"Made by `{COMMAND}`; the settings it guessed, and why, are listed below. The files may be edited.",
-        "data_page": "Every scan is named in [datalist.json](../datalist.json).",
+        "origin": f"Created by `{COMMAND}`; the settings it derived are explained below. You may edit the files.",
+        "data_page": "[datalist.json](../datalist.json) lists every scan.",
         "bundle_path": Path(os.path.relpath(folder)).as_posix(),
         **{f"{key}_page": _page(place, folder) for key, place in PAGES.items()},
-        "scans_place": "Scans are named by their full paths in `datalist.json`: make the bundle again if they move.",
+        "scans_place": "`datalist.json` lists the scans by their full paths: recreate the bundle if they move.",
         "summary": f"Segments {', '.join(label_names[1:])} in {choices['modality'].value}.",
-        "data": f"The scans that `{COMMAND}` was given.",
+        "data": f"The scans passed to `{COMMAND}`.",
         "split": f"Scans: {', '.join(counts)}.",
         "training_note": f"How these were chosen:\n\n{why}",
         "memory": f"is estimated to take {estimate / 1e9:.1f} GB",
-        "limits": "\n".join(f"- {note}" for note in ["What was guessed was not tried out.", *notes]),
+        "limits": "\n".join(f"- {note}" for note in ["The derived settings were not tested.", *notes]),
     }
 
 

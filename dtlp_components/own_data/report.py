@@ -32,7 +32,7 @@ def scan_table(groups: Mapping[str, Sequence[ScanFacts]], label_names: Mapping[i
         rows.append([f"{percent:g} %", *(_spread([f.percentiles[i] for f in facts]) for facts in groups.values())])
     rows.append(["maximum", *(_spread([f.maximum for f in facts]) for facts in groups.values())])
     rows.append(["stored as", *(", ".join(sorted({f.orientation for f in facts})) for facts in groups.values())])
-    text = "Scans: smallest / median / largest, along the patient's x, y, z\n" + align(rows)
+    text = "Scans: minimum / median / maximum; x, y, z are the patient's axes\n" + align(rows)
 
     labeled = {title: counted for title, facts in groups.items() if (counted := _counted(facts))}
     rows = [["value", "name", *(f"{title}: scans, ml" for title in labeled)]]
@@ -45,7 +45,7 @@ def scan_table(groups: Mapping[str, Sequence[ScanFacts]], label_names: Mapping[i
             present = [ml for ml in present if ml > 0]
             row.append(f"{len(present)} of {len(facts)}, {_spread(present)}" if present else f"0 of {len(facts)}")
         rows.append(row)
-    return f"{text}\n\nLabels: in how many scans, and smallest / median / largest volume there\n{align(rows)}"
+    return f"{text}\n\nLabels: number of scans that contain them, and minimum / median / maximum volume\n{align(rows)}"
 
 
 def _counted(facts: Sequence[ScanFacts]) -> list[ScanFacts]:

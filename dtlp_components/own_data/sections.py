@@ -86,19 +86,21 @@ def find_sections(
         scans[Keys.UNLABELED] = [scan for scan in scans[Keys.TRAINING] if scan.label is None]
         scans[Keys.TRAINING] = [scan for scan in scans[Keys.TRAINING] if scan.label is not None]
         if not scans[Keys.UNLABELED]:
-            raise InputError(f"--unlabeled {unlabeled}: found a label for every scan, expected some without.")
+            raise InputError(f"--unlabeled {unlabeled}: expected some scans without a label, but every scan has one.")
     problems = []
     for section, items in scans.items():
         missing = [scan.image for scan in items if scan.label is None]
         if section != Keys.UNLABELED and missing and len(missing) == len(items):
             problems.append(
-                f"--{FLAGS[section]} {paths[section]}: found {len(items)} images and no labels, expected labels in "
-                "labelsTr beside imagesTr, in labels beside images, or in files of the same name that end in _label."
+                f"--{FLAGS[section]} {paths[section]}: expected labels in labelsTr next to imagesTr, in labels next to "
+                f"images, or in files of the same name ending in _label, got {len(items)} images and no labels."
             )
         elif section != Keys.UNLABELED:
-            advice = "; to use it without, give the same folder with --unlabeled" if section == Keys.TRAINING else ""
-            problems += [f"{image}: found no label, expected one in --{FLAGS[section]}{advice}." for image in missing]
-    raise_if_any(problems, "Cannot make the bundle")
+            advice = (
+                ". To use it without a label, pass the same folder as --unlabeled" if section == Keys.TRAINING else ""
+            )
+            problems += [f"{image}: expected a label in --{FLAGS[section]}, got none{advice}." for image in missing]
+    raise_if_any(problems, "Cannot create the bundle")
 
     homes = {section: item.home for section, item in found.items()}
     for section, home in homes.items():
@@ -125,12 +127,13 @@ def _refuse_other_channels(paths: Mapping[Keys, str], found: Mapping[Keys, Found
 
     raise_if_any(
         [
-            f"--{FLAGS[section]} {paths[section]}: found {told(place.channels)}, expected {told(of_labeled)} as of the "
-            "labeled scans. --channels names those that all have; --frame 0 takes the first of nnU-Net's."
+            f"--{FLAGS[section]} {paths[section]}: expected {told(of_labeled)} as in the labeled scans, got "
+            f"{told(place.channels)}. Use --channels to name the ones that all scans have, or --frame 0 to use only "
+            "the first nnU-Net channel."
             for section, place in found.items()
             if place.channels.count != of_labeled.count
         ],
-        "Cannot make the bundle",
+        "Cannot create the bundle",
     )
 
 
@@ -152,8 +155,8 @@ def inspect_sections(
         else:
             problems += [sentence for sentences in broken.values() for sentence in sentences]
             if section == Keys.UNLABELED and broken:
-                problems[-1] += " (--skip_broken True leaves broken unlabeled scans out.)"
-    raise_if_any(problems, "Cannot make the bundle")
+                problems[-1] += " (--skip_broken True leaves out broken unlabeled scans.)"
+    raise_if_any(problems, "Cannot create the bundle")
     return groups, skipped
 
 
@@ -168,11 +171,11 @@ def refuse_overlap(groups: Mapping[Keys, Inspected]) -> list[str]:
                 continue
             sentence = f"{scan.image} ({TITLES[section]}) duplicates {other[1]} ({TITLES[other[0]]})"
             if other[0] == Keys.TRAINING and section != Keys.TRAINING:
-                why = "adds no information" if section == Keys.UNLABELED else "would score what was learned"
-                problems.append(f"{sentence} and {why}; expected it in one section only.")
+                why = "adds no information" if section == Keys.UNLABELED else "would leak training data into the scores"
+                problems.append(f"{sentence} and {why}; list it in one section only.")
             else:
                 notes.append(f"{sentence}.")
-    raise_if_any(problems, "Cannot make the bundle")
+    raise_if_any(problems, "Cannot create the bundle")
     return notes
 
 
@@ -186,12 +189,12 @@ def label_values(
     training = counted[Keys.TRAINING]
     found = sorted({value for _, counts in training for value in counts})
     if len(found) == 1:
-        what = f"the label {training[0][0].label} holds" if len(training) == 1 else f"all {len(training)} labels hold"
+        what = f"{training[0][0].label} has" if len(training) == 1 else f"all {len(training)} labels have"
         raise InputError(
-            f"Cannot make the bundle: {what} only the value {found[0]}, expected at least one labeled structure."
+            f"Cannot create the bundle: expected at least one labeled structure, but {what} only the value {found[0]}."
         )
 
-    origin = f"--labels {labels}" if labels else "the label names beside the labeled scans"
+    origin = f"--labels {labels}" if labels else "the label names stored with the labeled scans"
     values = sorted({0, *(given or found)})
     if given:
         raise_if_any(
@@ -200,36 +203,36 @@ def label_values(
                 for items in counted.values()
                 for scan, counts in items
                 for problem in value_problems(
-                    str(scan.label), counts, values, f" {origin} names no others; add them there."
+                    str(scan.label), counts, values, f" Other values are not in {origin}; add them there."
                 )
             ],
-            "Cannot make the bundle",
+            "Cannot create the bundle",
         )
     else:
         problems = [
-            f"{scan.label}: found the values {sorted(set(counts) - set(values))}, which no labeled training scan has: "
-            f"{values}."
+            f"{scan.label}: expected the values {values} of the labeled training scans, got also "
+            f"{sorted(set(counts) - set(values))}."
             for section, items in counted.items()
             for scan, counts in items
             if section != Keys.TRAINING and set(counts) - set(values)
         ]
-        raise_if_any(problems, "Cannot make the bundle")
+        raise_if_any(problems, "Cannot create the bundle")
     if values != list(range(len(values))) and not remap:
         mapping = ", ".join(f"{value} to {i}" for i, value in enumerate(values) if value != i)
         raise InputError(
-            f"Cannot make the bundle: found the label values {values}, expected 0 to {len(values) - 1} without a gap. "
-            f"Either --remap True writes copies of the labels into the bundle with {mapping}, or --labels names every "
-            f"value up to {values[-1]}, also those that no scan has."
+            f"Cannot create the bundle: expected label values from 0 to {len(values) - 1} without gaps, got {values}. "
+            f"Either use --remap True to write copies of the labels into the bundle with {mapping}, or use --labels to "
+            f"name every value up to {values[-1]}, including those that no scan has."
         )
     names = [given.get(value, "background" if value == 0 else f"label {value}") for value in values]
     notes = [
-        f"No labeled training scan has {name!r} (value {value}): it cannot be learned."
+        f"No labeled training scan contains {name!r} (value {value}), so it cannot be learned."
         for value, name in zip(values, names, strict=True)
         if value not in found
     ]
     empty = sum(not any(value > 0 for value in counts) for _, counts in training)
     if empty:
-        notes.append(f"{empty} of {len(training)} labels are empty.")
+        notes.append(f"{empty} of {len(training)} label maps are empty.")
     return values, names, notes
 
 
@@ -251,8 +254,8 @@ def draw_validation(
     count = max(1, round(share * len(items)))
     if count >= len(items):
         raise InputError(
-            f"--validation_share: found {share} of {len(items)} labeled scans, expected at least one to be left for "
-            "training."
+            f"--validation_share: expected a fraction that leaves at least one scan for training, got {share} of "
+            f"{len(items)} labeled scans."
         )
     names = [str(i) for i in range(len(items))] if patients is None else list(patients)
     classes = [{value for value in facts.label_counts or () if value > 0} for _, facts in items]
@@ -270,8 +273,8 @@ def draw_validation(
             break
     if not drawn:
         raise InputError(
-            "--validation_share: found no patient that could be left out, since each is the only one with some label; "
-            "expected two with every label."
+            "--validation_share: expected at least two patients with every label; no patient can be set aside, because "
+            "each is the only one with some label."
         )
     return (
         [item for i, item in enumerate(items) if i not in drawn], [item for i, item in enumerate(items) if i in drawn]

@@ -152,7 +152,7 @@ def check_files(files: Mapping[str, str], num_classes: int) -> None:
     for workflow in WORKFLOWS:
         problems += check_config(configs[workflow])
     problems += check_config(with_overlay(configs["train"], configs["paper"]))
-    raise_if_any(problems, "Cannot make the bundle")
+    raise_if_any(problems, "Cannot create the bundle")
 
 
 def is_current(folder: Path, files: Mapping[str, str], copies: Mapping[Path, Any], overwrite: bool) -> bool:
@@ -163,7 +163,7 @@ def is_current(folder: Path, files: Mapping[str, str], copies: Mapping[Path, Any
         InputError: if writing would change what somebody may rely on.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: found a file, expected a folder or nothing.")
+        raise InputError(f"{folder}: expected a folder or nothing, got a file.")
     there = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     for path in [path for path, file in there.items() if is_leftover(file)]:
         there.pop(path).unlink()  # of a run of this command that was killed
@@ -179,16 +179,18 @@ def is_current(folder: Path, files: Mapping[str, str], copies: Mapping[Path, Any
     besides = {file.relative_to(folder).as_posix() for file in (run.checked_inputs, run.labeled_scans)}
     mine = set(files) | {target.relative_to(folder).as_posix() for target in copies} | besides
     others = sorted(path for path in there if path not in mine and not path.startswith(f"{COPIES}/"))
-    advice = "choose another name, or move the folder away"
+    advice = "choose another name or move the folder"
     if others:
         raise InputError(
-            f"{folder}: exists and holds {', '.join(others[:5])}, which this command did not write; {advice}."
+            f"{folder}: already exists and contains {', '.join(others[:5])}, which this command did not write; "
+            f"{advice}."
         )
     config = there.get("configs/train.json")
     if config is not None and read_json(config, "a bundle's configuration").get("_comment", [""])[0] != COMMENT:
-        raise InputError(f"{folder}: exists and was not made by this command; {advice}.")
+        raise InputError(f"{folder}: already exists and was not created by this command; {advice}.")
     if differing and not overwrite:
         raise InputError(
-            f"{folder}: exists with other content in {', '.join(differing)}; {advice}, or add --overwrite True."
+            f"{folder}: already exists with different content in {', '.join(differing)}; {advice}, or add --overwrite "
+            "True."
         )
     return False

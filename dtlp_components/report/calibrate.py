@@ -47,20 +47,20 @@ def calibrate_model(
     device: str = "cpu",
 ) -> Path:
     """
-    Learn from labeled scans how far to believe a trained model; segment uses it from then on.
+    Calibrate a trained model's confidence on labeled scans; segment then uses the calibration.
 
-    A temperature makes its probabilities right on average, and, with twenty scans or more, segment then writes between
-    which two values the mean Dice of a scan is to be expected. That holds for scans like these: other scanners, other
-    patients or other labels need other scans. Labels that segment writes stay the same. A curve of confidence before
-    and after is drawn.
+    A temperature makes its probabilities correct on average, and, given at least twenty scans, segment also writes an
+    interval for the mean Dice of each scan. Both hold only for scans like these: other scanners, patients or labels
+    need their own calibration. The labels that segment writes do not change. A calibration curve before and after is
+    drawn.
 
     Args:
         bundle: folder of the bundle, or its name.
-        output_dir: folder of the training run; the bundle's folder if empty.
-        dataset_dir: folder of the scans; what the training was told, or the bundle's own, if empty.
-        datalist: file with the lists; the same if empty.
-        section: of the datalist, with labels that the training did not learn from; validation if empty.
-        coverage: share of new scans whose Dice lies within the interval.
+        output_dir: folder of the training run; by default, the bundle's folder.
+        dataset_dir: folder of the scans; by default, the one used in training, or else the bundle's.
+        datalist: datalist file; by default, the one used in training, or else the bundle's.
+        section: section of the datalist whose labels were not used for training; by default, validation.
+        coverage: fraction of new scans whose Dice lies within the interval.
         device: cpu, cuda, cuda:1 ….
 
     Returns:
@@ -74,7 +74,7 @@ def calibrate_model(
     section = section or DatalistKeys.VALIDATION.value
     if section in (DatalistKeys.TRAINING.value, DatalistKeys.UNLABELED.value):
         raise InputError(
-            f"--section: expected labeled scans that the training has not seen, got {section!r}, which it learned from."
+            f"--section: expected labeled scans that training has not seen, got {section!r}, which it was trained on."
         )
     scans = LabeledScans.find(bundle, output_dir, dataset_dir, datalist, section)
     run = RunFolder.of_weights(scans.trained.weights)
@@ -97,14 +97,14 @@ def calibrate_model(
 
     before, after = (_error(logits, label, t) for t in (1.0, temperature))
     print(f"Temperature {temperature:.3f} from {len(scans.items)} scans of section `{section}`.")
-    print(f"Expected calibration error, mean of the classes: {100 * before:.2f} % before, {100 * after:.2f} % after.")
-    print(f"Mean Dice {100 * np.mean(dice):.1f} %; the model expects {100 * np.mean(expected):.1f} %.")
+    print(f"Expected calibration error, mean over classes: {100 * before:.2f} % before, {100 * after:.2f} % after.")
+    print(f"Mean Dice {100 * np.mean(dice):.1f} %; expected by the model: {100 * np.mean(expected):.1f} %.")
     if too_few:
         print(f"No interval: {too_few}")
     else:
         print(
-            f"Interval of a new scan's mean Dice, for {100 * coverage:g} % of scans like these: from "
-            f"{100 * below:.1f} below to {100 * above:.1f} above what the model expects of it."
+            f"For {100 * coverage:g} % of scans like these, the mean Dice of a new scan lies between {100 * below:.1f} "
+            f"below and {100 * above:.1f} above the value expected by the model."
         )
     print(f"Calibration: {os.path.abspath(run.calibration)}\nCurve: {os.path.abspath(run.calibration_curve)}")
     return run.calibration
@@ -131,8 +131,9 @@ def _voxels(scans: LabeledScans, network: nn.Module, inferer: Any, device: torch
         labels.append(label[drawn])
     if not sum(map(len, labels)):
         raise InputError(
-            f"section `{scans.section}`: the model is sure of background everywhere in all {len(scans.items)} scans; "
-            "there is nothing to calibrate. Are these its weights, and scans of its kind?"
+            f"section `{scans.section}`: the model confidently predicts background everywhere in all "
+            f"{len(scans.items)} scans, so there is nothing to calibrate. Are these the right weights, and the kind "
+            "of scans it was trained on?"
         )
     return torch.cat(logits), torch.cat(labels)
 

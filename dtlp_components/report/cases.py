@@ -144,7 +144,7 @@ class CasePredictor:
     ) -> None:
         self.run = RunFolder(output_dir or find_bundle(bundle))
         if not self.run.last.is_file():  # before anything that takes time
-            raise InputError(f"No checkpoint at {self.run.last.absolute()}: train first, or give the run's output_dir.")
+            raise InputError(f"No checkpoint at {self.run.last.absolute()}: train first, or pass the run's output_dir.")
         found = LabeledScans.find(bundle, output_dir, dataset_dir, datalist, section)
         parser = found.parser
         self.section, self.items, self.label_names = found.section, found.items, found.label_names
@@ -246,7 +246,7 @@ def _section_with_labels(datalist: str) -> str:
     there = [str(section) for section in SECTIONS if sizes.get(str(section), 0)]
     if not there:
         raise InputError(
-            f"{datalist}: expected scans in section {' or '.join(map(str, SECTIONS))}, whose labels were not trained "
-            "on, got none. Name another with --section."
+            f"{datalist}: expected scans in section {' or '.join(map(str, SECTIONS))}, whose labels were not used for "
+            "training, got none. Choose another section with --section."
         )
     return there[0]

@@ -47,24 +47,24 @@ def write_report(
     note: str = "",
 ) -> None:
     """
-    Write one page on trainings and how they compare: scores with intervals and tests, curves, cases, cost.
+    Write a report that compares training runs: scores with intervals and tests, curves, cases, cost.
 
-    The page is one file that needs no network, and can be printed. Pictures of the worst, the median and the best case
-    need the scans and the checkpoint of the training; where they are not there, the page says so and goes without. To
-    an output that ends in .md go the tables of any number of experiments in Markdown, for documentation.
+    The report is a single HTML file that works offline and can be printed. Pictures of the worst, the median and the
+    best case need the scans and the training checkpoint; if these are missing, the report says so and omits them. If
+    the output ends in .md, only the tables of any number of experiments are written, as Markdown for documentation.
 
     Args:
-        runs: folder of an experiment, or trainings as `compare` takes them: FOLDER or NAME=FOLDER,FOLDER,... The first
-            is the baseline.
+        runs: folder of an experiment, or training runs as in `compare`: FOLDER or NAME=FOLDER,FOLDER,... The first is
+            the baseline.
         output: HTML file.
-        bundle: that was trained, folder or name; that of the experiment if empty. Without one there are no cases.
+        bundle: folder or name of the bundle that was trained; by default, that of the experiment. Needed to show cases.
         section: of the datalist, that was scored; the experiment's first, or testing.
         convention: of scoring; the experiment's, or native.
-        dataset_dir: folder of the scans, if not the one that the training was told.
-        datalist: the lists of scans, if not the one that the training was told.
-        case_of: name of the training whose cases are shown; the last one if empty.
-        note: a sentence of yours at the top, such as what else the machine did.
-        calibration_cases: how many cases the curve of confidence is made of, the three that are shown among them.
+        dataset_dir: folder of the scans, if not the one used in training.
+        datalist: datalist file, if not the one used in training.
+        case_of: name of the training whose cases are shown; by default, the last one.
+        note: a sentence of your own at the top, such as what else ran on the machine.
+        calibration_cases: number of cases for the calibration curve, including the three that are shown.
 
     Raises:
         InputError: if there are no scores, or they cannot be compared.
@@ -94,12 +94,12 @@ def write_report(
         _case_section(shown, str(bundle or plan.get("bundle", "")), section, dataset_dir, datalist, calibration_cases),
         Section("curves", "Curves", figures=_curve_figures(trainings, records)),
         Section("cost", "Cost", tables=[_cost_table(records)]),
-        Section("record", "What was run", tables=_record_tables(records)),
+        Section("record", "Settings and environment", tables=_record_tables(records)),
     ]
     cases, seeds = len(trainings[0].cases), max(len(t.runs) for t in trainings)
     summary = (
         f"{len(trainings)} {'trainings' if len(trainings) > 1 else 'training'}, up to {seeds} "
-        f"{'seeds' if seeds > 1 else 'seed'} each, scored on {cases} cases of section {section}."
+        f"{'seeds' if seeds > 1 else 'seed'} each, evaluated on {cases} cases of section {section}."
     )
     title = str(plan.get("title") or f"{shown.name}: scores of {section}")
     html = render_page(title, summary, notes, sections, f"Written by dtlp_components {__version__}.")
@@ -132,7 +132,7 @@ def _write_results(folders: Sequence[str], output: str, note: str) -> None:
 def _expand(runs: Sequence[str]) -> tuple[dict[str, Any], list[tuple[str, list[RunFolder]]]]:
     """The record of an experiment, empty if there is none, and trainings by name; those without scores are left out."""
     if not runs:
-        raise InputError("report: expected the folder of an experiment, or trainings, got none.")
+        raise InputError("report: expected the folder of an experiment, or training runs, got none.")
     if len(runs) > 1 or not Path(runs[0], EXPERIMENT).is_file():
         return {}, [name_and_runs(run) for run in runs]
     folder = Path(runs[0])
@@ -159,7 +159,7 @@ def _score_tables(trainings: Sequence[Training], compared: Compared, convention:
     for metric, (lines, left_out) in compared.items():
         rows = comparison_rows(lines)
         caption = f"{_label(metric)} [{units[metric]}], {lines[0].cases} cases" + (
-            f"; {left_out} without a value in some run left out" if left_out else ""
+            f"; {left_out} without a value in some run excluded" if left_out else ""
         )
         tables.append(Table(caption, list(rows[0]), [list(row.values()) for row in rows]))
     if len(trainings[0].classes) > 1:
@@ -185,14 +185,14 @@ def _score_figures(trainings: Sequence[Training], compared: Compared, convention
             figures.append(
                 embed_figure(
                     draw_differences(lines, _label(metric), units[metric]),
-                    f"{_label(metric)}: difference to {lines[0].name}, paired by case, with 95 % bootstrap interval.",
-                    f"Forest plot of differences in {_label(metric)} to {lines[0].name}: {said}.",
+                    f"{_label(metric)}: difference from {lines[0].name}, paired by case, with 95 % bootstrap interval.",
+                    f"Forest plot of differences in {_label(metric)} from {lines[0].name}: {said}.",
                 )
             )
     figures.append(
         embed_figure(
             draw_dots(trainings, "dice", "Dice", "%"), "Dice of each case, averaged over seeds.",
-            "Dots of Dice of each case for each training; the tables above have the means.",
+                "Dot plot of the Dice of each case for each training; the tables above show the means.",
         )
     )  # fmt: skip
     return figures
@@ -209,9 +209,9 @@ def _missed(trainings: Sequence[Training]) -> tuple[list[str], list[Table]]:
                 counted = f"{int(found.sum())} of {found.size}"
                 rows.append([training.name, label, counted, ", ".join(cases[:SHOWN_MISSED]) + more])
     if not rows:
-        return ["No class has Dice 0 in any case."], []
+        return ["No class has a Dice of 0 in any case."], []
     head = ["training", "class", "cases, all seeds", "which"]
-    return [], [Table("Classes with Dice 0: not one voxel was found, or the class is not there", head, rows)]
+    return [], [Table("Classes with Dice 0: no voxel was found, or the class is absent", head, rows)]
 
 
 def _case_section(
@@ -219,7 +219,7 @@ def _case_section(
 ) -> Section:
     heading = f"Cases of {training.name}"
     if not bundle:
-        return Section("cases", heading, ["Give --bundle to see the worst, the median and the best case."])
+        return Section("cases", heading, ["Add --bundle to see the worst, the median and the best case."])
     try:
         predictor = CasePredictor(bundle, str(training.runs[0].root), dataset_dir, datalist, section)
     except InputError as error:
@@ -245,14 +245,14 @@ def _case_section(
     figures.append(
         embed_figure(
             draw_calibration({training.name: calibration}),
-            f"How often a voxel is right, by how sure the student is, over {count} cases; voxels that prediction and "
-            "reference both call background are left out.",
-            "Calibration curve: share of right voxels by confidence.",
+            f"Accuracy of voxels by the student's confidence, over {count} cases; voxels that are background in both "
+            "prediction and reference are excluded.",
+            "Calibration curve: fraction of correct voxels by confidence.",
         )
     )
     text = (
-        f"Seed of the first run ({training.runs[0].root.name}), on the grid that it was trained on. Solid contours: "
-        "reference; dotted: prediction, or what a teacher says. Entropy is from black (sure) to yellow."
+        f"Seed of the first run ({training.runs[0].root.name}), on the training grid. Solid contours: reference; "
+        "dotted: prediction of the student or a teacher. Entropy ranges from black (confident) to yellow."
     )
     return Section("cases", heading, [text], figures=figures)
 
@@ -261,7 +261,7 @@ def _case_figure(case: CaseMaps, kind: str, label_names: Sequence[str]) -> Figur
     dice = ", ".join(f"{name.replace('_', ' ')} {100 * value:.1f}" for name, value in case.dice.items())
     return embed_figure(
         draw_case(case, label_names), f"The {kind} case, {case.name}. Dice on the training grid: {dice}.",
-        f"Scan {case.name} in three planes with contours, errors, entropy and what each teacher says. Dice: {dice}.",
+        f"Scan {case.name} in three planes with contours, errors, entropy and each teacher's prediction. Dice: {dice}.",
         pixels=True,
     )  # fmt: skip
 
@@ -307,7 +307,7 @@ def _cost_table(records: dict[str, list[dict[str, Any]]]) -> Table:
                 f"{place.get('device', '')}, {place.get('processor', '')}, {place.get('threads', '')} threads",
             ]
         )
-    return Table("What the trainings took; least to most over seeds", head, rows)
+    return Table("Time and memory of the trainings; minimum to maximum over seeds", head, rows)
 
 
 def _range(values: Sequence[float | None], form: str) -> str:
@@ -329,20 +329,20 @@ def _record_tables(records: dict[str, list[dict[str, Any]]]) -> list[Table]:
     names = list(settings)
     rows = [[key, *(_short(settings[name].get(key)) for name in names)] for key in differ]
     rows.append(["seeds", *(", ".join(str(r.get("settings", {}).get("seed")) for r in found[name]) for name in names)])
-    tables = [Table("What differs between the trainings", ["key", *names], rows)]
+    tables = [Table("Settings that differ between the trainings", ["key", *names], rows)]
     same = [[key, _short(settings[names[0]].get(key))] for key in keys if key not in differ and key != "seed"]
     first = found[names[0]][0]
     data = first.get("datalist", {})
     facts = [
         *([key, _short(value)] for key, value in first.get("environment", {}).items()),
         ["scans", _short(data.get("scans"))],
-        ["checksum of the lists", str(data.get("sha256"))],
-        ["command of the first", str(first.get("command"))],
+        ["checksum of the datalist", str(data.get("sha256"))],
+        ["command of the first run", str(first.get("command"))],
     ]
     return [
         *tables,
-        Table("What is the same", ["key", "value"], same),
-        Table("Where and with what", ["", "value"], facts),
+        Table("Settings that are the same", ["key", "value"], same),
+        Table("Environment", ["", "value"], facts),
     ]
 
 

@@ -23,12 +23,12 @@ def compare_runs(
     output: str = "",
 ) -> None:
     """
-    Compare trainings by the scores that `evaluate` wrote, case by case.
+    Compare training runs case by case, using the scores that `evaluate` wrote.
 
-    Each is given as FOLDER, or as NAME=FOLDER,FOLDER,... if it was trained with several seeds. Printed are the mean
-    over cases (and its standard deviation over seeds), a 95 % bootstrap interval, classes of cases that were missed
-    (a seed), and, against the first, the mean difference with its interval, in how many cases it is better, and the
-    p-value of Wilcoxon's signed-rank test over cases, adjusted for the number of comparisons by Holm's method.
+    Each is given as FOLDER, or as NAME=FOLDER,FOLDER,... if it was trained with several seeds. The table shows the mean
+    over cases (and its standard deviation over seeds), a 95 % bootstrap interval, the number of missed classes (per
+    seed), and, relative to the first, the mean difference with its interval, the number of cases in which it is better,
+    and the p-value of Wilcoxon's signed-rank test over cases, adjusted for multiple comparisons by Holm's method.
 
     Args:
         baseline: what the others are compared with.
@@ -46,7 +46,7 @@ def compare_runs(
     rows = comparison_rows(lines)
     print(f"{metric}, section `{section}`, {lines[0].cases} cases, {trainings[0].convention}")
     if left_out:
-        print(f"{left_out} cases without a value in some run are left out of all.")
+        print(f"{left_out} cases without a value in some run are excluded from all.")
     print(align([list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]))
     if output:
         write_text(Path(output), csv_text(rows))

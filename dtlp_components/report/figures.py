@@ -110,7 +110,7 @@ def draw_differences(lines: Sequence[Comparison], metric: str, unit: str) -> Any
     axis.axvline(0, color="0.4", linewidth=1)
     axis.set_yticks(range(len(others)), [line.name for line in others])
     axis.invert_yaxis()
-    axis.set_xlabel(f"{metric}: difference to {lines[0].name} [{unit}]; filled: p < 0.05 after Holm's correction")
+    axis.set_xlabel(f"{metric}: difference from {lines[0].name} [{unit}]; filled: p < 0.05 after Holm's correction")
     open_axis(axis)
     figure.tight_layout()
     return figure
@@ -137,13 +137,13 @@ def draw_calibration(curves: Mapping[str, np.ndarray]) -> Any:
     """Share of right voxels by the confidence of the prediction."""
     plt = plots()
     figure, axis = plt.subplots(figsize=(4.6, 4.2))
-    axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="as sure as right")
+    axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfect calibration")
     for i, (name, (voxels, right, confidence)) in enumerate(curves.items()):
         there = voxels > 0
         x, y = confidence[there] / voxels[there], right[there] / voxels[there]
         axis.plot(x, y, marker="osDv^"[i % 5], color=PALETTE[i % len(PALETTE)], label=name)
     axis.set_xlabel("confidence")
-    axis.set_ylabel("share of right voxels")
+    axis.set_ylabel("fraction of correct voxels")
     axis.legend(fontsize=8)
     axis.set_aspect("equal")
     open_axis(axis)
@@ -164,7 +164,7 @@ def draw_class_weights(losses: Curves, label_names: Sequence[str]) -> Any | None
                 *curve, color=PALETTE[i % len(PALETTE)], linestyle=("-", "--", ":")[i // len(PALETTE) % 3], label=name
             )
     axis.set_xlabel("iteration")
-    axis.set_ylabel("weight of the class")
+    axis.set_ylabel("class weight")
     axis.legend(fontsize=7, ncol=3)
     open_axis(axis)
     figure.tight_layout()

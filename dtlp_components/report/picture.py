@@ -25,20 +25,20 @@ def write_picture(
     plane: str = "",
 ) -> Path:
     """
-    Draw one scan with its reference: the prediction as contours, errors, entropy, and what each teacher says of it.
+    Draw one scan with its reference: contours of the prediction, errors, entropy, and each teacher's prediction.
 
-    The scan is shown on the training grid, in three planes with their true proportions; the patient's right is on the
-    left. Networks come from the run's last checkpoint, with the settings that the run recorded.
+    The scan is shown on the training grid, in three planes with true proportions; the patient's right is on the left.
+    The networks are loaded from the run's last checkpoint, with the settings that the run recorded.
 
     Args:
         bundle: folder of the bundle, or its name.
-        dataset_dir: folder of the scans; what the training was told, or the bundle's own, if empty.
-        output_dir: folder of the training run; the bundle's folder if empty.
-        file: PNG to write; ``<output_dir>/pictures/<scan>.png`` if empty.
-        section: section of the datalist to take the scan from; testing, or else validation, if empty.
+        dataset_dir: folder of the scans; by default, the one used in training, or else the bundle's.
+        output_dir: folder of the training run; by default, the bundle's folder.
+        file: PNG file to write; by default, ``<output_dir>/pictures/<scan>.png``.
+        section: section of the datalist to take the scan from; by default, testing, or else validation.
         case: number of the scan in its section, from 0.
-        datalist: datalist file; what the training was told, or the bundle's own, if empty.
-        plane: axial, coronal or sagittal; all three if empty.
+        datalist: datalist file; by default, the one used in training, or else the bundle's.
+        plane: axial, coronal or sagittal; by default, all three.
 
     Returns:
         Path of the PNG.
@@ -51,8 +51,8 @@ def write_picture(
     predictor = CasePredictor(bundle, output_dir, dataset_dir, datalist, section)
     if not 0 <= case < len(predictor.items):
         raise InputError(
-            f"--case: expected the number of a scan of section `{predictor.section}`, 0 to {len(predictor.items) - 1}, "
-            f"got {case}."
+            f"--case: expected the number of a scan in section `{predictor.section}`, from 0 to "
+            f"{len(predictor.items) - 1}, got {case}."
         )
     maps = predictor.predict(case)
     target = Path(file) if file else predictor.run.picture(maps.name)

@@ -117,7 +117,7 @@ def read_training(name: str, runs: Sequence[RunFolder], section: str, convention
         if not file.is_file():
             command = ["dtlp", "evaluate", "BUNDLE", "--output_dir", str(run.root), "--eval_section", section]
             raise InputError(
-                f"{file}: not there; expected the scores of a training. Evaluate it first: {shlex.join(command)}"
+                f"{file}: no such file; expected the scores of a training run. Evaluate it first: {shlex.join(command)}"
             )
         with open(file, encoding="utf-8", newline="") as stream:
             tables.append({row["case"]: row for row in csv.DictReader(stream)})
@@ -138,7 +138,7 @@ def fraction_note(fraction: float) -> str:
     """What has to be said beside scores of trainings that were cut short; empty for whole ones."""
     if fraction == 1:
         return ""
-    return f"Trained for {100 * fraction:g} % of the iterations: no result, but a hint at what to train fully."
+    return f"Trained for only {100 * fraction:g} % of the iterations: a hint at what to train in full, not a result."
 
 
 def has_scores(trainings: Sequence[Training], metric: str) -> bool:
@@ -166,14 +166,14 @@ def compare(trainings: Sequence[Training], metric: str = "dice") -> tuple[list[C
     for other in trainings[1:]:
         if other.convention != first.convention:
             raise InputError(
-                f"{other.name}: was scored by {other.convention!r}, {first.name} by {first.convention!r}; expected one "
-                "convention. Evaluate one of them again."
+                f"{other.name}: expected the convention of {first.name}, {first.convention!r}, got "
+                f"{other.convention!r}. Evaluate one of them again."
             )
         if other.cases != first.cases:
             raise InputError(_other_cases(other, first))
     known = np.isfinite(np.concatenate([training.scores[metric] for training in trainings])).all(axis=0)
     if not known.any():
-        raise InputError(f"no case has a value of {metric} in all runs.")
+        raise InputError(f"--metric {metric}: expected at least one case with a value in all runs, got none.")
     scores = [training.scores[metric][:, known] for training in trainings]
     base = scores[0].mean(axis=0)  # (cases,)
     by_case = [values.mean(axis=0) - base for values in scores]  # (cases,)

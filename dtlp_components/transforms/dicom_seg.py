@@ -58,7 +58,7 @@ class WriteDicomSegd(MapTransform):
         try:
             import highdicom
         except ImportError as error:
-            raise InputError("--dicom_seg needs highdicom: pip install 'dtlp-bundles[dicom]'") from error
+            raise InputError("--dicom_seg requires highdicom: pip install 'dtlp-bundles[dicom]'") from error
         self.highdicom = highdicom
         self.label_names, self.model_name = list(label_names), model_name
 
@@ -78,7 +78,7 @@ class WriteDicomSegd(MapTransform):
             except (Exception, InputError) as error:  # the label map stays, whatever it is
                 logging.getLogger("dtlp").debug(f"{target}: cannot be written", exc_info=True)
                 item[ScanKeys.PROBLEM] = (
-                    f"{scan}: {label_map} is written, {target.name} is not ({type(error).__name__}: "
+                    f"{scan}: {label_map} was written, but {target.name} was not ({type(error).__name__}: "
                     f"{first_line(error)})."
                 )
         return item
@@ -100,7 +100,9 @@ class WriteDicomSegd(MapTransform):
         affine = RAS_TO_LPS @ np.asarray(labels.affine, dtype=float)
         axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
         if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
-            raise ValueError("its slices are sheared, as by a tilted gantry, which a DICOM Segmentation cannot tell")
+            raise ValueError(
+                "its slices are sheared, as with a tilted gantry, which a DICOM Segmentation cannot represent"
+            )
         volume = self.highdicom.Volume(
             np.ascontiguousarray(np.asarray(labels.cpu())[0].transpose(2, 1, 0).astype(np.uint8)),
             affine[:, [2, 1, 0, 3]],

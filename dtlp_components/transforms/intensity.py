@@ -117,8 +117,8 @@ class CTOrMRIntensityd(MapTransform):
             # MONAI neither scales nor clips, but only warns, if the percentiles leave no range
             if scaled.max() > 1 or scaled.min() < 0:
                 refuse(
-                    f"{file_of(item[key])}: found the same intensity at {self.scale_mr.lower:g} and "
-                    f"{self.scale_mr.upper:g} %, expected a volume with a range to scale."
+                    f"{file_of(item[key])}: expected different intensities at percentiles {self.scale_mr.lower:g} and "
+                    f"{self.scale_mr.upper:g}, got equal ones, so the volume cannot be scaled."
                 )
             item[key] = scaled
         return item

@@ -86,7 +86,7 @@ class ScanGridLabelsd(MapTransform):
         for start in range(0, logits.shape[1 + axis], count):
             rows = logits.narrow(1 + axis, start, min(count, logits.shape[1 + axis] - start))
             if not torch.isfinite(rows).all():
-                raise ValueError("found logits that are NaN or infinite")
+                raise ValueError("expected finite logits, got NaN or infinity")
             yield start, torch.softmax(rows.float(), dim=0)
 
 
@@ -100,8 +100,8 @@ def check_operations(image: MetaTensor) -> None:
         name, info = operation[TraceKeys.CLASS_NAME], operation.get(TraceKeys.EXTRA_INFO, {})
         if name.removesuffix("d") not in FOLLOWED or str(info.get("mode", LINEAR[0])) not in LINEAR:
             raise ValueError(
-                f"{name} cannot be undone slab by slab, expected one of {', '.join(FOLLOWED)} with linear "
-                "interpolation; MONAI's Invertd undoes others, for the whole volume at once."
+                f"{name} cannot be inverted slab by slab; expected one of {', '.join(FOLLOWED)} with linear "
+                "interpolation. MONAI's Invertd inverts others, but on the whole volume at once."
             )
 
 

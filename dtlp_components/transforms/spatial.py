@@ -54,16 +54,16 @@ class CropToBoxd(Cropd):
         for key in self.key_iterator(item):
             if self.box_key not in item:
                 refuse(
-                    f"{file_of(item[key])}: has no `{self.box_key}`: variant `published` crops to where the label is, "
-                    "which a new scan cannot know; leave out the overlay published.json"
+                    f"{file_of(item[key])}: has no `{self.box_key}`: variant `published` crops to the label, which a "
+                    "new scan does not have; leave out the overlay published.json"
                 )
             box, size = item[self.box_key], item[key].shape[1:]
             if len(box) != len(size) or not all(
                 0 <= start < end <= n for (start, end), n in zip(box, size, strict=True)
             ):
                 refuse(
-                    f"{file_of(item[key])}: `{self.box_key}` {[list(pair) for pair in box]} leaves the volume of "
-                    f"{list(size)} voxels; expected the list that prepare wrote for these files."
+                    f"{file_of(item[key])}: expected a `{self.box_key}` inside the volume of {list(size)} voxels, got "
+                    f"{[list(pair) for pair in box]}. Use the datalist that prepare wrote for these files."
                 )
             slices = tuple(slice(start, end) for start, end in box)
             item[key] = self.cropper(item[key], slices, lazy=self.lazy if lazy is None else lazy)

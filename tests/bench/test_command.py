@@ -112,9 +112,9 @@ def test_inference_ways_agree_and_loading_has_its_share(run: tuple[dict[str, Any
         ({"overrides": {"patch_size": 16}}, "--patch_size: "),
         ({"patch_size": [16, 32, 32], "inference_size": [16, 16, 31]}, "none smaller than the patch"),
         ({"config_file": "nothing.json"}, "--config_file nothing.json: "),
-        ({"overrides": "ddim_steps"}, "found 'ddim_steps', expected keys and values"),
-        ({"repeats": 0}, "--repeats: found 0, expected an integer from 1 on"),
-        ({"threads": 0}, "--threads: found 0, expected an integer from 1 on"),
+        ({"overrides": "ddim_steps"}, "expected keys and values, .*, got 'ddim_steps'"),
+        ({"repeats": 0}, "--repeats: expected an integer of at least 1, got 0"),
+        ({"threads": 0}, "--threads: expected an integer of at least 1, got 0"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_measured(

@@ -54,7 +54,7 @@ def test_other_folder_of_a_recipes_name_does_not_hide_it() -> None:
 @pytest.mark.parametrize(("word", "meant"), [("lung_20", "liver|lungs_20"), ("hipocampus_5", "hippocampus_5")])
 def test_other_name_is_refused_with_the_nearest(word: str, meant: str, empty_folder: Path) -> None:
     make("bundles/lungs_20")
-    with pytest.raises(InputError, match=rf"{word}: found no bundle.*did you mean ({meant})"):
+    with pytest.raises(InputError, match=rf"{word}: no such bundle.*did you mean ({meant})"):
         find_bundle(word)
     assert [path.name for path in empty_folder.iterdir()] == ["bundles"]
 

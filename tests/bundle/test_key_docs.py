@@ -11,7 +11,7 @@ def test_every_key_has_a_row_with_where_it_is_default_and_bounds() -> None:
     text = key_tables()
     for name in key_table():
         assert f"\n| `{name}` |" in text, name
-    assert "| `features` | all | `32` | channels | an integer from 1 | at full resolution;" in text
+    assert "| `features` | all | `32` | channels | an integer of at least 1 | at full resolution;" in text
     assert "| `seed` | train | `0` |  | an integer from 0 to 4294967294 |" in text
     assert "| `output_dir` | all | computed |  | a path |" in text
     assert "| `optimizer` | train |  |  | component |" in text

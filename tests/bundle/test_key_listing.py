@@ -25,7 +25,7 @@ def test_values_come_with_unit_meaning_and_bounds() -> None:
     lines = key_lines(CONFIG, Path("x.json"))
     assert "  --amp false" in lines
     assert "      half precision. Expected: True or False, capitalized." in lines
-    assert "  --features 32 (or what the training recorded)" in lines
+    assert "  --features 32 (or the value recorded by training)" in lines
     assert "  --output_dir (computed)" in lines
     assert not any("--network" in line or "my_own" in line for line in lines)
     assert all(len(line) <= 120 for line in lines)

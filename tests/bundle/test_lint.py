@@ -68,7 +68,7 @@ def test_sound_file_has_no_problem(config: dict[str, Any]) -> None:
         ("validate::inferer", {"_target_": "SlidingWindowInferer"}, "validate::inferer: .*missing .* 'roi_size'"),
         ("loss::_target_", "monai.losses.DiceLos", "loss: `monai.losses.DiceLos` cannot be found"),
         ("loss::_target_", "dtlp_components.NoSuchThing", "loss: `dtlp_components.NoSuchThing` cannot be found"),
-        ("loss::_target_", 3, "loss: `_target_` should be a string, but got 3"),
+        ("loss::_target_", 3, "loss: `_target_`: expected a string, got 3"),
         # monai's DataLoader passes **kwargs on to torch's
         ("loader::num_worker", 1, r"loader: .*unexpected keyword arguments \['num_worker'\]"),
         # no constructor of its own, and nn.Module's takes **kwargs only to refuse them
@@ -109,7 +109,7 @@ def test_relative_reference_is_resolved(config: dict[str, Any]) -> None:
 def test_macro_is_a_problem_and_a_percent_sign_is_not(config: dict[str, Any]) -> None:
     assert check_references(with_changes(config, {"network_def::act": "5 % labeled"})) == []
     (problem,) = check_references(with_changes(config, {"loss": "%base.json::loss"}))
-    assert problem == "loss: `%base.json::loss` is a macro; the file should stand alone."
+    assert problem == "loss: `%base.json::loss` is a macro; the file should be self-contained."
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_macro_is_a_problem_and_a_percent_sign_is_not(config: dict[str, Any]) ->
         ("output_dir", "$Path('a')", "uses `Path`, which no"),  # imported as P
         ("output_dir", "$os.path.join('a'", "is not a Python expression"),
         ("output_dir", "$@num_classes @num_classes", "is not a Python expression"),
-        ("imports::0", "$import dtlp_components", "names dtlp_components in an expression"),
-        ("imports::0", "$from dtlp_components.keys import LossTerms as os", "names dtlp_components in an expression"),
+        ("imports::0", "$import dtlp_components", "uses dtlp_components in an expression"),
+        ("imports::0", "$from dtlp_components.keys import LossTerms as os", "uses dtlp_components in an expression"),
     ],
 )
 def test_expression_check_finds(config: dict[str, Any], id: str, value: Any, message: str) -> None:
@@ -134,7 +134,7 @@ def test_expression_check_finds(config: dict[str, Any], id: str, value: Any, mes
         (
             "validate::handlers::0::metrics",
             ["val_dice"],
-            "validate::handlers::0: `metrics` names the metric `val_dice`",
+            "validate::handlers::0: `metrics`: expected one of the metrics .*, got `val_dice`",
         ),
         (
             "validate::preprocessing::transforms::0::keys",
@@ -145,7 +145,7 @@ def test_expression_check_finds(config: dict[str, Any], id: str, value: Any, mes
         (
             "validate::key_metric::val_mean_dice::output_transform",
             "$monai.handlers.from_engine(['pred', 'labels'])",
-            "validate::key_metric::val_mean_dice::output_transform: `from_engine` takes `labels`",
+            "validate::key_metric::val_mean_dice::output_transform: `from_engine`: expected one of .*, got `labels`",
         ),
     ],
 )
@@ -186,18 +186,26 @@ def test_sound_metadata_has_no_problem() -> None:
     ("id", "value", "message"),
     [
         ("version", "0.2.0", "`changelog` has no entry for version 0.2.0"),
-        ("pytorch_version", "2.13.0+cpu", "`pytorch_version` should be an exact version"),
-        ("required_packages_version::nibabel", ">=5", "`nibabel` should be an exact version"),
-        ("network_data_format::inputs", {"img": {}}, "the first of `inputs` should be `image`"),
-        ("network_data_format::inputs::image::num_channels", "1", "`inputs::image::num_channels` should be int"),
-        ("network_data_format::outputs::pred::num_channels", 2, "`pred` has 2 channels"),
+        ("pytorch_version", "2.13.0+cpu", "`pytorch_version`: expected an exact version"),
+        ("required_packages_version::nibabel", ">=5", "`nibabel`: expected an exact version"),
+        ("network_data_format::inputs", {"img": {}}, "`inputs`: expected `image` first"),
+        ("network_data_format::inputs::image::num_channels", "1", "`inputs::image::num_channels`: expected int"),
+        ("network_data_format::outputs::pred::num_channels", 2, "`pred`: expected 3 channels, one per class, got 2"),
         (
             "network_data_format::outputs::pred::channel_def::3",
             "lung",
-            "`pred` has 3 channels, named .*but there are 3",
+            "`pred`: expected 3 channels, one per class, got",
         ),
-        ("network_data_format::outputs::pred::channel_def::2", "Liver", "label names should differ in lower case"),
-        ("network_data_format::outputs::pred::channel_def::0", "Background", "label names should .* be `background`"),
+        (
+            "network_data_format::outputs::pred::channel_def::2",
+            "Liver",
+            "expected label names that differ in lower case",
+        ),
+        (
+            "network_data_format::outputs::pred::channel_def::0",
+            "Background",
+            "expected label names .* being `background`",
+        ),
     ],
 )
 def test_metadata_check_finds(id: str, value: Any, message: str) -> None:

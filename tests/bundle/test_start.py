@@ -90,7 +90,7 @@ def test_record_names_no_other_file(commands: list[list[str]], variant: object) 
         (["mine", "--variant", "train"], "--variant train: .*expected one of: paper, published"),
         (["mine", "--config_file", "a.json"], "--config_file: expected none"),
         (["empty"], r"empty: found no configs/train\.json"),
-        (["nowhere"], "nowhere: found no bundle"),
+        (["nowhere"], "nowhere: no such bundle"),
     ],
 )
 def test_what_cannot_be_started_is_refused(commands: list[list[str]], words: list[str], message: str) -> None:

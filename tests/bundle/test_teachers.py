@@ -42,12 +42,14 @@ def test_file_that_is_no_checkpoint_of_this_run_is_named(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"No checkpoint at .*last\.pt: train first"):
         load_training_networks(parser, tmp_path / "last.pt")
     torch.save(Parser().networks["mean_teacher"].state_dict(), tmp_path / "model.pt")
-    with pytest.raises(InputError, match=r"model\.pt: expected the checkpoints/last\.pt .* found no `network` in it"):
+    with pytest.raises(
+        InputError, match=r"model\.pt: expected the checkpoints/last\.pt .* got a file without `network`"
+    ):
         load_training_networks(parser, tmp_path / "model.pt")
 
 
 def test_bundle_without_a_train_json_has_no_teachers(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"train\.json: not there; the teachers are built from"):
+    with pytest.raises(InputError, match=r"train\.json: no such file; the teachers are built from"):
         load_teachers(str(tmp_path / "train.json"), str(tmp_path / "last.pt"), {})
 
 

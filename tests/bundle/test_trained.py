@@ -55,7 +55,7 @@ def test_variant_of_the_training_comes_with_its_overlay(tmp_path: Path) -> None:
 
 
 def test_missing_bundle_and_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected the folder of a bundle, got none with configs/inference\.json"):
+    with pytest.raises(InputError, match=r"expected the folder of a bundle, got one without configs/inference\.json"):
         find_trained(str(tmp_path))
     with pytest.raises(InputError, match=r"No weights at .*Train first"):
         find_trained(str(BUNDLES / "la_5"), str(tmp_path))

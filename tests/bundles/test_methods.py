@@ -79,7 +79,7 @@ def test_resumed_run_of_a_method_is_like_an_uninterrupted_one(name: str, tiny_da
 
 def test_teachers_of_a_method_without_decoders_are_refused_by_its_name(tiny_dataset: Path, tmp_path: Path) -> None:
     run(method("uamt", tiny_dataset, tmp_path))
-    with pytest.raises(InputError, match="found a training by method 'uamt', whose only teacher is the moving average"):
+    with pytest.raises(InputError, match="got method 'uamt', whose only teacher is that average"):
         load_teachers(str(PHANTOM / "configs/train.json"), str(tmp_path / "checkpoints/last.pt"), {})
 
 
@@ -89,5 +89,5 @@ def test_batch_that_is_not_two_halves_is_refused_before_scans_are_read(
     monkeypatch.setattr("dtlp_components.checks.input_checks.list_volume_problems", lambda *_: pytest.fail("read"))
     work = method("bcp", tiny_dataset, tmp_path, batch_size_labeled=1)
     work.initialize()
-    with pytest.raises(InputError, match="expected one even number for both, since method bcp"):
+    with pytest.raises(InputError, match="expected the same even number, because method bcp"):
         work.run()

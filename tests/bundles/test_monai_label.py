@@ -131,7 +131,7 @@ def count(lines: list[str], start: str) -> int:
 @pytest.mark.slow
 def test_studies_without_a_label_are_trained_on(train, bundle: Path, studies: Path) -> None:
     lines = train(items(studies, "training_0", "training_1"), items(studies, "validation_0"))
-    assert f"3 labeled, 3 unlabeled studies in {studies}; of the labeled ones 2 to train on, 1 to validate on." in lines
+    assert f"3 labeled and 3 unlabeled studies in {studies}; labeled: 2 for training, 1 for validation." in lines
     assert lines.count("Training on 2 labeled and 3 unlabeled scans.") == 1  # an empty run id trains once
     assert count(lines, "4/4 ") == 1  # two epochs of two iterations
     assert [file.name for file in (bundle / "models").iterdir()] == ["model.pt"]
@@ -176,7 +176,7 @@ def test_next_training_goes_on_from_the_model_and_keeps_it(train, bundle: Path, 
 
 
 def test_no_label_yet_is_said_in_words(train, studies: Path) -> None:
-    with pytest.raises(InputError, match=f"no study to train on in {studies}; expected at least one with a submitted"):
+    with pytest.raises(InputError, match=f"{studies}: expected at least one MONAI Label study with a submitted"):
         train([], [])
 
 

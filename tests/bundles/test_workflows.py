@@ -291,7 +291,7 @@ def text_for_a_flag(data: Path) -> dict:
     [
         (missing_file, r"\.nii\.gz"),
         (truncated_nifti, r"\.nii\.gz"),
-        (different_shape, r"has shape \[19, 18, 22\]"),
+        (different_shape, r"got shape \[19, 18, 22\]"),
         (large_label, r"3"),
         (empty_training, r"training"),
         (wrong_patch, r"16"),
@@ -400,7 +400,7 @@ def test_segment_maps_the_disagreement_of_the_teachers_of_a_checkpoint(data: Pat
         segment(tmp_path / "third", "nowhere.pt")
     losses_of(workflow(PHANTOM, "train", data, tmp_path / "out", max_iterations=1, batch_size_unlabeled=0))
     with pytest.raises(
-        InputError, match=r"last\.pt: found a training on labeled scans alone, which trains no teachers"
+        InputError, match=r"last\.pt: expected a training run with --batch_size_unlabeled greater than 0, got"
     ):
         segment(tmp_path / "third", str(tmp_path / "out/checkpoints/last.pt"))
 

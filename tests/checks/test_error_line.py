@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,10 +34,10 @@ def line(key: str, **values: object) -> str:
 @pytest.mark.parametrize(
     ("key", "values", "expected"),
     [
-        ("outer", {"features": 4}, "Cannot go on: --inner: ValueError: num_channels"),
-        ("outer", {"features": 3}, "Cannot go on: --outer: TypeError: Linear.__init__() got an unexpected keyword"),
-        ("share", {}, "Cannot go on: --share: ZeroDivisionError: division by zero."),
-        ("run", {}, "Cannot go on: ZeroDivisionError: division by zero."),
+        ("outer", {"features": 4}, "Cannot continue: --inner: ValueError: num_channels"),
+        ("outer", {"features": 3}, "Cannot continue: --outer: TypeError: Linear.__init__() got an unexpected keyword"),
+        ("share", {}, "Cannot continue: --share: ZeroDivisionError: division by zero."),
+        ("run", {}, "Cannot continue: ZeroDivisionError: division by zero."),
     ],
 )
 def test_line_has_the_key_and_what_the_component_said(key: str, values: dict[str, int], expected: str) -> None:
@@ -44,7 +45,7 @@ def test_line_has_the_key_and_what_the_component_said(key: str, values: dict[str
 
 
 def test_own_error_is_told_as_it_is() -> None:
-    assert error_line(ValueError("one\ntwo")) == "Cannot go on: ValueError: one."
+    assert error_line(ValueError("one\ntwo")) == "Cannot continue: ValueError: one."
 
 
 PROGRAM = """
@@ -64,7 +65,7 @@ def test_process_ends_with_one_line_and_the_traceback_is_in_the_file(tmp_path: P
     file = tmp_path / "run/logs/error.txt"
     done = end_of(tmp_path, "'run'", "ValueError('a reason')", str(file))
     assert done.returncode == 1
-    assert done.stderr == f"Cannot go on: ValueError: a reason. The traceback is in {file}\n"
+    assert done.stderr == f"Cannot continue: ValueError: a reason. The traceback is in {file}\n"
     assert file.read_text().startswith("Traceback (most recent call last):")
     assert "a reason" in file.read_text()
 
@@ -81,8 +82,20 @@ def test_traceback_is_shown_by_other_programs_and_where_it_cannot_be_kept(
 
 def test_keyboard_interrupt_is_one_line(tmp_path: Path) -> None:
     done = end_of(tmp_path, "'run'", "KeyboardInterrupt", str(tmp_path / "error.txt"))
-    assert done.stderr == "\nStopped from the keyboard.\n"
+    assert done.stderr == "\nInterrupted.\n"
     assert done.returncode not in (0, 1)
+    assert not (tmp_path / "error.txt").exists()
+
+
+def test_closed_pipe_ends_a_process_silently(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    text = PROGRAM.format(
+        words="'run'", file=str(tmp_path / "error.txt"), error="print('x' * 100_000) or ValueError('not reached')"
+    )
+    done = subprocess.run([sys.executable, "-c", text], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
     assert not (tmp_path / "error.txt").exists()
 
 
@@ -140,7 +153,7 @@ def test_want_of_shared_memory_has_many_words(text: str) -> None:
 
 
 def test_other_errors_get_no_advice_on_memory() -> None:
-    assert error_line(RuntimeError("shape mismatch")) == "Cannot go on: RuntimeError: shape mismatch."
+    assert error_line(RuntimeError("shape mismatch")) == "Cannot continue: RuntimeError: shape mismatch."
 
 
 def test_loading_process_that_was_killed_is_told_with_the_way_out() -> None:

@@ -98,11 +98,11 @@ def test_values_inside_the_bounds_pass(key: Key) -> None:
     [
         ({"gradient_checkpointing": "false"}, "--gradient_checkpointing: expected True or False, capitalized, got "
          "'false'. Write --gradient_checkpointing False"),
-        ({"checkpoint_interval": 0}, "--checkpoint_interval: expected an integer from 1, got 0."),
-        ({"batch_size_unlabeled": -1}, "--batch_size_unlabeled: expected an integer from 0, got -1."),
-        ({"burn_in": 2.0}, "--burn_in: expected a number from 0 below 1, got 2.0."),
+        ({"checkpoint_interval": 0}, "--checkpoint_interval: expected an integer of at least 1, got 0."),
+        ({"batch_size_unlabeled": -1}, "--batch_size_unlabeled: expected an integer of at least 0, got -1."),
+        ({"burn_in": 2.0}, "--burn_in: expected a number of at least 0 and less than 1, got 2.0."),
         ({"seed": "a"}, "--seed: expected an integer from 0 to 4294967294, got 'a'."),
-        ({"iterations_per_epoch": 1.5}, "--iterations_per_epoch: expected an integer from 1, got 1.5."),
+        ({"iterations_per_epoch": 1.5}, "--iterations_per_epoch: expected an integer of at least 1, got 1.5."),
         ({"norm": "layer"}, "--norm: expected one of 'instance', 'group', 'batch', got 'layer'."),
         ({"flip_axes": [0, 0]}, "--flip_axes: expected a list of integers from 0 to 2, all different, got [0, 0]."),
     ],

@@ -14,7 +14,7 @@ from tests.pairs import pair, save
 
 
 def test_empty_list_names_its_section():
-    assert "section `testing` of the datalist has no items" in problem(section="testing")
+    assert "section `testing` of the datalist: expected at least one item" in problem(section="testing")
 
 
 def test_empty_section_comes_with_those_that_are_there(tmp_path):
@@ -26,14 +26,14 @@ def test_empty_section_comes_with_those_that_are_there(tmp_path):
     }
     (tmp_path / "list.json").write_text(json.dumps(content))
     message = problem(section="nosuch", datalist=str(tmp_path / "list.json"))
-    assert message.startswith("section `nosuch` of the datalist has no items")
-    assert message.endswith(f"{tmp_path}/list.json has items in: training (2), validation (1).")
+    assert message.startswith("section `nosuch` of the datalist: expected at least one item")
+    assert message.endswith(f"Sections of {tmp_path}/list.json with items: training (2), validation (1).")
 
 
 def test_item_without_label_is_refused_unless_labels_are_not_required(tmp_path):
     item = {"image": save(tmp_path / "i.nii")}
     check(labeled=[item], require_labels=False)
-    assert problem(labeled=[item]) == f"{item['image']}: has no label, but is in section `training`."
+    assert problem(labeled=[item]) == f"{item['image']}: expected a label, since it is in section `training`, got none."
 
 
 @pytest.mark.parametrize("other", ["validation", "unlabeled"])
@@ -42,7 +42,7 @@ def test_labeled_image_in_another_list_is_refused_under_any_name(tmp_path, other
     alias = {**item, "image": f"{tmp_path}/./a.nii.gz"}
     message = problem(labeled=[item], **{other: [alias]})
     assert item["image"] in message
-    assert f"in `{other}`" in message
+    assert f" and `{other}`" in message
 
 
 def test_items_without_a_published_box_are_named_where_it_is_needed(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_section_that_nobody_reads_is_a_warning_with_the_one_that_was_meant(tmp_
     (tmp_path / "list.json").write_text(json.dumps(content))
     check(labeled=[item], datalist=str(tmp_path / "list.json"))
     (warning,) = caplog.messages
-    assert f"nobody reads section `{name}` (4 scans)" in warning
+    assert f"section `{name}` (4 scans) is not used" in warning
     assert warning.endswith(f"Did you mean `{meant}`?" if meant else "validation, testing.")
 
 
@@ -94,7 +94,7 @@ def test_scan_that_is_listed_twice_is_refused(tmp_path, section):
     check(**items)
     (tmp_path / "link.nii.gz").symlink_to(items[section][0]["image"])
     again = {**items[section][0], "image": str(tmp_path / "link.nii.gz")}
-    assert problem(**{**items, section: [*items[section], again]}).endswith("2 times, expected once.")
+    assert problem(**{**items, section: [*items[section], again]}).endswith("got it 2 times.")
 
 
 @pytest.mark.parametrize("other", ["validation", "unlabeled"])
@@ -115,4 +115,4 @@ def test_patient_on_both_sides_is_refused(tmp_path, trained):
     items[trained][0]["patient"] = "anna"
     message = problem(**items, validation=validation)
     assert "of patient 'anna', as is" in message
-    assert message.endswith("expected a patient on one side.")
+    assert message.endswith("expected each patient on one side only.")

@@ -22,7 +22,7 @@ def test_folder_of_the_scans_is_refused_under_any_name(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "in")
     for place in (tmp_path / "in", tmp_path / "link", tmp_path / "in/../in"):
         (problem,) = output_problems(str(place), [str(tmp_path / "in/x.nii")], None)
-        assert "is where the scans are, expected another folder" in problem
+        assert "expected a folder other than that of the scans" in problem
 
 
 def test_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_disk_without_room_for_two_checkpoints_is_refused(tmp_path: Path, monkey
         monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: shutil._ntuple_diskusage(1e9, 0, free))
         found = list(run_folder_problems(str(tmp_path / "run"), network))
         assert len(found) == problems
-    assert "found 0.024 GB of free disk, expected 0.024 GB or more, for two checkpoints" in found[0]
+    assert "expected at least 0.024 GB of free disk space for two checkpoints, got 0.024 GB" in found[0]
 
 
 def test_folder_that_another_training_uses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_folder_that_another_training_uses_is_refused(tmp_path: Path, monkeypatc
     (tmp_path / "run/logs/lock").touch()
     monkeypatch.setattr("dtlp_components.checks.outputs.claimed_by", lambda file: "process 7 on gpu1 since noon")
     (problem,) = run_folder_problems(str(tmp_path / "run"))
-    assert problem.startswith(f"{tmp_path / 'run'}: is in use, process 7 on gpu1 since noon trains into it")
+    assert problem.startswith(f"{tmp_path / 'run'}: is in use: process 7 on gpu1 since noon is training into it")
 
 
 def test_scan_whose_label_map_would_have_too_long_a_name_is_refused(tmp_path: Path) -> None:
@@ -87,11 +87,11 @@ def test_scan_whose_label_map_would_have_too_long_a_name_is_refused(tmp_path: Pa
         image = str(root / f"{'x' * length}.nii.gz")
         found = list(output_problems(str(out), [image], str(root)))
         assert len(found) == problems
-    assert "its label map would be named after 230 characters of path" in found[0]
+    assert "is derived from the path, got 230" in found[0]
 
 
 def test_folders_in_between_count_in_the_name(tmp_path: Path) -> None:
     image = str(tmp_path / "in" / ("p" * 120) / ("s" * 120))
     (problem,) = output_problems(str(tmp_path / "out"), [image], str(tmp_path / "in"))
-    assert "named after 241 characters" in problem
+    assert "is derived from the path, got 241" in problem
     assert list(output_problems(str(tmp_path / "out"), [image], str(Path(image).parent))) == []

@@ -98,32 +98,31 @@ def test_keys_of_an_args_file_are_checked_likewise(tmp_path, config_file):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--learning_rate", "0"], "--learning_rate: expected a number above 0, got 0."),
+        (["--learning_rate", "0"], "--learning_rate: expected a number greater than 0, got 0."),
         (["--amp", "true"], "--amp: expected True or False, capitalized, got 'true'. Write --amp True"),
         (
             ["--learning_rate", "None"],
-            "--learning_rate: MONAI leaves out a None that is given; write it as --learning_rate '$None'",
+            "--learning_rate: MONAI ignores a plain None; write --learning_rate '$None'",
         ),
         (
             ["--output_dir", "2024"],
-            "--output_dir: expected a path, got 2024. Write a folder that is named like a number as "
-            "--output_dir ./2024",
+            "--output_dir: expected a path, got 2024. If a folder's name is a number, write --output_dir ./2024",
         ),
         (
             ["--output_dir", "$x"],
-            "--output_dir: expected a path as it is, got '$x', which MONAI would evaluate. Write --output_dir './$x'",
+            "--output_dir: expected a literal path, got '$x', which MONAI would evaluate. Write --output_dir './$x'",
         ),
         (
             ["--output_dir", "@x"],
-            "--output_dir: expected a path as it is, got '@x', which MONAI would look up. Write --output_dir ./@x",
+            "--output_dir: expected a literal path, got '@x', which MONAI would look up. Write --output_dir ./@x",
         ),
         (
             ["--output_dir", "%x"],
-            "--output_dir: expected a path as it is, got '%x', which MONAI would look up. Write --output_dir ./%x",
+            "--output_dir: expected a literal path, got '%x', which MONAI would look up. Write --output_dir ./%x",
         ),
         (
             ["--output_dir", "out/a#1"],
-            "--output_dir: expected a path as it is, got 'out/a#1', in which MONAI would read # as ::. "
+            "--output_dir: expected a literal path, got 'out/a#1', in which MONAI would read # as ::. "
             "Write --output_dir \"$'out/a\\x231'\"",
         ),
     ],
@@ -149,7 +148,10 @@ def test_value_that_monai_computes_passes(config_file: str) -> None:
 def test_key_of_an_overlay_is_answered_with_its_file(config_file: str, key: str, value: str, overlay: str) -> None:
     (message,) = override_problems(["m", "run", "training", "--config_file", config_file, f"--{key}", value])
     files = [config_file, str(Path(config_file).parent / overlay)]
-    assert message == f'--{key} {value}: this is an overlay file. Leave the key out and write --config_file "{files}"'
+    assert (
+        message
+        == f'--{key} {value}: can only be set by an overlay file. Instead of --{key}, write --config_file "{files}"'
+    )
     (message,) = override_problems(["m", "run", "training", "--config_file", config_file, f"--{key}", "papper"])
     assert f"{value!r} (overlay {overlay})" in message
     assert message.startswith(f"--{key}: expected ")
@@ -161,7 +163,7 @@ def test_key_that_the_trained_method_does_not_read_is_refused() -> None:
     files = str([str(bundle / "train.json"), str(bundle / "methods/uamt.json")])
     for words in (["--ddim_steps", "2"], ["--weights::kd", "0.5"], ["--teachers", "mean"]):
         (message,) = override_problems(["m", "run", "training", "--config_file", files, *words])
-        assert message == f"{words[0]}: has no effect on method 'uamt', which does not read it. Leave it out."
+        assert message == f"{words[0]}: has no effect with method 'uamt', which does not use it. Leave it out."
     for words in (["--ramp_up", "0.5"], ["--ema_decay", "0.9"], ["--train::trainer::method::passes", "2"]):
         assert override_problems(["m", "run", "training", "--config_file", files, *words]) == []
     for name in ("and", "supervised"):

@@ -23,13 +23,13 @@ def test_label_value_of_no_class_is_refused_and_the_highest_class_is_not(tmp_pat
     check(labeled=[item], settings={"num_classes": 3})
     message = problem(labeled=[item], settings={"num_classes": 2})
     assert message.startswith(item["label"])
-    assert message.endswith("found the values [2], expected only [0, 1]. --num_classes is 2.")
+    assert message.endswith("expected only the values [0, 1], got [2]. --num_classes is 2.")
 
 
 def test_empty_labels_are_refused_only_if_all_are(tmp_path):
     empty, full = pair(tmp_path, "empty", highest=0), pair(tmp_path, "full")
     check(labeled=[empty, full])
-    assert problem(labeled=[empty]) == "none of the 1 labels of section `training` has a voxel above 0."
+    assert problem(labeled=[empty]) == "section `training`: expected labels with voxels above 0, got none in 1 labels."
 
 
 def test_series_passes_and_its_faults_are_named(tmp_path, write_series):
@@ -41,21 +41,19 @@ def test_series_passes_and_its_faults_are_named(tmp_path, write_series):
     write_series(tmp_path / "other", np.arange(120).reshape(SHAPE))
     for file in (tmp_path / "other").iterdir():
         file.rename(folder / f"b_{file.name}")
-    assert problem(**given).startswith(
-        f"{folder}: found 2 series, expected one; each is known by its first file: b_sli"
-    )
+    assert problem(**given).startswith(f"{folder}: expected one series, got 2; each is named by its first file: b_sli")
 
 
 def test_folder_without_dicom_is_refused(tmp_path):
     pytest.importorskip("pydicom", reason="DICOM is optional: pip install pydicom")
     (tmp_path / "empty").mkdir()
     message = problem(labeled=[{"image": str(tmp_path / "empty")}], require_labels=False)
-    assert "found no DICOM file, expected a series" in message
+    assert "expected a series of slices, got no DICOM file" in message
 
 
 def test_missing_dicom_package_is_named_with_its_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(InputError, match="reading it needs pydicom: pip install"):
+    with pytest.raises(InputError, match="reading it requires pydicom: pip install"):
         check(labeled=[{"image": str(tmp_path)}], require_labels=False)
 
 
@@ -90,7 +88,7 @@ def test_changed_file_is_read_again(tmp_path):
     status = os.stat(item["label"])
     pair(tmp_path, highest=7)
     os.utime(item["label"], ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert "found the values [7]" in problem(**given)
+    assert "got [7]" in problem(**given)
 
 
 def test_unreadable_file_is_not_forgotten_by_the_cache(tmp_path):
@@ -114,7 +112,7 @@ def test_file_that_was_read_as_an_image_is_read_again_as_a_label(tmp_path):
     cache = str(tmp_path / "cache.json")
     pair(tmp_path, array=np.arange(120, dtype=np.uint8).reshape(SHAPE))
     check(labeled=[{"image": item["label"]}], require_labels=False, cache_file=cache)
-    assert "found the values [2, 3, 4, 5," in problem(labeled=[item], cache_file=cache)
+    assert "got [2, 3, 4, 5," in problem(labeled=[item], cache_file=cache)
 
 
 def test_entry_of_an_older_version_is_read_again(tmp_path):
@@ -125,7 +123,7 @@ def test_entry_of_an_older_version_is_read_again(tmp_path):
     for entry in content.values():
         del entry["volume"]["values"]
     cache.write_text(json.dumps(content))
-    assert "found the values [7]" in problem(labeled=[item], cache_file=str(cache))
+    assert "got [7]" in problem(labeled=[item], cache_file=str(cache))
 
 
 def test_progress_shows_from_the_21st_file_on(tmp_path, capsys):

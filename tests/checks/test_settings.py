@@ -40,7 +40,7 @@ def test_one_voxel_is_too_few_for_any_norm() -> None:
 
 def test_patch_size_of_a_wrong_kind_is_said_once() -> None:
     (message,) = Settings({"patch_size": [32, 48]}).problems()
-    assert message.startswith("--patch_size: expected a list of 3 integers each from 1, got [32, 48].")
+    assert message.startswith("--patch_size: expected a list of 3 integers, each at least 1, got [32, 48].")
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "mps:x"])
@@ -74,5 +74,5 @@ def test_classes_are_not_weighed_by_a_decoder_that_is_not_trained(
     }  # fmt: skip
     problems = list(class_weight_problems(values))
     assert bool(problems) == wrong
-    assert all("expected more than 0, since classes are weighed by" in problem for problem in problems)
+    assert all("expected a number greater than 0, because" in problem for problem in problems)
     assert not list(class_weight_problems({**values, "batch_size_unlabeled": 0}))  # labeled only reads no weights

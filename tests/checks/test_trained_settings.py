@@ -29,7 +29,7 @@ def test_recorded_value_wins_over_the_bundles_own_and_the_log_says_so(
         assert settings("norm", "group") == "group"
         assert settings("spacing_mm", [1.0, 1.0, 2.0]) == [1.0, 1.0, 2.0]
     (line,) = caplog.messages
-    assert line == f"features 16, from {tmp_path}/logs/model_settings.json (the bundle's own: 32)."
+    assert line == f"features 16, taken from {tmp_path}/logs/model_settings.json (the bundle's own value: 32)."
 
 
 def test_without_a_record_the_bundles_own_values_are_taken(tmp_path: Path) -> None:
@@ -41,8 +41,8 @@ def test_contradiction_names_both_values_and_the_way_out(tmp_path: Path) -> None
     values = {"features": 32, "spacing_mm": [1.0, 1.0, 1.0], "norm": "group", "amp": True}
     spacing, features = record_problems(model_file, values)
     assert features == (
-        f"--features: expected 16, which {model_file} was trained with (recorded in "
-        f"{tmp_path}/logs/model_settings.json), got 32. Leave it out: it is taken from there."
+        f"--features: expected 16, with which {model_file} was trained (recorded in "
+        f"{tmp_path}/logs/model_settings.json), got 32. Leave the flag out: the recorded value is used."
     )
     assert spacing.startswith("--spacing_mm: expected [1.0, 1.0, 2.5]")
 
@@ -62,7 +62,7 @@ def test_weights_without_a_record_are_not_compared_and_the_log_says_so(
     with caplog.at_level("INFO", logger="dtlp"):
         assert list(record_problems(str(tmp_path / "models" / "model.pt"), {"features": 32})) == []
     (line,) = caplog.messages
-    assert "logs/model_settings.json is not there" in line
+    assert "logs/model_settings.json does not exist" in line
     assert "features 32" in line
 
 
@@ -80,7 +80,7 @@ ATTACKS: list[tuple[Any, str]] = [
     ({"initialize": ["$__import__('os').system('touch BROKEN')"]}, "got the key 'initialize'"),
     ({"network_def": {"_target_": "os.system", "command": "touch BROKEN"}}, "got the key 'network_def'"),
     ({"imports": ["$import os"]}, "got the key 'imports'"),
-    ({"features": "$__import__('os').system('touch BROKEN')"}, "features: expected an integer from 1"),
+    ({"features": "$__import__('os').system('touch BROKEN')"}, "features: expected an integer of at least 1"),
     ({"features": {"_target_": "os.system", "command": "touch BROKEN"}}, "features: expected"),
     ({"norm": " $__import__('os').system('touch BROKEN')"}, "norm: expected one of"),
     ({"norm": "\u00a0$__import__('os').system('touch BROKEN')"}, "norm: expected one of"),
@@ -93,11 +93,11 @@ ATTACKS: list[tuple[Any, str]] = [
     ({"features": -1}, "features: expected"),
     ({"+features": 16}, r"got the key '\+features'"),
     ({"train::trainer::max_epochs": 1}, "got the key 'train::trainer::max_epochs'"),
-    (["features"], "expected the settings of a training, got list"),
+    (["features"], "expected the settings of a training run, got list"),
     ("[" * 100_000, "is not JSON"),
     ("{features: 16}", "is not JSON"),
     ("\x00", "is not JSON"),
-    ('{"features": 16}' + " " * 2**21, "expected the settings of a training, got a file of"),
+    ('{"features": 16}' + " " * 2**21, "expected the settings of a training run, got a file of"),
 ]  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def test_training_takes_the_studies_that_nobody_labeled(clinic: Clinic, tmp_path
         submit(clinic, name, tmp_path)
     status, log = clinic.server.train("phantom_10", max_epochs=1)
     assert status == "DONE", log[-3000:]
-    assert "2 labeled studies to train on, 2 without a label." in log
+    assert "2 labeled studies for training, 2 unlabeled." in log
     assert "Training on 2 labeled and 2 unlabeled scans." in log
 
 

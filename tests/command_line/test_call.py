@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,7 +59,7 @@ def test_stop_from_the_keyboard_is_one_line_and_no_success(capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["wait"], {"wait": wait})
     assert stopped.value.code == 130
-    assert capsys.readouterr().err == "\ndtlp wait: stopped from the keyboard.\n"
+    assert capsys.readouterr().err == "\ndtlp wait: interrupted.\n"
 
 
 def test_returned_object_is_not_printed(capsys) -> None:
@@ -80,7 +82,7 @@ def test_missing_or_surplus_words_exit_with_2_and_run_nothing(words) -> None:
 
 @pytest.mark.parametrize("words", [["coppy"], ["items"], ["group", "iner"]], ids=" ".join)
 def test_unknown_command_is_named_with_the_known_ones(words) -> None:
-    with pytest.raises(InputError, match=f"'{words[-1]}', expected one of: (copy, group, pass|inner)"):
+    with pytest.raises(InputError, match=rf"expected one of (copy, group, pass|inner), got '{words[-1]}'"):
         main(words, Recorder().commands)
 
 
@@ -88,11 +90,11 @@ def test_unknown_command_is_named_with_the_known_ones(words) -> None:
     ("words", "message"),
     [
         (["coppy"], "Did you mean copy?"),
-        (["copy", "here", "--dri_run"], r"found --dri_run, .* Did you mean --dry_run"),
-        (["copy", "here", "--sede=3"], r"found --sede, .* Did you mean --seed"),
-        (["copy", "here", "--nothing"], r"found --nothing, .* copy --help lists them"),
-        (["pass"], "expected BUNDLE first"),
-        (["pass", "--lr", "1"], "expected BUNDLE first"),
+        (["copy", "here", "--dri_run"], r"unknown flag --dri_run. Did you mean --dry_run"),
+        (["copy", "here", "--sede=3"], r"unknown flag --sede. Did you mean --seed"),
+        (["copy", "here", "--nothing"], r"unknown flag --nothing. See dtlp copy --help"),
+        (["pass"], "expected BUNDLE as the first argument"),
+        (["pass", "--lr", "1"], "expected BUNDLE as the first argument"),
     ],
 )
 def test_mistyped_word_is_refused_with_the_nearest_and_runs_nothing(words, message) -> None:
@@ -105,12 +107,12 @@ def test_mistyped_word_is_refused_with_the_nearest_and_runs_nothing(words, messa
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--dry_run=true", "--dry_run: found 'true', expected True or False"),
-        ("--seed=x", "--seed: found 'x', expected an integer"),
-        ("--seed=True", "--seed: found True, expected an integer"),
-        ("--source=2018", "--source: found 2018, expected a text"),
-        ("--sides=[1,2.5]", r"--sides: found \[1, 2.5\], expected integers in quotes"),
-        ("--sides=3", "--sides: found 3, expected integers in quotes"),
+        ("--dry_run=true", "--dry_run: expected True or False, got 'true'"),
+        ("--seed=x", "--seed: expected an integer, got 'x'"),
+        ("--seed=True", "--seed: expected an integer, got True"),
+        ("--source=2018", "--source: expected a string .*, got 2018"),
+        ("--sides=[1,2.5]", r"--sides: expected integers in quotes, .* got \[1, 2.5\]"),
+        ("--sides=3", "--sides: expected integers in quotes, .* got 3"),
     ],
 )
 def test_value_of_the_wrong_type_is_never_misread(flag, message) -> None:
@@ -137,8 +139,77 @@ def test_error_that_nobody_has_foreseen_is_one_line_and_its_traceback_a_file(
     with pytest.raises(SystemExit) as end:
         call_command("dtlp", ["fail"], {"fail": fail})
     (file,) = tmp_path.iterdir()
-    assert end.value.code == f"dtlp fail: cannot go on: KeyError: 'the cause'. The traceback is in {file}"
+    assert end.value.code == f"dtlp fail: cannot continue: KeyError: 'the cause'. The traceback is in {file}"
     assert file.read_text().startswith("Traceback (most recent call last):")
+
+
+PIPED = """
+import sys
+from dtlp_components.command_line.call import call_command
+
+def few() -> None:
+    '''Few words.'''
+    print("few")
+
+def many() -> None:
+    '''Many words.'''
+    for _ in range(10_000):
+        print("many words")
+
+def wrapped() -> None:
+    '''As MONAI does.'''
+    try:
+        many()
+    except OSError as error:
+        raise RuntimeError("wrapped") from error
+
+def other() -> None:
+    '''A pipe that is not the output's.'''
+    raise BrokenPipeError("to a process")
+
+def refuse() -> None:
+    '''Refuse.'''
+    print("few")
+    raise SystemExit("a reason")
+
+sys.stdin.readline()  # until the pipe is closed
+call_command("dtlp", sys.argv[1:], {"few": few, "many": many, "wrapped": wrapped, "other": other, "refuse": refuse})
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--help"], 0, ""),
+        (["few"], 0, ""),
+        (["few", "--help"], 0, ""),
+        (["many"], 141, ""),
+        (["wrapped"], 141, ""),
+        (["refuse"], 1, "a reason"),
+    ],
+)
+def test_closed_pipe_ends_a_command_silently(tmp_path: Path, words: list[str], code: int, said: str) -> None:
+    read, write = os.pipe()
+    env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": ""}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PIPED, *words],
+        stdin=subprocess.PIPE, stdout=write, stderr=subprocess.PIPE, text=True, env=env,
+    )  # fmt: skip
+    os.close(write)
+    os.close(read)
+    _, error = process.communicate("\n")
+    assert error.startswith(said) if said else error == ""
+    assert process.returncode == code
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_closed_pipe_is_an_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PIPED, "other"],
+        input="\n", capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("dtlp other: cannot continue: BrokenPipeError: to a process. The traceback is in")
 
 
 def test_run_of_a_bundle_tells_its_own_errors(monkeypatch: pytest.MonkeyPatch) -> None:

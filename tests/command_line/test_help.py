@@ -29,7 +29,7 @@ def test_every_parameter_is_shown_with_kind_default_and_sentence() -> None:
     assert lines[6:12] == [
         "  SOURCE",
         "      what to copy.",
-        "  --seed (int, 3 unless given)",
+        "  --seed (int, default 3)",
         "      of the draw.",
         "  --sides (list[int])",
         "      in voxels, unequal ones too.",

@@ -125,7 +125,7 @@ def test_memory_that_is_free_decides_how_many_scans_are_kept(
     dataset = cache(items, None, cache_rate="auto")
     assert dataset.cache_num == kept
     assert Counted.calls == max(kept, 1)  # the first one tells how large they are
-    assert ("--cache_dir FOLDER keeps all of them on disk instead" in caplog.text) == (kept < 3)
+    assert ("--cache_dir FOLDER caches all of them on disk instead" in caplog.text) == (kept < 3)
     values = [dataset[i]["image"] for i in range(3)]
     for value, item in zip(values, items, strict=True):
         torch.testing.assert_close(value, pipeline()(item)["image"])
@@ -146,7 +146,7 @@ def test_without_a_folder_nothing_is_written(items: list[dict[str, Any]], tmp_pa
     before = sorted(tmp_path.iterdir())
     dataset = cache(items, None)
     assert sorted(tmp_path.iterdir()) == before
-    with pytest.raises(ValueError, match="no cache on disk"):
+    with pytest.raises(ValueError, match="no disk cache"):
         dataset.file_of(0)
 
 

@@ -78,8 +78,8 @@ def test_fourth_axis_holds_the_channels_without_endings(tmp_path: Path) -> None:
     assert load({"image": path})["image"].shape == (3, *SHAPE)
     assert scan_problems(path, 3) == []
     (problem,) = scan_problems(path, 2)
-    assert problem == f"{path}: expected 2 channels as the fourth axis of the file, got [4, 5, 6, 3] voxels by axis."
-    assert "expected one 3-D volume" in scan_problems(path)[0]
+    assert problem == f"{path}: expected 2 channels along the fourth axis of the file, got a shape of [4, 5, 6, 3]."
+    assert "expected a single 3-D volume" in scan_problems(path)[0]
 
 
 def test_sound_channels_have_no_problem_and_are_described_together(tmp_path: Path) -> None:
@@ -100,14 +100,14 @@ def test_sound_channels_have_no_problem_and_are_described_together(tmp_path: Pat
 def test_missing_channel_is_named_with_those_that_are_there(tmp_path: Path) -> None:
     path = str(save(tmp_path / "a_t1.nii.gz", 1))
     assert scan_problems(path, 2, ENDINGS) == [
-        f"{tmp_path}/a_t1c.nii.gz: no such file; expected 2 channels of this scan, found a_t1.nii.gz."
+        f"{tmp_path}/a_t1c.nii.gz: no such file; expected 2 channels of this scan, got a_t1.nii.gz."
     ]
 
 
 def test_channel_on_another_grid_is_named(tmp_path: Path) -> None:
     path = pair(tmp_path)
     save(tmp_path / "a_t1c.nii.gz", 2, (4, 5, 7))
-    assert "a_t1c.nii.gz: has shape [4, 5, 7], the first channel" in scan_problems(path, 2, ENDINGS)[0]
+    assert "a_t1c.nii.gz: expected all channels on one grid, got shape [4, 5, 7]" in scan_problems(path, 2, ENDINGS)[0]
     save(tmp_path / "a_t1c.nii.gz", 2, shift=7.0)
     assert "a_t1c.nii.gz: its affine differs from that of the first channel" in scan_problems(path, 2, ENDINGS)[0]
 
@@ -117,7 +117,9 @@ def test_each_channel_is_judged_by_itself(tmp_path: Path) -> None:
     nib.save(
         nib.Nifti1Image(np.full(SHAPE, 3.0, np.float32), np.diag([-1.0, 2.0, 3.0, 1.0])), tmp_path / "a_t1c.nii.gz"
     )
-    assert scan_problems(path, 2, ENDINGS) == [f"{tmp_path}/a_t1c.nii.gz: every voxel is 3, expected an image."]
+    assert scan_problems(path, 2, ENDINGS) == [
+        f"{tmp_path}/a_t1c.nii.gz: expected an image, got the value 3 in every voxel."
+    ]
 
 
 def test_stamp_changes_with_any_channel(tmp_path: Path) -> None:
@@ -146,7 +148,7 @@ def test_scans_to_segment_are_found_once_also_in_a_folder_for_each_patient(tmp_p
 
 def test_folder_without_these_channels_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "a.nii.gz", 1)
-    with pytest.raises(InputError, match=r"found no scan of 2 channels; expected NIfTI files that end in t1, t1c"):
+    with pytest.raises(InputError, match=r"expected NIfTI files ending in t1, t1c, got no scan with 2 channels"):
         find_images(str(tmp_path), ENDINGS)
 
 

@@ -82,7 +82,7 @@ def test_slice_has_its_place_and_what_its_digits_leave_open(file: Path) -> None:
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "ImagePositionPatient": None}, "Secondary Capture Image Storage"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
         ({"SamplesPerPixel": 3}, "color image"),
-        ({"NumberOfFrames": 2}, "CT Image Storage of several frames"),
+        ({"NumberOfFrames": 2}, "CT Image Storage with several frames"),
     ],
 )
 def test_what_is_no_slice_is_called_by_its_name(file: Path, values: dict[str, Any], kind: str) -> None:

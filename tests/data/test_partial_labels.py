@@ -25,5 +25,5 @@ def test_background_may_be_what_nobody_drew_and_equal_scans_share_a_row() -> Non
 
 
 def test_class_that_there_is_not_is_named_with_the_scan() -> None:
-    with pytest.raises(InputError, match=r"a_seg.nii.gz: `labels` names 'Liver', expected names of classes: back"):
+    with pytest.raises(InputError, match=r"a_seg.nii.gz: `labels`: expected class names .*, got 'Liver'"):
         open_classes([{"label": "a_seg.nii.gz", "labels": ("Liver",)}], NAMES)

@@ -87,7 +87,7 @@ def test_slice_that_is_no_longer_recognized_is_not_skipped(tmp_path: Path, write
     folder = write_series(tmp_path / "ct", voxels_of(4, 5, 6), ending="")
     (folder / "slice05").write_bytes(b"")  # the last one: without it there is no gap
     (problem,) = series_problems(folder)
-    assert problem.startswith(f"{folder / 'slice05'}: damaged or no DICOM file")
+    assert problem.startswith(f"{folder / 'slice05'}: damaged or not a DICOM file")
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "A.NII.GZ", "A.NII"])

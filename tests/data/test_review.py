@@ -93,10 +93,13 @@ def test_table_of_a_spreadsheet_with_semicolons_is_read(folder: Path) -> None:
     ("wrong", "said"),
     [
         ({"verdict": "ok"}, "line 2: verdict: expected accept, reject, corrected or nothing, got 'ok'"),
-        ({"verdict": "corrected"}, "line 2: corrected: expected the label's file in column label, got nothing"),
+        (
+            {"verdict": "corrected"},
+            "line 2: corrected: expected the path of the label file in column label, got nothing",
+        ),
         ({"verdict": "accept", "weight": "2"}, "line 2: weight: expected a number from 0 to 1, got '2'"),
         ({"verdict": "accept", "weight": "nan"}, "line 2: weight: expected a number from 0 to 1, got 'nan'"),
-        ({"verdict": "accept", "weight": "1"}, "expected a label map in column label_map, got nothing"),
+        ({"verdict": "accept", "weight": "1"}, "expected the path of a label map in column label_map, got nothing"),
         ({"verdict": "reject", "image": ""}, "expected the path of a scan in column image, got nothing"),
     ],
 )
@@ -108,21 +111,23 @@ def test_row_that_cannot_be_is_named(folder: Path, wrong: dict[str, str], said: 
 
 
 def test_verdict_on_a_scan_that_is_not_there_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"z\.nii\.gz: is none of the 5 scans without a label"):
+    with pytest.raises(InputError, match=r"z\.nii\.gz: expected one of the 5 scans without a label"):
         section(folder, "unlabeled", write(folder, row(folder, "z", "reject")))
-    with pytest.raises(InputError, match=r"a\.nii\.gz: is among the labeled scans already"):
+    with pytest.raises(
+        InputError, match=r"a\.nii\.gz: expected a scan without a label, got one that is already labeled"
+    ):
         section(folder, "training", write(folder, row(folder, "a", "corrected", label="x.nii.gz")))
 
 
 def test_two_verdicts_on_a_scan_are_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match="is in line 2 already"):
+    with pytest.raises(InputError, match="is already in line 2"):
         read_review(write(folder, row(folder, "b", "reject"), row(folder, "b", "accept")))
 
 
 @pytest.mark.parametrize("text", ["", "scan,quality\nb,1\n", "\0\1\2", "image,verdict\n"])
 def test_other_file_is_refused(folder: Path, text: str) -> None:
     (folder / "review.csv").write_text(text)
-    with pytest.raises(InputError, match=r"--review .*review.csv: expected a table of verdicts such as"):
+    with pytest.raises(InputError, match=r"--review .*review.csv: expected a table of verdicts as written by"):
         read_review(str(folder / "review.csv"))
 
 

@@ -45,7 +45,7 @@ def test_nifti_files_below_the_folder_are_counted_and_some_named(tmp_path, caplo
     assert find_images(str(tmp_path)) == [{"image": f"{tmp_path}/a.nii.gz"}]
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("dtlp", logging.WARNING)
-    assert "found 4: p1/b.nii.gz, p1/e.nii, p2/x/c.nii.gz, …" in record.getMessage()
+    assert "(4 found: p1/b.nii.gz, p1/e.nii, p2/x/c.nii.gz, …)" in record.getMessage()
 
 
 def test_nothing_is_said_of_what_is_read(tmp_path, caplog):
@@ -63,7 +63,7 @@ def test_one_file_is_a_list_of_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("none", "no such file"), ("empty", "found no N"), ("a.txt", "found no N")]
+    ("name", "message"), [("none", "no such file"), ("empty", ".* got no N"), ("a.txt", ".* got no N")]
 )
 def test_nothing_to_segment_is_an_error(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
@@ -152,7 +152,7 @@ def test_one_dicom_file_stands_for_its_series(tmp_path, write_series):
     folder = write_series(tmp_path / "ct", np.zeros((4, 5, 3), int))
     assert find_images(str(folder / "slice01.dcm")) == [{"image": str(folder / "slice01.dcm")}]
     put(tmp_path / "IM1")
-    with pytest.raises(InputError, match="IM1: damaged or no DICOM file"):
+    with pytest.raises(InputError, match="IM1: damaged or not a DICOM file"):
         find_images(str(tmp_path / "IM1"))
 
 
@@ -160,7 +160,7 @@ def test_one_dicom_file_stands_for_its_series(tmp_path, write_series):
 def test_scans_whose_label_maps_would_overwrite_each_other_are_refused(tmp_path, one, other):
     put(tmp_path / one, b"")
     put(tmp_path / other, b"")
-    with pytest.raises(InputError, match="would have the name of that of"):
+    with pytest.raises(InputError, match="would have the same name as that of"):
         find_images(str(tmp_path))
 
 
@@ -176,4 +176,4 @@ def test_volumes_of_other_formats_are_counted_and_named(tmp_path, caplog):
     for name in ("a.nii", "b.nrrd", "c.MHA", "d.img", "d.hdr", "e.nii.bz2"):
         put(tmp_path / name, b"")
     assert len(find_images(str(tmp_path))) == 1
-    assert "5 files (b.nrrd, c.MHA, d.hdr, …) are of formats that are not read" in caplog.text
+    assert "5 files (b.nrrd, c.MHA, d.hdr, …) are in unsupported formats" in caplog.text

@@ -22,7 +22,9 @@ pydicom = pytest.importorskip("pydicom", reason="DICOM is optional: pip install 
 def test_slices_that_jump_sideways_are_named(series: Path) -> None:
     change(series, move(lambda number: [30.0 if 5 <= number < 10 else 0.0, 0, 0]))
     (problem,) = series_problems(series)
-    assert problem.startswith(f"{series}: found slices displaced sideways by up to ")
+    assert problem.startswith(
+        f"{series}: expected slices stacked along one direction, got some shifted sideways by up to "
+    )
     assert "most from slice04.dcm to slice05.dcm" in problem
 
 
@@ -63,7 +65,7 @@ def test_missing_slices_are_one_sentence(series: Path, gone: tuple[int, ...], pl
         (series / f"slice{number:02d}.dcm").unlink()
     (problem,) = series_problems(series)
     there, missing = 12 - len(gone), len(gone)
-    found = f"found {there} slices of 12 that would be 2 mm apart: {missing} missing, first from {place}."
+    found = f"expected 12 slices 2 mm apart, got {there}: {missing} missing, first from {place}."
     assert problem.startswith(f"{series}: {found}")
 
 
@@ -85,13 +87,13 @@ def test_grid_is_even_within_what_the_scanner_rounds(series: Path, step: float, 
 def test_spacing_that_varies_is_named(series: Path) -> None:
     change(series, move(lambda number: [0, 0, 1.5 * max(0, number - 6)]))  # 2 mm, then 3.5 mm
     (problem,) = series_problems(series)
-    assert problem.startswith(f"{series}: found slices 2 to 3.5 mm apart")
+    assert problem.startswith(f"{series}: expected equally spaced slices, got spacings from 2 to 3.5 mm")
 
 
 def test_two_slices_at_one_place_are_named(series: Path) -> None:
     change(series, move(lambda number: [0, 0, -2.0 if number == 7 else 0]))
     (problem,) = series_problems(series)
-    assert problem.startswith(f"{series}: found slice06.dcm and slice07.dcm at the same place")
+    assert problem.startswith(f"{series}: expected every slice position once, got slice06.dcm and slice07.dcm")
 
 
 @pytest.mark.parametrize("edit", [
@@ -115,7 +117,7 @@ def test_ct_without_intercept_is_a_warning(series: Path, caplog: pytest.LogCaptu
     assert "RescaleIntercept" not in caplog.text
     change(series, lambda number, header: delattr(header, "RescaleIntercept"))
     assert series_problems(series) == []
-    assert f"{series}: found CT without RescaleIntercept" in caplog.text
+    assert f"{series}: CT without RescaleIntercept" in caplog.text
 
 
 def test_pixels_that_no_decoder_reads_are_named(series: Path) -> None:
@@ -125,7 +127,7 @@ def test_pixels_that_no_decoder_reads_are_named(series: Path) -> None:
         header["PixelData"].is_undefined_length = True
 
     (problem,) = series_problems(change(series, pack))
-    assert "found pixels compressed as MPEG-4" in problem
+    assert "pixels are compressed as MPEG-4" in problem
 
 
 def test_missing_decoder_is_named_with_its_command(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +135,7 @@ def test_missing_decoder_is_named_with_its_command(series: Path, monkeypatch: py
     assert series_problems(series) == []
     monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", property(lambda self: False))
     (problem,) = series_problems(series)
-    assert problem.startswith(f"{series / 'slice00.dcm'}: found pixels compressed as RLE Lossless, whose decoder is mi")
+    assert problem.startswith(f"{series / 'slice00.dcm'}: pixels are compressed as RLE Lossless, whose decoder is mi")
     assert "pip install 'dtlp-bundles[dicom]'" in problem
 
 
@@ -142,4 +144,4 @@ def test_slice_without_size_is_named(series: Path) -> None:
     del header.Rows
     header.save_as(series / "slice03.dcm")
     (problem,) = series_problems(series)
-    assert problem.startswith(f"{series / 'slice03.dcm'} (CT Image Storage): found no Rows")
+    assert problem.startswith(f"{series / 'slice03.dcm'} (CT Image Storage): has no Rows")

@@ -37,7 +37,7 @@ def test_counts_are_logged(studies: Path, caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level(logging.INFO, logger="dtlp"):
         unlabeled_studies(str(studies), [item(studies, "a.nii.gz")], [item(studies, "b.nii.gz")])
     assert caplog.messages == [
-        f"2 labeled, 3 unlabeled studies in {studies}; of the labeled ones 1 to train on, 1 to validate on."
+        f"2 labeled and 3 unlabeled studies in {studies}; labeled: 1 for training, 1 for validation."
     ]
 
 
@@ -62,4 +62,4 @@ def test_no_study_left_is_an_empty_list(studies: Path) -> None:
 
 def test_address_of_a_dicomweb_server_is_said_to_be_no_folder(caplog: pytest.LogCaptureFixture) -> None:
     assert unlabeled_studies("http://localhost:8042/dicom-web", [{"image": "/a.nii.gz"}]) == []
-    assert "http://localhost:8042/dicom-web is no folder" in caplog.text
+    assert "http://localhost:8042/dicom-web: expected the folder of a MONAI Label server" in caplog.text

@@ -120,7 +120,7 @@ def test_every_command_gives_the_verdict_and_the_sentence_of_the_table(tmp_path:
 
 def test_ways_out_are_appended_where_a_command_has_one(tmp_path: Path) -> None:
     assert sentence_of(ask_new, tmp_path / "a", "two_volumes").endswith(
-        ". --channels 2 takes all of them as channels of the image, --frame 0 to --frame 1 one."
+        "--channels 2 uses all of them as channels of the image; --frame 0 to 1 picks one."
     )
     assert sentence_of(ask_training, tmp_path / "b", "label_of_no_class").endswith(". --num_classes is 3.")
 
@@ -166,7 +166,7 @@ def test_series_is_judged_as_a_file_is(tmp_path: Path, write_series: Callable[..
     voxels = np.arange(6 * 7 * 8).reshape(SHAPE)
     assert scan_problems(str(write_series(tmp_path / "good", voxels))) == []
     flat = write_series(tmp_path / "flat", np.full(SHAPE, 7))
-    assert scan_problems(str(flat)) == [f"{flat}: every voxel is 7, expected an image."]
+    assert scan_problems(str(flat)) == [f"{flat}: expected an image, got the value 7 in every voxel."]
     gap = write_series(tmp_path / "gap", voxels)
     (gap / "slice05.dcm").unlink()
     (problem,) = scan_problems(str(gap))
@@ -179,14 +179,14 @@ def test_series_is_judged_as_a_file_is(tmp_path: Path, write_series: Callable[..
 def test_first_ten_values_of_no_class_are_named() -> None:
     voxels = np.arange(60).reshape(3, 4, 5)
     (problem,) = label_problems("a", describe_volume(voxels, np.eye(4), is_label=True), range(3))
-    assert problem == "a: found the values [3, 4, 5, 6, 7, 8, 9, 10, 11, 12], expected only [0, 1, 2]."
+    assert problem == "a: expected only the values [0, 1, 2], got [3, 4, 5, 6, 7, 8, 9, 10, 11, 12]."
 
 
 def test_fraction_above_many_whole_values_is_the_one_that_is_named() -> None:
     voxels = np.arange(840.0).reshape(10, 12, 7)
     voxels[9, 11, 6] = 900.5
     (problem,) = label_problems("a", describe_volume(voxels, np.eye(4), is_label=True), range(3))
-    assert problem == "a: found the values [900.5], expected whole numbers from 0 on."
+    assert problem == "a: expected integers of at least 0, got the values [900.5]."
 
 
 if __name__ == "__main__":  # python -m tests.data.test_volumes 2> /dev/null: the table of files and verdicts

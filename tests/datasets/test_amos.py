@@ -70,8 +70,8 @@ def test_missing_unlabeled_and_unexpected_cases_are_named_and_left_out(download,
     (download.source / "amos22/imagesTr/._amos_0001.nii.gz").write_bytes(b"\0Mac OS X")
     run(download)
     summary, missing, without_label, unexpected = capsys.readouterr().out.splitlines()[:4]
-    assert summary == "1 of 360 published cases."
-    assert "left out (358): amos_0001" in missing
+    assert summary == "1 of 360 published cases found."
+    assert "excluded (358): amos_0001" in missing
     assert LABELED[0] not in missing
     assert without_label.endswith(f"(1): {LABELED[1]}")
     assert unexpected.endswith("(1): amos_0999")
@@ -94,11 +94,11 @@ def test_all_broken_cases_are_listed_the_others_placed_and_the_next_run_goes_on(
     with pytest.raises(InputError) as error:
         run(download)
     message = str(error.value)
-    assert message.startswith("4 cases cannot be used, no datalist is written:\n")
-    assert f"labelsTr/{LABELED[0]}.nii.gz: found the values [16]" in message
-    assert f"labelsTr/{LABELED[1]}.nii.gz: has shape [4, 6, 5], its image" in message
+    assert message.startswith("4 cases cannot be used, so no datalist was written:\n")
+    assert f"labelsTr/{LABELED[0]}.nii.gz: expected only the values" in message
+    assert f"labelsTr/{LABELED[1]}.nii.gz: expected the label on the grid of its image, got shape [4, 6, 5]" in message
     assert f"labelsTr/{LABELED[2]}.nii.gz: its affine differs" in message
-    assert f"labelsTr/{LABELED[3]}.nii.gz: truncated, damaged or no image" in message
+    assert f"labelsTr/{LABELED[3]}.nii.gz: truncated, damaged or not an image" in message
     assert set(download.snapshot()) == {f"{kind}Va/{SPLIT['test'][0]}.nii.gz" for kind in ("images", "labels")}
 
     for case in LABELED:
@@ -135,7 +135,7 @@ def test_datalist_of_another_set_of_cases_is_not_overwritten(download, image) ->
     run(download)
     before = download.lists()
     fill(download, image, LABELED[2:])
-    with pytest.raises(InputError, match=r"datalist_2.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_2.json: already exists with a different split"):
         run(download)
     assert download.lists() == before
 
@@ -150,10 +150,10 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(download, image, capsy
 def test_case_that_is_there_twice_is_named_with_both_files(download, image) -> None:
     fill(download, image, LABELED[:1])
     fill(download, image, LABELED[:1], "copy")
-    with pytest.raises(InputError, match=f"found the case {LABELED[0]} twice, .*amos22/.* and .*copy/"):
+    with pytest.raises(InputError, match=f"got {LABELED[0]} twice: .*amos22/.* and .*copy/"):
         run(download)
 
 
 def test_folder_without_any_case_is_refused(download) -> None:
-    with pytest.raises(InputError, match=r"found no file imagesTr/amos_0001\.nii\.gz to"):
+    with pytest.raises(InputError, match=r"no file imagesTr/amos_0001\.nii\.gz to"):
         run(download)

@@ -159,10 +159,10 @@ def test_all_broken_pairs_are_listed_at_once_and_nothing_is_written(raw) -> None
         prepare(raw)
     message = str(error.value)
     assert message.startswith("4 cases cannot be used")
-    assert "labelsTr/case_001.nii.gz: found the values [7], expected only [0, 1, 2]" in message
-    assert "labelsTr/case_002.nii.gz: has shape [4, 5, 7], its image" in message
+    assert "labelsTr/case_001.nii.gz: expected only the values [0, 1, 2], got [7]" in message
+    assert "labelsTr/case_002.nii.gz: expected the label on the grid of its image, got shape [4, 5, 7]" in message
     assert "labelsTr/case_003.nii.gz: its affine differs" in message
-    assert "imagesTr/case_004.nii.gz: truncated, damaged or no image" in message
+    assert "imagesTr/case_004.nii.gz: truncated, damaged or not an image" in message
     assert not (raw.parent / "prepared").exists()
 
 
@@ -187,7 +187,7 @@ def test_repeated_run_changes_nothing_and_one_that_was_interrupted_is_completed(
 def test_datalist_of_another_seed_is_never_overwritten(tmp_path) -> None:
     raw = make_raw(tmp_path / "raw", 40)
     before = snapshot(prepare(raw))
-    with pytest.raises(InputError, match=r"datalist_5.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_5.json: already exists with a different split"):
         prepare(raw, seed=1)
     assert snapshot(tmp_path / "prepared") == before
 
@@ -196,7 +196,7 @@ def test_scan_of_another_content_in_the_output_is_left_alone(raw) -> None:
     target = raw.parent / "prepared/imagesTr/case_002.nii.gz"
     target.parent.mkdir(parents=True)
     target.write_bytes(b"mine")
-    with pytest.raises(InputError, match=r"case_002.nii.gz: exists and differs"):
+    with pytest.raises(InputError, match=r"case_002.nii.gz: already exists and differs"):
         prepare(raw)
     assert target.read_bytes() == b"mine"
 
@@ -226,11 +226,11 @@ def test_listing_cannot_point_outside_its_folder(raw, path) -> None:
     content = json.loads((raw / "dataset.json").read_text())
     content["training"][3]["image"] = path
     (raw / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="expected a relative path as its `image`"):
+    with pytest.raises(InputError, match="expected a relative path as `image`"):
         prepare(raw)
 
 
 @pytest.mark.parametrize("percent", [0, 100, 2.5])
 def test_percentage_out_of_range_is_named(raw, percent) -> None:
-    with pytest.raises(InputError, match=f"percent: found {percent}"):
+    with pytest.raises(InputError, match=f"percent: expected .*, got {percent}"):
         prepare(raw, percent=percent)

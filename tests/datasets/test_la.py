@@ -125,7 +125,7 @@ def test_missing_and_unexpected_cases_are_named_and_left_out(folders, capsys) ->
     (folders[0] / "deep" / "._lgemri.nrrd").write_bytes(b"\0Mac OS X")
     output = run(folders)
     missing, without_label, unexpected = capsys.readouterr().out.splitlines()[1:4]
-    assert missing.startswith("Published cases that are missing; they are left out (98):")
+    assert missing.startswith("Published cases that are missing; they are excluded (98):")
     assert TRAIN[0] in missing
     assert TRAIN[2] not in missing
     assert TRAIN[3] not in missing
@@ -141,7 +141,7 @@ def test_setting_without_any_labeled_case_gets_no_datalist(folders, capsys) -> N
     assert labeled_at_10_only not in SPLIT["settings"]["5%"]["labeled"]
     add_h5(folders[0], labeled_at_10_only)
     assert sorted(lists(run(folders))) == ["datalist_10.json", "datalist_100.json"]
-    assert "datalist_5.json is not written: none of its 4 labeled cases is there." in capsys.readouterr().out
+    assert "datalist_5.json was not written: none of its 4 labeled cases was found." in capsys.readouterr().out
 
 
 def test_both_layouts_in_one_folder_are_read_and_the_mixture_is_pointed_out(folders, capsys) -> None:
@@ -150,7 +150,7 @@ def test_both_layouts_in_one_folder_are_read_and_the_mixture_is_pointed_out(fold
     add_nrrd(folders[0], TRAIN[1])
     cases = json.loads((run(folders) / "manifest.json").read_text())["cases"]
     assert [case["raw"] for case in cases] == ["mri_norm2.h5", "lgemri.nrrd"]
-    assert "Beware" in capsys.readouterr().out
+    assert "Warning: mixed formats" in capsys.readouterr().out
 
 
 def test_broken_case_is_named_the_others_converted_and_the_next_run_goes_on(folders, monkeypatch) -> None:
@@ -158,7 +158,7 @@ def test_broken_case_is_named_the_others_converted_and_the_next_run_goes_on(fold
     bad = add_h5(folders[0], TRAIN[1])
     whole = bad.read_bytes()
     bad.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=f"1 cases cannot be used, no datalist is written:\n.*{TRAIN[1]}"):
+    with pytest.raises(InputError, match=f"1 cases cannot be used, so no datalist was written:\n.*{TRAIN[1]}"):
         run(folders)
     assert lists(folders[1]) == {}
     bad.write_bytes(whole)
@@ -196,7 +196,7 @@ def test_datalist_of_another_set_of_cases_is_not_overwritten(folders) -> None:
     add_h5(folders[0], TRAIN[0])
     before = lists(run(folders))
     add_h5(folders[0], TRAIN[1])
-    with pytest.raises(InputError, match=r"datalist_5.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_5.json: already exists with a different split"):
         run(folders)
     assert lists(folders[1]) == before
 
@@ -210,8 +210,11 @@ def test_dry_run_writes_nothing(folders, capsys) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"label": np.full(SHAPE, 3, np.uint8)}, r"found the label values \[3\]"),
-        ({"label": np.zeros((4, 5, 7), np.uint8)}, r"found an image \(4, 5, 6\) and a label \(4, 5, 7\)"),
+        ({"label": np.full(SHAPE, 3, np.uint8)}, r"expected the label values .*, got \[3\]"),
+        (
+            {"label": np.zeros((4, 5, 7), np.uint8)},
+            r"expected image and label of equal shape, got \(4, 5, 6\) and \(4, 5, 7\)",
+        ),
     ],
 )
 def test_label_that_does_not_fit_names_the_file_and_what_is_wrong(folders, changed, message) -> None:
@@ -223,15 +226,15 @@ def test_label_that_does_not_fit_names_the_file_and_what_is_wrong(folders, chang
 def test_nrrd_label_with_other_axes_is_refused(folders) -> None:
     mirrored = {"space": "left-posterior-superior", "space directions": np.diag([-0.625, 0.625, 0.625])}
     add_nrrd(folders[0], TRAIN[0], label_header=mirrored)
-    with pytest.raises(InputError, match=r"laendo\.nrrd: found the axes .* expected those of lgemri\.nrrd"):
+    with pytest.raises(InputError, match=r"laendo\.nrrd: expected the axes of lgemri\.nrrd"):
         run(folders)
 
 
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"space": "scanner-xyz", "space directions": np.eye(3)}, "found the space 'scanner-xyz'"),
-        ({"type": "float"}, "found the space directions"),
+        ({"space": "scanner-xyz", "space directions": np.eye(3)}, "got 'scanner-xyz'"),
+        ({"type": "float"}, "expected three vectors in mm as space directions"),
     ],
 )
 def test_nrrd_without_usable_geometry_is_refused(folders, header, message) -> None:
@@ -243,12 +246,12 @@ def test_nrrd_without_usable_geometry_is_refused(folders, header, message) -> No
 def test_case_that_is_there_twice_is_refused(folders) -> None:
     add_h5(folders[0], TRAIN[0])
     add_h5(folders[0] / "copy", TRAIN[0])
-    with pytest.raises(InputError, match=f"found the case {TRAIN[0]} twice"):
+    with pytest.raises(InputError, match=f"got {TRAIN[0]} twice"):
         run(folders)
 
 
 def test_folder_without_any_case_is_refused(tmp_path) -> None:
-    with pytest.raises(InputError, match=r"found neither <id>/mri_norm2.h5 nor <id>/lgemri.nrrd"):
+    with pytest.raises(InputError, match=r"with neither <id>/mri_norm2.h5 nor <id>/lgemri.nrrd"):
         prepare_la(str(tmp_path), str(tmp_path / "prepared"))
 
 

@@ -130,8 +130,8 @@ def test_missing_unlabeled_and_unexpected_cases_are_named_and_left_out(download,
     (download.source / "CT/imagesTr/._ct_train_1004_image.nii.gz").write_bytes(b"\0Mac OS X")
     run(download)
     summary, missing, without_label, unexpected = capsys.readouterr().out.splitlines()[:4]
-    assert summary == "1 of 40 published cases."
-    assert "left out (38): ct_train_1003" in missing
+    assert summary == "1 of 40 published cases found."
+    assert "excluded (38): ct_train_1003" in missing
     assert "ct_train_1004" in missing
     assert without_label.endswith("(1): ct_train_1002")
     assert unexpected.endswith("(1): ct_test_2001")
@@ -152,11 +152,11 @@ def test_all_broken_cases_are_listed_the_others_converted_and_the_next_run_goes_
     with pytest.raises(InputError) as error:
         run(download)
     message = str(error.value)
-    assert message.startswith("4 cases cannot be used, no datalist is written:\n")
-    assert f"{ALL[0]}_label.nii.gz: found the values [3], expected some of 205, 420, 500, 820" in message
-    assert f"{ALL[1]}_label.nii.gz: has shape [6, 5, 6], its image" in message
-    assert f"{ALL[2]}_label.nii.gz: found the axes" in message
-    assert f"{ALL[3]}_image.nii.gz: truncated, damaged or no image" in message
+    assert message.startswith("4 cases cannot be used, so no datalist was written:\n")
+    assert f"{ALL[0]}_label.nii.gz: expected only the values 205, 420, 500, 820, got [3]" in message
+    assert f"{ALL[1]}_label.nii.gz: expected shape" in message
+    assert f"{ALL[2]}_label.nii.gz: expected the axes" in message
+    assert f"{ALL[3]}_image.nii.gz: truncated, damaged or not an image" in message
     before = download.snapshot()
     assert set(before) == {f"{kind}Tr/{case}.nii.gz" for case in ALL[4:6] for kind in ("images", "labels")}
 
@@ -212,7 +212,7 @@ def test_datalist_of_the_other_validation_is_never_overwritten(download, image) 
     fill(download, image)
     run(download)
     before = download.snapshot()
-    with pytest.raises(InputError, match=r"datalist_ct2mr\.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_ct2mr\.json: already exists with a different split"):
         run(download, validation="published")
     assert download.snapshot() == before
 
@@ -229,18 +229,18 @@ def test_case_in_both_layouts_is_named_with_both_files(download, image) -> None:
     fill(download, image, ALL[:2], SIDE_BY_SIDE)
     with pytest.raises(InputError) as error:
         run(download)
-    assert [line.split(", ")[0].split("case ")[1] for line in str(error.value).splitlines()] == [
+    assert [line.split(": ")[1].split("got ")[1] for line in str(error.value).splitlines()] == [
         f"{case} twice" for case in ALL[:2]
     ]
 
 
 def test_unknown_validation_is_named_with_the_known_ones(download) -> None:
-    with pytest.raises(InputError, match="validation: found 'paper', expected one of: none, published"):
+    with pytest.raises(InputError, match="validation: expected one of none, published, got 'paper'"):
         run(download, validation="paper")
 
 
 def test_folder_without_any_case_is_refused(download) -> None:
-    with pytest.raises(InputError, match=r"found no file ct_train_1001_image\.nii\.gz to mr_train_1020_image\.nii\.gz"):
+    with pytest.raises(InputError, match=r"no file ct_train_1001_image\.nii\.gz to mr_train_1020_image\.nii\.gz"):
         run(download)
 
 
@@ -307,7 +307,7 @@ def test_what_is_cleared_of_mr_train_1002_lies_in_lps_however_it_is_stored(downl
 
 
 def test_mr_train_1002_with_nothing_but_what_is_cleared_is_refused(download) -> None:
-    with pytest.raises(InputError, match=r"mr_train_1002\.nii\.gz: found no voxel to put a box around"):
+    with pytest.raises(InputError, match=r"mr_train_1002\.nii\.gz: expected at least one label value above 0"):
         find_box(download, "mr_train_1002", [(3, 12, 9)], LPS)
 
 
@@ -332,7 +332,7 @@ def test_older_lists_get_the_boxes_and_nothing_else_changes(download, image, cap
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "published_box" in line]
     names, said = line.split(": ")
     assert set(names.split(", ")) == {f"datalist_{suffix}.json" for suffix in download.lists()}
-    assert said == "the split is the same; `published_box` is added to the items that lack it."
+    assert said == "the split is unchanged; `published_box` was added to the items that lacked it."
 
 
 def test_older_list_of_another_split_is_refused_before_anything_is_written(download, image) -> None:
@@ -341,7 +341,7 @@ def test_older_list_of_another_split_is_refused_before_anything_is_written(downl
     strip_boxes(download)
     (download.output / f"labelsTr/{ALL[0]}.nii.gz").unlink()  # a run that got further would write it again
     before = download.snapshot()
-    with pytest.raises(InputError, match=r"datalist_ct2mr\.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_ct2mr\.json: already exists with a different split"):
         run(download, validation="published")
     assert download.snapshot() == before
 
@@ -354,6 +354,9 @@ def test_list_with_another_box_is_never_overwritten(download, image) -> None:
     content["unlabeled"][0]["published_box"][2][0] += 1
     path.write_text(json.dumps(content))
     before = download.snapshot()
-    with pytest.raises(InputError, match=r"datalist_ct2mr\.json: exists with another `published_box` than the labels"):
+    with pytest.raises(
+        InputError,
+        match=r"datalist_ct2mr\.json: already exists with a different `published_box` than that of the labels",
+    ):
         run(download)
     assert download.snapshot() == before

@@ -107,7 +107,7 @@ def test_annotated_frames_are_cut_out_at_any_depth_on_their_own_grid(download, t
 def test_further_frame_with_labels_is_named_and_left_out(download, capfd) -> None:
     add(download, ONE, [*FRAMES[ONE], 33])
     run(download)
-    assert f"{ONE}_sa_gt.nii.gz: the frames [33] have labels too" in capfd.readouterr().out
+    assert f"{ONE}_sa_gt.nii.gz: the frames [33] also have labels" in capfd.readouterr().out
     assert [case["image"] for case in download.manifest()["cases"]] == [
         f"imagesTr/{ONE}_sa_{frame}.nii.gz" for frame in FRAMES[ONE]
     ]
@@ -120,8 +120,8 @@ def test_missing_unlabeled_and_unexpected_subjects_are_named_and_left_out(downlo
     (download.source / f"OpenDataset/Training/Labeled/{ONE}/._A0S9V9_sa.nii.gz").write_bytes(b"\0Mac OS X")
     run(download)
     summary, missing, without_label, unexpected = capsys.readouterr().out.splitlines()[:4]
-    assert summary == "1 of 320 published cases."
-    assert "left out (318): A0S9V9, " in missing
+    assert summary == "1 of 320 published cases found."
+    assert "excluded (318): A0S9V9, " in missing
     assert ONE not in missing
     assert without_label.endswith(f"(1): {TWO}")
     assert unexpected.endswith("(1): Z9Z9Z9")
@@ -151,7 +151,7 @@ def test_spreadsheet_that_says_otherwise_is_named_and_not_followed(download, cap
         f"{ONE} has ED '{ed}' and ES '{es + 1}', published [{ed}, {es}]",
         f"{ONE} has vendor 'C', published 'D'",
     ]
-    assert f"disagree (2): {', '.join(expected)}\n" in capsys.readouterr().out
+    assert f"which are used (2): {', '.join(expected)}\n" in capsys.readouterr().out
     assert download.manifest()["spreadsheet_disagreements"] == {"dataset_info.csv": expected}
     assert download.lists()["2_b"]["training"][0]["image"] == f"imagesTr/{ONE}_sa_{ed}.nii.gz"
 
@@ -174,16 +174,16 @@ def test_all_broken_subjects_are_listed_the_others_converted_and_the_next_run_go
     with pytest.raises(InputError) as error:
         run(download)
     message = str(error.value)
-    assert message.startswith("6 cases cannot be used, no datalist is written:\n")
+    assert message.startswith("6 cases cannot be used, so no datalist was written:\n")
     assert (
-        f"{subjects[0]}_sa_gt.nii.gz: found labels in the frames [0, 1], expected them in {FRAMES[subjects[0]]}"
-        in message
+        f"{subjects[0]}_sa_gt.nii.gz: expected labels in the frames {FRAMES[subjects[0]]}, as published, got them in "
+        "[0, 1]" in message
     )
-    assert f"{subjects[1]}_sa_gt.nii.gz: has shape [3, 4, 2, " in message
-    assert f"{subjects[2]}_sa.nii.gz: found shape [3, 4, 2], expected 4 axes" in message
-    assert f"{subjects[3]}_sa_gt.nii.gz: found the values [1.5, 4.5], expected whole numbers" in message
-    assert f"{subjects[4]}_sa_gt.nii.gz: found the axes" in message
-    assert f"{subjects[5]}_sa.nii.gz: truncated, damaged or no image" in message
+    assert f"{subjects[1]}_sa_gt.nii.gz: expected shape [3, 4, 2, " in message
+    assert f"{subjects[2]}_sa.nii.gz: expected 4 axes, got shape [3, 4, 2]" in message
+    assert f"{subjects[3]}_sa_gt.nii.gz: expected integers of at least 0, got the values [1.5, 4.5]" in message
+    assert f"{subjects[4]}_sa_gt.nii.gz: expected the axes" in message
+    assert f"{subjects[5]}_sa.nii.gz: truncated, damaged or not an image" in message
     before = download.snapshot()
     assert set(before) == {
         f"{kind}Tr/{ONE}_sa_{frame}.nii.gz" for frame in FRAMES[ONE] for kind in ("images", "labels")
@@ -241,7 +241,7 @@ def test_datalist_of_another_set_of_cases_is_not_overwritten(download) -> None:
     run(download)
     before = download.snapshot()
     add(download, TWO)
-    with pytest.raises(InputError, match=r"datalist_.*\.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_.*\.json: already exists with a different split"):
         run(download)
     assert download.snapshot() == before
 
@@ -256,12 +256,12 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(download, capsys) -> N
 def test_subject_that_is_there_twice_is_named_with_both_files(download) -> None:
     add(download, ONE)
     add(download, ONE, top="OpenDataset/Testing")
-    with pytest.raises(InputError, match=f"found the case {ONE} twice, .*/Testing/.* and .*/Training/"):
+    with pytest.raises(InputError, match=f"got {ONE} twice: .*/Testing/.* and .*/Training/"):
         run(download)
 
 
 def test_folder_without_any_subject_is_refused(download) -> None:
-    with pytest.raises(InputError, match=r"found no file <subject>_sa\.nii\.gz"):
+    with pytest.raises(InputError, match=r"no file <subject>_sa\.nii\.gz"):
         run(download)
 
 
@@ -313,4 +313,6 @@ def test_older_lists_get_the_boxes_and_nothing_else_changes(download, capsys) ->
     capsys.readouterr()
     run(download)
     assert download.snapshot() == expected
-    assert "datalist_2_b.json" in capsys.readouterr().out.split(": the split is the same; `published_box` is added")[0]
+    assert (
+        "datalist_2_b.json" in capsys.readouterr().out.split(": the split is unchanged; `published_box` was added")[0]
+    )

@@ -48,7 +48,7 @@ def test_pair_is_described(tmp_path: Path) -> None:
 
 def test_label_of_no_class_is_refused(tmp_path: Path) -> None:
     image, label = write(tmp_path, np.full(SHAPE, 2, np.uint8))
-    with pytest.raises(InputError, match=r"b\.nii\.gz: found the values \[2\], expected only \[0, 1\]"):
+    with pytest.raises(InputError, match=r"b\.nii\.gz: expected only the values \[0, 1\], got \[2\]"):
         describe_pair(image, label, NAMES)
 
 
@@ -61,14 +61,14 @@ def test_lost_origin_is_mended_and_other_axes_are_refused(tmp_path: Path, capsys
     np.testing.assert_array_equal(common, affine)
     assert voxels.shape == labels.shape == SHAPE
     assert "its origin differs from that of a.nii.gz, which is used for both" in "".join(capsys.readouterr())
-    with pytest.raises(InputError, match=r"found the axes .* expected those of a.nii.gz"):
+    with pytest.raises(InputError, match=r"expected the axes of a.nii.gz"):
         common_affine(SHAPE, image, affine, label, turned)
 
 
 def test_values_are_counted_and_unknown_ones_named() -> None:
     voxels = np.array([0, 0, 1])
     assert count_labels(Path("x"), voxels, {"0": "a", "1": "b", "2": "c"}) == {"0": 2, "1": 1, "2": 0}
-    with pytest.raises(InputError, match=r"x: found the values \[1\]"):
+    with pytest.raises(InputError, match=r"x: expected only the values .*, got \[1\]"):
         count_labels(Path("x"), voxels, {"0": "a"})
 
 
@@ -76,7 +76,7 @@ def test_extent_has_both_ends_and_needs_a_label() -> None:
     voxels = np.zeros(SHAPE, np.uint8)
     voxels[1:3, 2, 3:6] = 1
     assert label_extent(Path("x"), voxels) == [(1, 2), (2, 2), (3, 5)]
-    with pytest.raises(InputError, match="x: found no voxel to put a box around"):
+    with pytest.raises(InputError, match="x: expected at least one label value above 0"):
         label_extent(Path("x"), np.zeros(SHAPE, np.uint8))
 
 

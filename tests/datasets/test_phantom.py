@@ -170,7 +170,7 @@ def test_default_numbers_are_seven_volumes_per_scanner_and_a_tenth_labeled(tmp_p
 @pytest.mark.slow
 def test_other_seed_does_not_overwrite_a_data_set_in_use(folder) -> None:
     before = (folder / "datalist_10.json").read_bytes()
-    with pytest.raises(InputError, match=r"datalist_10.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_10.json: already exists with a different split"):
         write_phantom(str(folder), seed=4, num_training=8, num_validation=4, num_testing=4)
     assert (folder / "datalist_10.json").read_bytes() == before
 

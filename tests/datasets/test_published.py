@@ -40,7 +40,7 @@ def test_files_are_found_at_any_depth_and_companions_of_macos_are_not(tmp_path: 
 def test_second_copy_is_named_unless_this_command_placed_it(tmp_path: Path) -> None:
     first, placed = tmp_path / "a/c1/image.nii.gz", tmp_path / "out/c1/image.nii.gz"
     put(first, placed)
-    with pytest.raises(InputError, match=r"found the case c1 twice, .*a/c1.* and .*out/c1"):
+    with pytest.raises(InputError, match=r"got c1 twice: .*a/c1.* and .*out/c1"):
         find_files(tmp_path, PATTERN, "image.nii.gz")
     assert find_files(tmp_path, PATTERN, "image.nii.gz", {"c1": placed}) == {"c1": first}
 
@@ -48,10 +48,10 @@ def test_second_copy_is_named_unless_this_command_placed_it(tmp_path: Path) -> N
 def test_usable_cases_keep_the_published_order_and_the_others_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert usable_cases(["c3", "c1", "c2", "c4"], ["c1", "c2", "c3", "c9"], ["c2"]) == ["c3", "c1"]
     assert capsys.readouterr().out.splitlines() == [
-        "2 of 4 published cases.",
-        "Published cases that are missing; they are left out (1): c4",
-        "Cases without a label; they are left out (1): c2",
-        "Cases that are not in the published split; they are left alone (1): c9",
+        "2 of 4 published cases found.",
+        "Published cases that are missing; they are excluded (1): c4",
+        "Cases without a label; they are excluded (1): c2",
+        "Cases that are not in the published split; they are ignored (1): c9",
     ]
     name_cases("Nothing", [])
     assert capsys.readouterr().out == ""
@@ -65,7 +65,7 @@ def test_setting_without_a_labeled_case_is_no_datalist(capsys: pytest.CaptureFix
     content = lists["datalist_5.json"]
     assert (content["name"], content["seed"], content["unlabeled"]) == ("set_5", 7, [])
     assert content["training"] == [{"image": "imagesTr/c1.nii.gz", "label": "labelsTr/c1.nii.gz", "domain": "site"}]
-    assert "datalist_10.json is not written: none of its 1 labeled cases is there." in capsys.readouterr().out
+    assert "datalist_10.json was not written: none of its 1 labeled cases was found." in capsys.readouterr().out
 
 
 def refuse_odd(case: str) -> str:
@@ -77,7 +77,7 @@ def refuse_odd(case: str) -> str:
 def test_broken_case_keeps_no_other_waiting() -> None:
     done: list[str] = []
     with pytest.raises(
-        InputError, match=r"^2 cases cannot be used, no datalist is written:\nc1: broken\.\nc3: broken\."
+        InputError, match=r"^2 cases cannot be used, so no datalist was written:\nc1: broken\.\nc3: broken\."
     ):
         work_on_all(["c1", "c2", "c3", "c4"], lambda case: done.append(refuse_odd(case)), "try")
     assert done == ["c2", "c4"]
@@ -97,6 +97,6 @@ def test_boxes_of_the_manifest_go_into_the_items_and_never_change(tmp_path: Path
     assert not list(tmp_path.iterdir())
     assert prepare(tmp_path, box) == tmp_path
     assert read_json(tmp_path / "datalist_5.json", "a datalist")["training"][0]["published_box"] == box
-    with pytest.raises(InputError, match="exists with another `published_box`"):
+    with pytest.raises(InputError, match="exists with a different `published_box`"):
         prepare(tmp_path, other)
     assert read_json(tmp_path / "datalist_5.json", "a datalist")["training"][0]["published_box"] == box

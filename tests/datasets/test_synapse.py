@@ -108,8 +108,8 @@ def test_missing_unlabeled_and_unexpected_cases_are_named_and_left_out(download,
     (download.source / "RawData/Training/img/._img0034.nii.gz").write_bytes(b"\0Mac OS X")
     run(download)
     summary, missing, without_label, unexpected = capsys.readouterr().out.splitlines()[:4]
-    assert summary == "2 of 30 published cases."
-    assert missing.startswith("Published cases that are missing; they are left out (27): 0001, ")
+    assert summary == "2 of 30 published cases found."
+    assert missing.startswith("Published cases that are missing; they are excluded (27): 0001, ")
     assert "0034" in missing
     assert "0025" not in missing
     assert "0009" not in missing
@@ -134,11 +134,11 @@ def test_all_broken_cases_are_listed_the_others_placed_and_the_next_run_goes_on(
     with pytest.raises(InputError) as error:
         run(download)
     message = str(error.value)
-    assert message.startswith("4 cases cannot be used, no datalist is written:\n")
-    assert "label0001.nii.gz: found the values [14], expected only [0, 1, 2, 3," in message
-    assert "label0002.nii.gz: has shape [4, 5, 7], its image" in message
+    assert message.startswith("4 cases cannot be used, so no datalist was written:\n")
+    assert "label0001.nii.gz: expected only the values [0, 1, 2, 3," in message
+    assert "label0002.nii.gz: expected the label on the grid of its image, got shape [4, 5, 7]" in message
     assert "label0003.nii.gz: its affine differs" in message
-    assert "img0004.nii.gz: truncated, damaged or no image" in message
+    assert "img0004.nii.gz: truncated, damaged or not an image" in message
     assert sorted(file.name for file in download.output.rglob("*")) == sorted(
         ["imagesTr", "labelsTr"] + [f"{stem}{case}.nii.gz" for case in IDS[4:6] for stem in ("img", "label")]
     )
@@ -166,7 +166,7 @@ def test_datalist_of_another_partition_is_never_overwritten(download, image) -> 
     fill(download, image)
     run(download)
     before = download.snapshot()
-    with pytest.raises(InputError, match=r"datalist_10.json: exists with another split"):
+    with pytest.raises(InputError, match=r"datalist_10.json: already exists with a different split"):
         run(download, protocol="dhc_2023")
     assert download.snapshot() == before
 
@@ -176,7 +176,7 @@ def test_scan_of_another_content_in_the_output_is_left_alone(download, image) ->
     target = download.output / "imagesTr/img0009.nii.gz"
     target.parent.mkdir(parents=True)
     target.write_bytes(b"mine")
-    with pytest.raises(InputError, match=r"img0009.nii.gz: exists and differs"):
+    with pytest.raises(InputError, match=r"img0009.nii.gz: already exists and differs"):
         run(download)
     assert target.read_bytes() == b"mine"
 
@@ -191,7 +191,7 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(download, image, capsy
 def test_case_that_is_there_twice_is_named_with_both_files(download, image) -> None:
     fill(download, image, ["0009"])
     fill(download, image, ["0009"], ("copy/imagesTr", "copy/labelsTr"))
-    with pytest.raises(InputError, match=r"found the case 0009 twice, .*RawData/.*img0009.* and .*copy/.*img0009"):
+    with pytest.raises(InputError, match=r"got 0009 twice: .*RawData/.*img0009.* and .*copy/.*img0009"):
         run(download)
 
 
@@ -212,16 +212,14 @@ def test_what_an_earlier_run_put_into_the_source_is_no_second_copy(download, ima
 
 
 def test_unknown_protocol_is_named_with_the_known_ones(download) -> None:
-    with pytest.raises(
-        InputError, match="protocol: found 'dhc', expected one of: default, genericssl, skcdf, dhc_2023"
-    ):
+    with pytest.raises(InputError, match="protocol: expected one of default, genericssl, skcdf, dhc_2023, got 'dhc'"):
         run(download, protocol="dhc")
 
 
 def test_folder_without_any_labeled_case_is_refused(download, image) -> None:
-    with pytest.raises(InputError, match=r"found no file img0001\.nii\.gz to img0040\.nii\.gz anywhere in it"):
+    with pytest.raises(InputError, match=r"no file img0001\.nii\.gz to img0040\.nii\.gz at any depth"):
         run(download)
     fill(download, image, SPLIT["protocols"]["genericssl"]["test"])
-    with pytest.raises(InputError, match="none of the published labeled cases"):
+    with pytest.raises(InputError, match="at least one of the published labeled cases, got none"):
         run(download)
     assert not download.output.exists()

@@ -90,8 +90,8 @@ def test_series_that_is_not_there_is_refused_and_nothing_is_left(archive: Archiv
     ("flags", "said"),
     [
         ({"input": "a"}, "--output: expected a folder"),
-        ({"output": "o"}, "--input or --dicomweb: expected one of them, got none"),
-        ({"output": "o", "input": "a", "dicomweb": "http://b"}, "expected one of them, got both"),
+        ({"output": "o"}, "expected either --input or --dicomweb, got neither"),
+        ({"output": "o", "input": "a", "dicomweb": "http://b"}, "expected either --input or --dicomweb, got both"),
         ({"output": "o", "dicomweb": "http://b"}, "--series: expected series instance UIDs"),
         ({"output": "o", "input": "a", "store": True}, "expected the archive's address"),
     ],
@@ -132,7 +132,7 @@ def test_archive_that_wants_a_password_says_where_it_belongs(tmp_path: Path) -> 
     server = HTTPServer(("127.0.0.1", 0), Locked)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        with pytest.raises(InputError, match=r"the archive answered 401\. Name and password .* ~/\.netrc"):
+        with pytest.raises(InputError, match=r"the archive answered with HTTP status 401\. Put .* ~/\.netrc"):
             fetch_series(f"http://127.0.0.1:{server.server_port}/dicom-web", ["1.2"], tmp_path)
     finally:
         server.shutdown()

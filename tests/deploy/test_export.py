@@ -125,7 +125,9 @@ def test_export_with_logits_that_are_not_finite_is_not_written(
         lambda words, quiet: Path(words[words.index("--filepath") + 1]).touch(),
     )
     monkeypatch.setattr("dtlp_components.deploy.export.torch.jit.load", lambda file: broken)
-    with pytest.raises(InputError, match=r"model\.ts: found logits that are NaN or infinite.*nothing was written"):
+    with pytest.raises(
+        InputError, match=r"model\.ts: expected finite logits, got NaN or infinity.*nothing was written"
+    ):
         export_bundle(
             str(BUNDLE),
             str(tiny_dataset / "testing_0.nii.gz"),
@@ -154,9 +156,9 @@ def test_all_scans_that_cannot_be_segmented_are_named_before_anything_is_compute
         export_bundle(str(BUNDLE), str(scans), run_dir=str(run), onnx=False)
     message = str(caught.value)
     assert "Cannot compare on these scans, 3 problems found" in message
-    assert "cut.nii.gz: truncated, damaged or no image" in message
-    assert "cine.nii.gz: expected one 3-D volume, found [9, 8, 7, 3]" in message
-    assert "hole.nii.gz: holds NaN" in message
+    assert "cut.nii.gz: truncated, damaged or not an image" in message
+    assert "cine.nii.gz: expected a single 3-D volume, got a shape of [9, 8, 7, 3]" in message
+    assert "hole.nii.gz: expected finite numbers" in message
     assert [file.name for file in (run / "models").iterdir()] == ["model.pt"]
 
 
@@ -188,7 +190,7 @@ def test_series_with_a_missing_slice_is_refused(tmp_path: Path, write_series: An
     [
         ({"torchscript": False, "onnx": False}, "nothing to export"),
         ({"run_dir": "nowhere"}, r"No weights at .*nowhere/models/model\.pt.*--run_dir"),
-        ({"bundle": "nowhere"}, "nowhere: found no bundle, expected its folder"),
+        ({"bundle": "nowhere"}, "nowhere: no such bundle; expected its folder"),
         ({"input": "nowhere.nii.gz"}, r"nowhere\.nii\.gz: no such file"),
     ],
 )
@@ -203,7 +205,7 @@ def test_missing_onnx_package_is_named(tiny_dataset: Path, tmp_path: Path, monke
         "dtlp_components.deploy.export.find_spec", lambda name: None if name == "onnxscript" else object()
     )
     run = write_run(tmp_path / "run")
-    with pytest.raises(InputError, match=r"ONNX needs onnxscript: pip install .*--onnx False"):
+    with pytest.raises(InputError, match=r"ONNX requires onnxscript: pip install .*--onnx False"):
         export_bundle(str(BUNDLE), str(tiny_dataset), run_dir=str(run))
 
 

@@ -56,7 +56,7 @@ def test_bundle_without_a_training_starts_with_random_weights(
     shutil.copytree("bundles/phantom_10/configs", tmp_path / "fresh/configs")
     app = write_label_app(str(tmp_path / "app"), str(tmp_path / "fresh"))
     assert (app / "model/fresh/models/model.pt").is_file()
-    assert "fresh: no training found, so it starts with random weights." in capsys.readouterr().out
+    assert "fresh: no trained weights found, so it starts with random weights." in capsys.readouterr().out
 
 
 def test_main_names_a_class_that_monai_label_finds() -> None:
@@ -72,11 +72,11 @@ def test_main_names_a_class_that_monai_label_finds() -> None:
 
 def test_wrong_words_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    with pytest.raises(InputError, match="exists; expected a new folder for the app"):
+    with pytest.raises(InputError, match="already exists; expected a new folder for the app"):
         write_label_app(str(tmp_path / "there"), BUNDLE)
     with pytest.raises(InputError, match="expected at least one bundle"):
         write_label_app(str(tmp_path / "app"))
-    with pytest.raises(InputError, match="phantom_10: expected every bundle once"):
+    with pytest.raises(InputError, match="phantom_10: expected every bundle only once"):
         write_label_app(str(tmp_path / "app"), BUNDLE, BUNDLE)
     with pytest.raises(InputError, match="No weights at"):
         write_label_app(str(tmp_path / "app"), f"{BUNDLE}={tmp_path}")

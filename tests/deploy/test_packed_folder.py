@@ -66,7 +66,7 @@ def test_bundle_made_from_scans_does_not_name_them_when_packed(
             assert secret.encode() not in content, file
     readme = (tmp_path / "packed/mine/docs/README.md").read_text(encoding="utf-8")
     assert "--config_file configs/train.json" in readme
-    assert "Remarks on single scans (repeated, or left out): 2" in readme
+    assert "Notes on individual scans (duplicates, or left out): 2" in readme
 
 
 def test_folders_named_after_patients_are_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +95,6 @@ def test_text_that_names_a_path_is_refused(run: Path, tmp_path: Path, file: str,
     shutil.copytree(BUNDLE, bundle)
     with (bundle / file).open("a", encoding="utf-8") as stream:
         stream.write(f"\n{text}\n")
-    with pytest.raises(InputError, match=rf"{file} of the packed folder holds [~]?/secret/lab/\w+\.[\w.]+, a path of"):
+    with pytest.raises(InputError, match=rf"{file} in the packed folder contains ~?/secret/lab/\w+\.[\w.]+, a path on"):
         pack_bundle(str(bundle), str(tmp_path / "out"), str(run))
     assert list((tmp_path / "out").iterdir()) == []

@@ -37,7 +37,7 @@ def test_scores_older_than_the_weights_are_not_theirs(run: Path) -> None:
         readme = packed_readme("# Title\n", find_trained(str(BUNDLE), str(run)))
     finally:
         os.utime(summary, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert "Their scores were not measured." in readme
+    assert "These weights were not evaluated." in readme
 
 
 def test_readme_of_a_folder_with_spaces_and_an_apostrophe_speaks_of_its_own_folder_too(run: Path) -> None:

@@ -40,7 +40,7 @@ def test_configuration_that_names_a_path_is_refused(run: Path, tmp_path: Path, v
     config = load(bundle / "configs/train.json") | {"cache_dir": value}
     (bundle / "configs/train.json").write_text(json.dumps(config))
     with pytest.raises(
-        InputError, match=r"train\.json, cache_dir: .* holds ~?/home/me/secret.*, a path of this machine"
+        InputError, match=r"train\.json, cache_dir: .* contains ~?/home/me/secret.*, a path on this machine"
     ):
         pack_bundle(str(bundle), str(tmp_path / "out"), str(run))
     assert not (tmp_path / "out").exists()

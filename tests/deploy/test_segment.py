@@ -182,15 +182,15 @@ def truncated_file(folder: Path) -> None:
 
 
 BAD_SCANS: list[tuple[Callable[[Path], None], str]] = [
-    (not_a_nifti, r"m\.nii\.gz: truncated, damaged or no image \("),
-    (two_dimensions, r"m\.nii\.gz: expected one 3-D volume, found \[20, 18\] voxels by axis"),
-    (four_dimensions, r"m\.nii\.gz: expected one 3-D volume, found \[20, 18, 22, 3\] voxels by axis"),
-    (zero_voxel_size, r"m\.nii: found voxels of 1 x 1 x 0 mm, expected three sides above 0"),
-    (nan_voxels, r"m\.nii\.gz: holds NaN or infinite values"),
-    (singular_affine, r"m\.nii: found a singular affine, two axes of which point the same way"),
-    (unreadable_file, r"m\.nii\.gz: truncated, damaged or no image \(OSError: .*Input/output error"),
+    (not_a_nifti, r"m\.nii\.gz: truncated, damaged or not an image \("),
+    (two_dimensions, r"m\.nii\.gz: expected a single 3-D volume, got a shape of \[20, 18\]"),
+    (four_dimensions, r"m\.nii\.gz: expected a single 3-D volume, got a shape of \[20, 18, 22, 3\]"),
+    (zero_voxel_size, r"m\.nii: expected voxel sizes greater than 0, got 1 x 1 x 0 mm"),
+    (nan_voxels, r"m\.nii\.gz: expected finite numbers, got NaN or infinity"),
+    (singular_affine, r"m\.nii: expected an invertible affine, got one with linearly dependent axes"),
+    (unreadable_file, r"m\.nii\.gz: truncated, damaged or not an image \(OSError: .*Input/output error"),
     (link_to_nothing, r"m\.nii\.gz: no such file"),
-    (truncated_file, r"m\.nii\.gz: truncated, damaged or no image \(EOFError"),
+    (truncated_file, r"m\.nii\.gz: truncated, damaged or not an image \(EOFError"),
 ]
 
 
@@ -261,18 +261,18 @@ def test_series_without_a_patient_is_segmented_and_its_segmentation_is_named(
 ) -> None:
     pytest.importorskip("highdicom", reason="DICOM is optional: pip install highdicom")
     write_series(tmp_path / "in" / "ct", random_voxels(20, 18, 11).astype(int))
-    message = r"Segmented 1 of 1(?s:.)*ct_seg\.nii\.gz is written, ct_seg\.dcm is not .*StudyInstanceUID"
+    message = r"Segmented 1 of 1(?s:.)*ct_seg\.nii\.gz was written, but ct_seg\.dcm was not .*StudyInstanceUID"
     with pytest.raises(InputError, match=message):
         segment(tmp_path / "in", tmp_path / "out", weights, dicom_seg=True)
     (row,) = table(tmp_path / "out")
     assert label_maps(tmp_path / "out") == ["ct_seg.nii.gz"] == [Path(row["label_map"]).name]
     assert int(row["background voxels"]) > 0
-    assert "ct_seg.dcm is not" in row["problem"]
+    assert "ct_seg.dcm was not" in row["problem"]
 
 
 def test_empty_folder_is_an_error_before_anything_is_written(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty: found no NIfTI image"):
+    with pytest.raises(InputError, match=r"empty: expected files ending in .*, got no NIfTI image"):
         segment(tmp_path / "empty", tmp_path / "out", weights)
     assert not (tmp_path / "out").exists()
 
@@ -293,7 +293,7 @@ def test_output_among_the_scans_is_refused(scans: Path, weights: Path, tmp_path:
     series = write_series(tmp_path / "in" / "p1" / "ct", random_voxels(20, 18, 11).astype(int))
     before = sorted(tmp_path.rglob("*"))
     for given, output in ((scans, scans), (scans, link), (series.parents[1], series.parents[1]), (series, series)):
-        with pytest.raises(InputError, match="is where the scans are, expected another folder"):
+        with pytest.raises(InputError, match="expected a folder other than that of the scans"):
             segment(given, output, weights)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -305,7 +305,7 @@ def test_label_map_of_another_scan_is_not_replaced(tmp_path: Path, weights: Path
     (row,) = segment(tmp_path / "m", tmp_path / "out", weights)
     before = (tmp_path / "out/ct_seg.nii.gz").read_bytes()
     with pytest.raises(
-        InputError, match=r"ct_seg\.nii\.gz: is the label map of .*m/ct\.nii\.gz .* replaced by that of .*n/ct"
+        InputError, match=r"ct_seg\.nii\.gz: is the label map of .*m/ct\.nii\.gz .* overwritten by that of .*n/ct"
     ):
         segment(tmp_path / "n", tmp_path / "out", weights)
     assert table(tmp_path / "out") == [row]
@@ -411,7 +411,7 @@ def test_mistyped_key_is_an_error_before_anything_is_done(scans: Path, tmp_path:
         InputError, match=r"--flip_axes: expected a list of integers from 0 to 2, all different, got \[3\]"
     ):
         segment(scans, tmp_path / "out", weights, flip_axes=[3])
-    with pytest.raises(InputError, match=r"found no configs/inference\.json, expected the folder of a bundle"):
+    with pytest.raises(InputError, match=r"expected the folder of a bundle, got one without configs/inference\.json"):
         segment_scans("bundles", str(scans), str(tmp_path / "out"))
     assert not label_maps(tmp_path / "out")
 
@@ -419,7 +419,7 @@ def test_mistyped_key_is_an_error_before_anything_is_done(scans: Path, tmp_path:
 def test_any_key_of_the_config_is_a_flag(scans: Path, tmp_path: Path, weights: Path) -> None:
     rows = segment(scans / "a.nii.gz", tmp_path / "recorded", weights, features=4)  # also in the run's record
     assert rows[0]["label_map"]
-    with pytest.raises(InputError, match=r"--features: expected 4, which .*was trained with"):
+    with pytest.raises(InputError, match=r"--features: expected 4, with which .*was trained"):
         segment(scans / "a.nii.gz", tmp_path / "recorded", weights, features=8)
     shutil.rmtree(tmp_path / "run" / "logs")  # a deployed bundle has no record of its settings
     rows = segment(scans / "a.nii.gz", tmp_path / "out", weights, **tiny.FACTS, window_overlap=0.25)
@@ -546,7 +546,9 @@ def test_logits_that_are_not_finite_are_named(scans: Path, tmp_path: Path, weigh
     state = torch.load(weights, weights_only=True)
     state["decoder.head.weight"] = state["decoder.head.weight"].sign() * 3e38  # finite, what it makes is not
     torch.save(state, weights)
-    with pytest.raises(InputError, match=r"a\.nii\.gz: cannot be predicted \(ValueError: found logits that are NaN or"):
+    with pytest.raises(
+        InputError, match=r"a\.nii\.gz: cannot be predicted \(ValueError: expected finite logits, got NaN or"
+    ):
         segment(scans, tmp_path / "out", weights)
 
 

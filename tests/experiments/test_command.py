@@ -57,9 +57,9 @@ def test_script_of_an_array_job_is_written_and_nothing_is_trained(
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ({"jobs": 0}, "--jobs: expected an integer from 1, got 0"),
-        ({"only": 2}, "--only: expected the number of a run, 0 to 1, got 2"),
-        ({"fraction": 2.0}, "--fraction: expected a number above 0 to 1, got 2.0"),
+        ({"jobs": 0}, "--jobs: expected an integer of at least 1, got 0"),
+        ({"only": 2}, "--only: expected the number of a run, from 0 to 1, got 2"),
+        ({"fraction": 2.0}, "--fraction: expected a number greater than 0 and at most 1, got 2.0"),
     ],
 )
 def test_wrong_flag_is_refused_before_anything_is_written(

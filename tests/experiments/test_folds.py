@@ -46,13 +46,13 @@ def test_scans_of_a_patient_stay_together_and_the_seed_deals() -> None:
 
 
 def test_more_folds_than_patients_are_refused() -> None:
-    with pytest.raises(InputError, match=r"--folds 5: expected at most .*, got 4 in some/list\.json"):
+    with pytest.raises(InputError, match=r"--folds 5: expected at most .*, got only 4 patients in some/list\.json"):
         deal_folds({"training": scans(12, patients=4)}, 5, 0, "some/list.json")
 
 
 @pytest.mark.parametrize("words", [["--folds", "1"], ["--folds", "two"], ["--jobs", "0"], ["--seed=-1"]], ids=str)
 def test_numbers_out_of_range_are_refused(words: list[str]) -> None:
-    with pytest.raises(InputError, match=f"{words[0].partition('=')[0]}: expected an integer from"):
+    with pytest.raises(InputError, match=f"{words[0].partition('=')[0]}: expected an integer of at least"):
         train_folds(str(PHANTOM), *words)
 
 
@@ -82,8 +82,8 @@ def test_folds_are_trained_scored_and_averaged(
     assert len(fold_models(place)) == 2
 
     train_folds(str(PHANTOM), *given)
-    assert "2 runs, 2 of them done before." in capsys.readouterr().out
-    with pytest.raises(InputError, match="was trained with other settings"):
+    assert "2 runs, 2 of them already done." in capsys.readouterr().out
+    with pytest.raises(InputError, match="got a run with other settings"):
         train_folds(str(PHANTOM), *given, "--features", "8")
 
     scan = tiny_dataset / lists["testing"][0]["image"]
@@ -92,10 +92,10 @@ def test_folds_are_trained_scored_and_averaged(
 
 
 def test_folder_without_folds_or_with_unfinished_ones_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected a file of weights, or the output folder of dtlp folds"):
+    with pytest.raises(InputError, match=r"expected a weights file, or the output folder of dtlp folds"):
         segment_scans(str(PHANTOM), str(tmp_path), str(tmp_path / "out"), str(tmp_path))
     (tmp_path / FOLDS).write_text(json.dumps({"folds": ["fold_1"]}))
-    with pytest.raises(InputError, match=r"model\.pt: not there; expected the weights of every fold"):
+    with pytest.raises(InputError, match=r"model\.pt: no such file; expected the weights of every fold"):
         fold_models(tmp_path)
     (tmp_path / FOLDS).write_text(json.dumps({"folds": [1]}))
     with pytest.raises(InputError, match="expected the names of the folds"):

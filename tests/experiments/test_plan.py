@@ -94,9 +94,9 @@ def test_overlays_and_files_are_laid_over_in_their_order(tmp_path: Path) -> None
         ({"variants": {}}, "expected variants, got none"),
         ({"seed": [0]}, "expected keys among title, bundle, .*, got 'seed'"),
         ({"seeds": "0"}, "seeds: expected a list, got '0'"),
-        ({"seeds": [True]}, r"seeds: expected a list of integers from 0, got \[True\]"),
-        ({"seeds": []}, r"seeds: expected a list of integers from 0, got \[\]"),
-        ({"sections": [3]}, r"sections: expected a list of names of the datalist's sections, got \[3\]"),
+        ({"seeds": [True]}, r"seeds: expected a list of integers of at least 0, got \[True\]"),
+        ({"seeds": []}, r"seeds: expected a list of integers of at least 0, got \[\]"),
+        ({"sections": [3]}, r"sections: expected a list of sections of the datalist, got \[3\]"),
         ({"baseline": "DTLP"}, "baseline: expected one of labeled only, UA-MT, got 'DTLP'"),
         ({"variants": {"a": 3}}, "variants: a: expected an object with method, overlays, .*, got 3"),
         ({"variants": {"a": {"methods": "uamt"}}}, "variants: a: expected keys among method, .*, got 'methods'"),
@@ -104,9 +104,9 @@ def test_overlays_and_files_are_laid_over_in_their_order(tmp_path: Path) -> None
         ({"variants": {"a": {"overlays": [3]}}}, "overlays: expected a list of names such as paper"),
         ({"variants": {"a": {"overlays": ["papers"]}}}, "--variant papers: found no"),
         ({"variants": {"a": {"files": ["none.json"]}}}, "variants: a: files: .*none.json: no such file"),
-        ({"variants": {"a=b": {}}}, "expected a name without = and comma"),
-        ({"variants": {"a b": {}, "a_b": {}}}, "names that differ as folders, got a_b more than once"),
-        ({"overrides": {"output_dir": "x"}}, "expected no output_dir, which is given on the command line or by seeds"),
+        ({"variants": {"a=b": {}}}, "expected a name without = or a comma"),
+        ({"variants": {"a b": {}, "a_b": {}}}, "names that give distinct folders, got a_b more than once"),
+        ({"overrides": {"output_dir": "x"}}, "expected no output_dir, which is set by the command line or by seeds"),
         ({"overrides": {"learning_rate": "$__import__('os').system('x')"}}, "learning_rate: expected a plain value"),
         ({"overrides": {"optimizer": {"_target_": "os.system"}}}, "optimizer: expected a plain value, got"),
     ],
@@ -118,12 +118,12 @@ def test_what_cannot_be_meant_is_refused_by_its_place(tmp_path: Path, changes: d
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.5])
 def test_fraction_lies_between_nothing_and_all(tmp_path: Path, fraction: float) -> None:
-    with pytest.raises(InputError, match="--fraction: expected a number above 0 to 1"):
+    with pytest.raises(InputError, match="--fraction: expected a number greater than 0 and at most 1"):
         read_experiment(write(tmp_path), fraction)
 
 
 def test_name_that_means_no_file_is_refused_with_those_there_are() -> None:
-    with pytest.raises(InputError, match=r"nothing: found no such file, expected .* one of: .*methods_hippocampus"):
+    with pytest.raises(InputError, match=r"nothing: no such file; expected .* one of .*methods_hippocampus"):
         find_experiment("nothing")
     assert find_experiment("methods_la") == EXPERIMENTS / "methods_la.json"
 

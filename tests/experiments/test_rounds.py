@@ -75,11 +75,11 @@ def write(folder: Path, **changes: Any) -> Path:
     [
         ({"strategies": ["best"]}, r"strategies: expected a list of random, .*, got \['best'\]"),
         ({"strategies": []}, "strategies: expected a list"),
-        ({"labels": [4]}, r"labels: expected two numbers of labeled scans or more, got \[4\]"),
-        ({"labels": None}, "labels: expected two numbers"),
-        ({"labels": [4, "8"]}, "labels: expected two numbers"),
-        ({"pool": -1}, "pool: expected a number of scans, 0 or more, got -1"),
-        ({"variants": {"a": {}, "b": {}}}, "variants: expected one beside strategies, got 2"),
+        ({"labels": [4]}, r"labels: expected at least two numbers of labeled scans, got \[4\]"),
+        ({"labels": None}, "labels: expected at least two numbers"),
+        ({"labels": [4, "8"]}, "labels: expected at least two numbers"),
+        ({"pool": -1}, "pool: expected a number of scans of at least 0, got -1"),
+        ({"variants": {"a": {}, "b": {}}}, "variants: expected only one together with strategies, got 2"),
         ({"ratio": 1}, "expected keys among .*, got 'ratio'"),
     ],
 )
@@ -96,7 +96,7 @@ def test_shares_of_all_labels_are_numbers_of_scans(tmp_path: Path) -> None:
     rounds = read_rounds(write(tmp_path, labels=[0.25, 0.5, 1.0]), 1.0)
     assert rounds is not None
     assert rounds.counts(20, "x") == [5, 10, 20]
-    with pytest.raises(InputError, match=r"expected growing numbers of scans from 1 to the 2 with labels in x"):
+    with pytest.raises(InputError, match=r"expected increasing numbers of scans from 1 to the 2 labeled ones in x"):
         rounds.counts(2, "x")
 
 
@@ -122,8 +122,8 @@ def test_rounds_reveal_labels_and_end_with_tables(
     assert printed.count("\nTiny rounds\n") == 2
     first, second = printed.split("\nTiny rounds\n")[1:]
     assert second.splitlines()[:9] == first.splitlines()[:9]
-    assert "2 runs, 2 of them done before." in printed
-    assert "these trainings cannot tell" in first
+    assert "2 runs, 2 of them already done." in printed
+    assert "these runs cannot tell" in first
     assert (out / "rounds_testing.png").stat().st_size > 10_000
     for seed in (0, 1):
         start = RunFolder(out / f"start/seed_{seed}/labels_1")

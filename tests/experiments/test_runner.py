@@ -83,7 +83,7 @@ def test_run_is_trained_then_scored_and_never_again(tmp_path: Path, capfd: pytes
     assert len(calls(tmp_path)) == 4
     printed = capfd.readouterr().out
     assert "[2/2] usual, seed 1: done in 0." in printed
-    assert "2 runs, 2 of them done before." in printed
+    assert "2 runs, 2 of them already done." in printed
 
 
 def test_training_that_was_done_is_not_repeated_for_a_score_that_is_missing(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_failed_run_is_named_with_its_last_line_stops_no_other_and_is_tried_agai
     runner.run(runs)
     assert [is_done(run) for run in runs] == [False, True]
     (sentence,) = runner.failed
-    assert sentence.startswith("broken, seed 0: learning_rate: too large (all of it: ")
+    assert sentence.startswith("broken, seed 0: learning_rate: too large (full log: ")
     (tmp_path / "fail").unlink()
     again = Runner()
     again.run(runs)

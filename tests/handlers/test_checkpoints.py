@@ -207,7 +207,7 @@ def test_damaged_checkpoint_is_named_with_what_can_be_loaded(tmp_path: Path, dam
     with pytest.raises(InputError) as error:
         Run(tmp_path, resume=True, epochs=3).run()
     size = last.stat().st_size
-    found = f"a file of {size} bytes that is cut off" if size else "an empty file"
+    found = f"a truncated file of {size} bytes" if size else "an empty file"
     assert f"{last}: expected a checkpoint, got {found}" in str(error.value)
     assert f"{previous} (the checkpoint before it), {tmp_path / 'models/model.pt'} (weights alone)" in str(error.value)
     assert str(error.value).endswith(f"mv {previous} {last}")

@@ -44,5 +44,5 @@ def test_impossible_class_stays_finite() -> None:
 
 @pytest.mark.parametrize("axes", [[3], [-1], [0, 0]])
 def test_axes_that_are_none_are_refused(axes: list[int]) -> None:
-    with pytest.raises(ValueError, match="different ones of 0, 1 and 2"):
+    with pytest.raises(ValueError, match="distinct values among 0, 1 and 2"):
         FlipAverage(torch.nn.Identity(), axes)

@@ -114,7 +114,7 @@ def test_transform_that_the_affine_does_not_tell_is_refused(tmp_path: Path) -> N
     scan = write_scan(tmp_path / "scan.nii.gz", AFFINES["RAS"])
     parser = parse("synapse_20", scan)
     image = Rotate90()(parser.get_parsed_content("preprocessing")({"image": str(scan)})["image"])
-    with pytest.raises(ValueError, match="Rotate90 cannot be undone slab by slab"):
+    with pytest.raises(ValueError, match="Rotate90 cannot be inverted slab by slab"):
         ScanSegmenter(parser.get_parsed_content("inferer"))(image, torch.nn.Identity(), CPU)
 
 

@@ -46,7 +46,7 @@ def test_chosen_scans_come_with_reasons_and_pictures(
     assert list(review[0]) == list(COLUMNS)
     assert [(row["image"], row["verdict"]) for row in review] == [(path, "") for path in chosen]
     printed = capsys.readouterr().out
-    assert f"2 of 3 scans by strategy {strategy}" in printed
+    assert f"2 of 3 scans chosen by strategy {strategy}" in printed
     assert f"--review {tmp_path / 'review.csv'}" in printed
 
 
@@ -70,7 +70,7 @@ def test_random_looks_at_no_more_scans_than_it_draws(trained: Trained, tmp_path:
     ("flags", "said"),
     [
         ({"strategy": "best"}, "--strategy: expected one of random, disagreement, diverse, mixed, got 'best'"),
-        ({"count": 0}, "--count: expected an integer from 1, got 0"),
+        ({"count": 0}, "--count: expected an integer of at least 1, got 0"),
     ],
 )
 def test_wrong_flag_is_refused_before_anything_is_read(flags: dict[str, object], said: str) -> None:
@@ -83,7 +83,7 @@ def test_strategy_that_needs_teachers_is_refused_before_any_scan_is_read(trained
     shutil.copytree(trained.run, tmp_path / "run")
     (tmp_path / "run/checkpoints/last.pt").unlink()
     alone = Trained(trained.bundle, tmp_path / "run", trained.data)
-    with pytest.raises(InputError, match="--strategy mixed: expected a training with teachers"):
+    with pytest.raises(InputError, match="--strategy mixed: expected a training run with teachers"):
         ask(alone, strategy="mixed")
     assert not (tmp_path / "run/next").exists()
     assert len(ask(alone, strategy="diverse")) == 3

@@ -50,7 +50,7 @@ def test_maps_of_all_scans_are_written_with_page_and_table_worst_first(
     assert [html.index(Path(row["image"]).name.split(".")[0]) for row in found] == sorted(
         html.index(Path(row["image"]).name.split(".")[0]) for row in found
     )
-    assert "3 label maps, the most disputed first." in capsys.readouterr().out
+    assert "3 label maps, those with the most disagreement first." in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_training_without_teachers_and_other_sources_are_refused(trained: Traine
         label(trained, tmp_path, source="student")
     shutil.copytree(trained.run, tmp_path / "run")
     (tmp_path / "run/checkpoints/last.pt").unlink()
-    with pytest.raises(InputError, match="expected a training with unlabeled scans, two teachers"):
+    with pytest.raises(InputError, match="expected a training run with unlabeled scans, two teachers"):
         label(Trained(trained.bundle, tmp_path / "run", trained.data), tmp_path / "out")
 
 

@@ -31,7 +31,7 @@ def test_disagreement_takes_what_is_disputed_and_before_it_what_was_missed() -> 
 def test_reason_names_the_class_that_is_disputed_most() -> None:
     two = ScanOpinion("x", {"foreground_disagreement": 0.2}, {"liver": 0.1, "spleen": 0.3}, [0.0])
     assert choose_scans("disagreement", [two], [], 1)[0].reason == (
-        "teachers disagree by 0.200 bit, most on spleen (0.300)"
+        "teachers disagree by 0.200 bits, most on spleen (0.300)"
     )
 
 
@@ -75,7 +75,7 @@ def test_no_more_than_there_are(strategy: str) -> None:
 @pytest.mark.parametrize("strategy", ["disagreement", "mixed"])
 def test_what_needs_teachers_is_refused_without(strategy: str) -> None:
     without = [ScanOpinion("a", {"foreground_entropy": 0.1}, {}, [0.0])]
-    with pytest.raises(InputError, match=rf"--strategy {strategy}: expected a training with teachers"):
+    with pytest.raises(InputError, match=rf"--strategy {strategy}: expected a training run with teachers"):
         choose_scans(strategy, without, [], 1)
 
 

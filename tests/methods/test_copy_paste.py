@@ -35,7 +35,7 @@ def make(student: Any = None, teacher: Any = None, sizes: tuple[int, int] = (2, 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (3, 3), (2, 4), (4, 2), (2, 1)])
 def test_batches_that_are_not_two_equal_halves_are_refused(sizes: tuple[int, int]) -> None:
-    with pytest.raises(InputError, match=rf"expected one even number for both, .*got {sizes[0]} and {sizes[1]}"):
+    with pytest.raises(InputError, match=rf"expected the same even number, .*got {sizes[0]} and {sizes[1]}"):
         make(sizes=sizes)
 
 

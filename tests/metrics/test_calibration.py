@@ -90,7 +90,7 @@ def test_content_comes_back_the_same() -> None:
 )  # fmt: skip
 def test_other_content_is_refused(change: dict[str, object]) -> None:
     content = {**Calibration(1.0, "", "validation", 30, 0.1, 0.1).content(), **change}
-    with pytest.raises(InputError, match=r"somewhere: expected what `dtlp calibrate` wrote"):
+    with pytest.raises(InputError, match=r"somewhere: expected a file written by `dtlp calibrate`"):
         Calibration.of(content, "somewhere")
 
 
@@ -108,4 +108,4 @@ def test_calibration_of_other_weights_does_not_count_and_the_log_says_so(
     run.model.write_bytes(b"weights of the next training")
     with caplog.at_level(logging.WARNING, "dtlp"):
         assert load_calibration(str(run.model)) is None
-    assert "is of other weights than" in caplog.text
+    assert "belongs to other weights than" in caplog.text

@@ -117,7 +117,7 @@ def test_value_that_is_no_class_is_an_error(value):
     label = torch.zeros(4, 5, 6)
     pred = label.clone()
     pred[1, 2, 3] = value
-    with pytest.raises(ValueError, match="the prediction must hold the classes 0 to 1 only"):
+    with pytest.raises(ValueError, match="the prediction: expected only the classes 0 to 1"):
         segmentation_scores(pred, label, 2, SPACING)
 
 

@@ -80,7 +80,7 @@ def test_training_uses_studies_without_a_label_and_remembers_its_validation(serv
     label(server, tiny_dataset, *FIRST)
     status, log = server.train("phantom_10", max_epochs=2)
     assert status == "DONE", log[-3000:]
-    assert "2 labeled studies to train on, 3 without a label." in log
+    assert "2 labeled studies for training, 3 unlabeled." in log
     assert "Training on 2 labeled and 3 unlabeled scans." in log
     assert sorted(split(server).values()) == ["training", "training", "validation"]
     wait_for_scores(server, began)

@@ -198,7 +198,7 @@ def test_training_with_a_wrong_label_says_so_in_the_server_log(server: Server, t
     server.client.save_label("training_0", str(wrong), tag="final", params={})
     status, log = server.train("phantom_10")
     assert status == "ERROR"
-    assert "final/training_0.nii.gz: found the values [5, 6, 7], expected only [0, 1, 2]. --num_classes is 3." in log
+    assert "final/training_0.nii.gz: expected only the values [0, 1, 2], got [5, 6, 7]. --num_classes is 3." in log
     assert "Traceback" not in log
     assert server.is_up()
 

@@ -49,7 +49,9 @@ def saved(file: Path, state: Any) -> Path:
 
 def test_weights_of_another_width_are_named_with_the_tensor_and_the_keys_to_check(tmp_path: Path) -> None:
     text = message(saved(tmp_path / "model.pt", VNet(features=4).state_dict()))
-    assert re.search(r"does not fit the network: stem\S+ is \[4, 1, .*\], expected \[2, 1, .*\], and \d+ more", text)
+    assert re.search(
+        r"does not fit the network: stem\S+: expected shape \[2, 1, .*\], got \[4, 1, .*\], and \d+ more", text
+    )
     assert "--features" in text
 
 
@@ -59,8 +61,8 @@ def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
 
 FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "got an empty file"),
-    "text": (b"no weights", "got a file of 10 bytes that torch did not write"),
-    "cut off": (b"PK\x03\x04half a file", "got a file of 15 bytes that is cut off"),
+    "text": (b"no weights", "got a file of 10 bytes that was not written by torch"),
+    "cut off": (b"PK\x03\x04half a file", "got a truncated file of 15 bytes"),
     "web page": (b"<!DOCTYPE html><html><body>Sign in</body></html>", "got a web page"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "got a pointer of Git LFS"),
 }
@@ -89,7 +91,7 @@ def test_what_would_be_executed_is_not(tmp_path: Path, content: Any, capsys: pyt
     [({"network": {}, "progress": 1}, "an object with network, progress"), ([torch.ones(1)], "no weights")],
 )
 def test_other_content_is_named(tmp_path: Path, content: Any, held: str) -> None:
-    assert f"expected a plain state dict of weights, got {held}" in message(saved(tmp_path / "model.pt", content))
+    assert f"models/model.pt of a training run, got {held}" in message(saved(tmp_path / "model.pt", content))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
@@ -97,7 +99,7 @@ def test_cut_file_is_refused(tmp_path: Path, share: float) -> None:
     file = saved(tmp_path / "model.pt", VNet(features=2).state_dict())
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
-    assert "that is cut off" in message(file)
+    assert "got a truncated file" in message(file)
 
 
 def test_one_changed_bit_is_noticed(tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_one_changed_bit_is_noticed(tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 4
     file.write_bytes(content)
-    assert "damaged, the checksum of" in message(file)
+    assert "is damaged (wrong checksum of" in message(file)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -113,4 +115,4 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path, value: float) -> 
     state = VNet(features=2).state_dict()
     name = list(state)[3]
     state[name].view(-1)[0] = value
-    assert f"holds weights that are NaN or infinite ({name})" in message(saved(tmp_path / "model.pt", state))
+    assert f"expected finite weights, got NaN or infinity ({name})" in message(saved(tmp_path / "model.pt", state))

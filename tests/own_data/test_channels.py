@@ -64,11 +64,11 @@ def test_channels_that_the_labeled_scans_do_not_have_are_refused(near: Path) -> 
         for channel in range(2):
             save(near / f"site_b/{case}_000{channel}.nii.gz", mr(channel))
     (near / "site_b/scan0.nii.gz").unlink()
-    assert "--unlabeled site_b: found 2 channels (0000, 0001), expected 1 channel as of the labeled" in refusal()
+    assert "--unlabeled site_b: expected 1 channel as in the labeled scans, got 2 channels (0000, 0001)" in refusal()
 
 
 def test_scan_that_lacks_the_channel_is_named() -> None:
-    with pytest.raises(SystemExit, match=r"--frame 2 takes a_0002, which is not there"):
+    with pytest.raises(SystemExit, match=r"--frame 2: expected a channel that all 2 scans have, but a_0002"):
         one_channel(TWO, (), 2, 0)
 
 
@@ -136,7 +136,7 @@ def test_all_channels_of_nnunets_layout_are_trained_on(near: Path, capsys: pytes
     metadata = read(bundle / "configs/metadata.json")["network_data_format"]["inputs"]["image"]
     assert (metadata["num_channels"], metadata["modality"]) == (2, "T1, FLAIR")
     assert metadata["channel_def"] == {"0": "0000", "1": "0001"}
-    assert "Every image has 2 channels, in files that end in 0000, 0001" in capsys.readouterr().out
+    assert "Every image has 2 channels, in files ending in 0000, 0001" in capsys.readouterr().out
 
 
 def test_every_scan_that_lacks_a_channel_is_named_at_once(near: Path) -> None:
@@ -145,7 +145,7 @@ def test_every_scan_that_lacks_a_channel_is_named_at_once(near: Path) -> None:
         (near / f"raw/imagesTr/p{case}_0001.nii.gz").unlink()
     message = refusal(labeled="raw", unlabeled="")
     for case in (0, 2):
-        assert f"p{case}_0001.nii.gz: no such file; expected 2 channels of this scan, found p{case}_0000" in message
+        assert f"p{case}_0001.nii.gz: no such file; expected 2 channels of this scan, got p{case}_0000" in message
 
 
 def test_fourth_axis_is_that_of_channels_if_a_dataset_json_or_the_user_says_so(near: Path) -> None:
@@ -153,7 +153,7 @@ def test_fourth_axis_is_that_of_channels_if_a_dataset_json_or_the_user_says_so(n
         save(near / f"msd/imagesTr/{case}.nii.gz", mr(ord(case), (20, 18, 22, 2)))
         save(near / f"msd/labelsTr/{case}.nii.gz", label(1, 2))
     message = refusal(labeled="msd", unlabeled="")
-    assert "--channels 2 takes all of them as channels of the image, --frame 0 to --frame 1 one" in message
+    assert "--channels 2 uses all of them as channels of the image; --frame 0 to 1 picks one" in message
     make(labeled="msd", unlabeled="", channels="2")
     assert (train()["in_channels"], train()["channels"]) == (2, [])
     (near / "msd/dataset.json").write_text('{"modality": {"0": "T1", "1": "T2"}}')
@@ -188,7 +188,7 @@ def test_datalist_with_a_list_of_files_for_each_scan(near: Path) -> None:
     ],
 )
 def test_lists_whose_names_do_not_tell_channels_are_refused(images: list[Any]) -> None:
-    with pytest.raises(InputError, match=r"list: expected the files of a scan's channels to differ in how their names"):
+    with pytest.raises(InputError, match=r"list: expected the channel files of a scan to have names that differ only"):
         channels_of_lists([{"image": image} for image in images], "list")
 
 

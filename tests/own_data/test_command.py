@@ -85,7 +85,7 @@ def test_missing_dicom_package_is_named_with_its_command(near: Path, monkeypatch
     (near / "pacs").mkdir()
     (near / "pacs/a.dcm").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    assert "reading it needs pydicom: pip install" in refusal(unlabeled="pacs")
+    assert "reading it requires pydicom: pip install" in refusal(unlabeled="pacs")
 
 
 @pytest.mark.parametrize("output", ["$HOME", "@x", "%x", "a#1", "it's # here"])
@@ -204,32 +204,44 @@ def too_little_memory(near: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (no_labels, r"--labeled site_a: found 2 images and no labels, expected labels in labelsTr"),
-        (one_label_missing, r"case1\.nii\.gz: found no label, expected one in --labeled; to use it without"),
-        (label_without_an_image, r"labelsTr: found labels without an image: case7\.nii\.gz"),
-        (one_value_in_the_only_label, r"case0\.nii\.gz holds only the value 0, expected at least one"),
-        (all_labels_empty, r"all 2 labels hold only the value 0"),
+        (no_labels, r"--labeled site_a: expected labels in labelsTr .* got 2 images and no labels"),
+        (one_label_missing, r"case1\.nii\.gz: expected a label in --labeled, got none\. To use it without"),
+        (label_without_an_image, r"labelsTr: expected .* got labels without an image: case7\.nii\.gz"),
+        (one_value_in_the_only_label, r"expected at least one .*case0\.nii\.gz has only the value 0"),
+        (all_labels_empty, r"all 2 labels have only the value 0"),
         (
             names_that_do_not_cover,
-            r"case1\.nii\.gz: found the values \[2\], expected only \[0, 1\]\. --labels names\.json names",
+            r"case1\.nii\.gz: expected only the values \[0, 1\], got \[2\]\. Other values are not in --labels",
         ),
-        (gap_in_the_values, r"\[0, 200, 500\], expected 0 to 2 .*--remap True .* 200 to 1, 500 to 2, or --labels"),
-        (four_dimensions, r"cine\.nii\.gz: expected one 3-D volume, found \[20, 18, 22, 3\].*--frame 0 to --frame 2"),
-        (frame_out_of_range, r"cine\.nii\.gz: found 3 volumes \(4-D\), expected more than --frame 3"),
-        (other_shape, r"labelsTr/case1\.nii\.gz: has shape \[19, 18, 22\], its image .* has \[20, 18, 22\]"),
+        (
+            gap_in_the_values,
+            r"from 0 to 2 without gaps, got \[0, 200, 500\].*--remap True .* 200 to 1, 500 to 2, or use --labels",
+        ),
+        (
+            four_dimensions,
+            r"cine\.nii\.gz: expected a single 3-D volume, got a shape of \[20, 18, 22, 3\].*--frame 0 to 2",
+        ),
+        (frame_out_of_range, r"cine\.nii\.gz: expected more than 3 volumes for --frame 3 .*, got 3 \(4-D\)"),
+        (
+            other_shape,
+            r"labelsTr/case1\.nii\.gz: expected the label on .*, got shape \[19, 18, 22\], but \[20, 18, 22\] in",
+        ),
         (other_affine, r"labelsTr/case1\.nii\.gz: its affine differs .* up to 21 voxels apart"),
-        (truncated, r"imagesTr/case1\.nii\.gz: truncated, damaged or no image \(EOFError"),
-        (fractions_in_a_label, r"labelsTr/case1\.nii\.gz: found the values \[0\.5\], expected whole"),
+        (truncated, r"imagesTr/case1\.nii\.gz: truncated, damaged or not an image \(EOFError"),
+        (fractions_in_a_label, r"labelsTr/case1\.nii\.gz: expected integers of at least 0, got the values \[0\.5\]"),
         (copy_among_the_unlabeled, r"renamed\.nii \(unlabeled\) duplicates .*case0\.nii\.gz \(labeled\)"),
-        (training_scan_in_validation, r"case0\.nii\.gz \(validation\) duplicates .* would score what was"),
-        (empty_folder, r"--unlabeled nothing: found no NIfTI image and no DICOM series in .*nothing"),
-        (no_folder, r"--unlabeled nowhere: found nothing, expected a folder with"),
-        (not_a_number, r"nan\.nii\.gz: holds NaN .*--skip_broken True"),
-        (constant, r"flat\.nii\.gz: every voxel is 7"),
-        (two_names_for_one_scan, r"case1\.nii\.gz: found case1\.nii beside it, expected one label"),
-        (value_only_in_validation, r"val/labelsTr/case0\.nii\.gz: found the values \[3\], which no labeled training"),
-        (every_scan_drawn, r"--validation_share: found 0\.9 of 2 labeled scans, expected at least one to be left"),
-        (too_little_memory, r"--memory 800MB: found no setting that fits"),
+        (training_scan_in_validation, r"case0\.nii\.gz \(validation\) duplicates .* would leak training data"),
+        (empty_folder, r"--unlabeled nothing: no NIfTI image and no DICOM series in .*nothing; expected"),
+        (no_folder, r"--unlabeled nowhere: no such folder; expected a folder with"),
+        (not_a_number, r"nan\.nii\.gz: expected finite numbers.*--skip_broken True"),
+        (constant, r"flat\.nii\.gz: expected an image, got the value 7"),
+        (two_names_for_one_scan, r"case1\.nii\.gz: expected one label per scan, got case1\.nii in the same"),
+        (
+            value_only_in_validation,
+            r"val/labelsTr/case0\.nii\.gz: expected the values .* of the labeled training scans, got also \[3\]",
+        ),
+        (every_scan_drawn, r"--validation_share: expected .* at least one scan for training, got 0\.9 of 2 labeled"),
+        (too_little_memory, r"--memory 800MB: no combination of settings fits"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -242,7 +254,7 @@ def test_all_broken_scans_are_listed_at_once(near: Path) -> None:
     four_dimensions(near)
     not_a_number(near)
     message = refusal()
-    assert message.startswith("Cannot make the bundle, 3 problems found:")
+    assert message.startswith("Cannot create the bundle, 3 problems found:")
     assert all(name in message for name in ("case1.nii.gz", "cine.nii.gz", "nan.nii.gz"))
 
 
@@ -250,7 +262,7 @@ def test_broken_unlabeled_scans_are_left_out_only_if_asked(near: Path, capsys: p
     not_a_number(near)
     make(skip_broken=True)
     assert cases("unlabeled") == ["scan0.nii.gz", "scan1.nii.gz", "scan2.nii.gz"]
-    assert "nan.nii.gz is left out" in capsys.readouterr().out
+    assert "nan.nii.gz was left out" in capsys.readouterr().out
     truncated(near)  # a labeled one is never left out
     with pytest.raises(InputError, match=r"case1\.nii\.gz"):
         make(name="second", skip_broken=True)
@@ -259,20 +271,26 @@ def test_broken_unlabeled_scans_are_left_out_only_if_asked(near: Path, capsys: p
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"name": "my/bundle"}, "found the name 'my/bundle', expected letters"),
+        (
+            {"name": "my/bundle"},
+            "NAME: expected letters, digits, _ and -, beginning with a letter or digit, got 'my/bundle'",
+        ),
         ({"name": "Lesion_Detection"}, "without 'detection'"),
-        ({"name": "la_5"}, "is a bundle of this project"),
-        ({"memory": "8"}, "--memory: found '8', expected a number with its unit"),
-        ({"modality": "PET"}, "--modality: found 'PET', expected CT or MR"),
-        ({"intensity_window": [5, 5]}, "expected two rising numbers"),
-        ({"intensity_window": [0, 5], "modality": "MR"}, "MR has no unit"),
+        ({"name": "la_5"}, "that no bundle of this project has"),
+        ({"memory": "8"}, "--memory: expected a number with its unit, such as 8GB or 800MB, got '8'"),
+        ({"modality": "PET"}, "--modality: expected CT or MR, got 'PET'"),
+        ({"intensity_window": [5, 5]}, "expected two increasing numbers"),
+        ({"intensity_window": [0, 5], "modality": "MR"}, "expected --modality CT, got MR"),
         ({"spacing_mm": [1, 1]}, "--spacing_mm: expected a list of 3 numbers"),
         ({"patch_size": [30, 32, 32]}, "--patch_size: expected multiples of 16"),
         ({"patch_size": [16, 32, 16]}, "--patch_size: .* two voxels"),
-        ({"features": 0}, "--features: expected an integer from 1, got 0"),
-        ({"batch_size_unlabeled": -1}, "--batch_size_unlabeled: expected an integer from 0, got -1"),
-        ({"validation_share": 1.0}, "--validation_share: found 1.0"),
-        ({"validation": "site_b", "validation_share": 0.5}, "expected one of the two"),
+        ({"features": 0}, "--features: expected an integer of at least 1, got 0"),
+        ({"batch_size_unlabeled": -1}, "--batch_size_unlabeled: expected an integer of at least 0, got -1"),
+        ({"validation_share": 1.0}, "--validation_share: expected a fraction of at least 0 and less than 1, got 1.0"),
+        (
+            {"validation": "site_b", "validation_share": 0.5},
+            "expected either --validation or --validation_share, got both",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
@@ -285,9 +303,9 @@ def test_flag_that_cannot_be_meant_is_refused(near: Path, flags: dict[str, Any],
 
 def test_command_line_reads_lists_numbers_and_nothing_else(near: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["new", "mine", "--labeled", "site_a", "--unlabeled", "site_b"]
-    with pytest.raises(InputError, match=r"--patch_size: found '32x32', expected integers in quotes"):
+    with pytest.raises(InputError, match=r"--patch_size: expected integers in quotes, .* got '32x32'"):
         main([*words, "--patch_size", "32x32"])
-    with pytest.raises(InputError, match=r"--features: found 8.5, expected an integer"):
+    with pytest.raises(InputError, match=r"--features: expected an integer, got 8.5"):
         main([*words, "--features", "8.5"])
     main([*words, "--patch_size", "[32,16,32]", "--validation_share", "0.5", "--spacing_mm", "[1,1,2.5]"])
     assert train()["patch_size"] == [32, 16, 32]
@@ -331,8 +349,8 @@ def test_first_command_is_a_try_of_half_an_hour_after_how_long_a_training_takes(
 ) -> None:
     make()
     printed = capsys.readouterr().out
-    length, commands = printed.split("Next, from this folder; the first is a try of half an hour:")
-    assert "1000 iterations take about " in length
+    length, commands = printed.split("Next commands, to run from this folder (the first is a half-hour trial run):")
+    assert "1000 iterations will take about " in length
     first = commands.split("\n")[1].split()
     assert first[:5] == ["python", "-m", "dtlp_components", "train", "bundles/mine"]
     assert first[5:] == ["--hours", "0.5", "--output_dir", "bundles/mine/try"]
@@ -345,9 +363,9 @@ def test_disk_that_the_scans_need_is_said_and_missed(
     monkeypatch.setattr(plan, "_choose_cache", lambda *_: {"cache_dir": pretended})
     make()
     assert train()["cache_dir"] == pretended.value
-    assert "The first training fills a cache of" in capsys.readouterr().out
+    assert "The first training run writes a" in capsys.readouterr().out
     monkeypatch.setattr("dtlp_components.own_data.command.cached_bytes", lambda *_: 10**18)
     make(name="other")
     printed = capsys.readouterr().out
-    assert "The preprocessed scans take 1e+09 GB of disk" in printed
-    assert "give the training a --cache_dir on another disk" in printed
+    assert "The preprocessed scans need 1e+09 GB of disk" in printed
+    assert "train with a --cache_dir on another disk" in printed

@@ -19,12 +19,12 @@ def test_larger_patches_take_longer_and_nothing_is_drawn_from_the_random_state(s
 @pytest.mark.parametrize(
     ("iterations", "step", "has_unlabeled", "expected"),
     [
-        (6000, 1.0, True, "6000 iterations take about 7 h 30 min on this machine: 4.5 s each, 4.5 times a step"),
+        (6000, 1.0, True, "6000 iterations will take about 7 h 30 min on this machine: 4.5 s each (4.5 times a step"),
         (
             1000,
             0.1,
             False,
-            "1000 iterations take about 1 min 40 s on this machine: 0.1 s each, a step of the student took",
+            "1000 iterations will take about 1 min 40 s on this machine: 0.1 s each (a step of the student just took",
         ),
     ],
 )

@@ -76,7 +76,7 @@ def test_datalist_with_a_domain_of_its_own(near: Path) -> None:
     make(labeled="site_a/list.json")
     assert [item["domain"] for item in listed()["training"]] == ["scanner 7", "site_a"]
     assert train()["label_names"] == ["background", "a", "b"]
-    with pytest.raises(InputError, match=r"found no items in `unlabeled`, only in \['training'\]"):
+    with pytest.raises(InputError, match=r"expected items in `unlabeled`, got items only in \['training'\]"):
         make(name="other", unlabeled="site_a/list.json")
 
 
@@ -121,11 +121,11 @@ def test_label_maps_among_unlabeled_images_are_named(near: Path, capsys: pytest.
 
 def test_label_map_with_the_name_of_an_image_is_refused_by_its_values(near: Path) -> None:
     save(near / "site_b/scan9.nii.gz", label(1, 2))
-    assert "scan9.nii.gz: found the values [0, 1, 2] alone, as of a label map, expected an image" in refusal()
+    assert "scan9.nii.gz: expected an image, got only the values [0, 1, 2], as in a label map" in refusal()
 
 
 def test_volumes_of_other_formats_are_counted_and_named(near: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a.nrrd", "b.mha", "c.mhd", "d.IMG", "e.mgz"):
         (near / "site_b" / name).touch()
     make()
-    assert "5 files (a.nrrd, b.mha, c.mhd, …) are of formats that are not read" in capsys.readouterr().out
+    assert "5 files (a.nrrd, b.mha, c.mhd, …) are in unsupported formats" in capsys.readouterr().out

@@ -81,9 +81,7 @@ def test_image_where_a_label_should_be_is_refused(near: Path, image: str) -> Non
     voxels = rounded if image == "itself" else (mr(5) / mr(5).max() * 255).astype(np.uint8)
     save(near / "odd/labelsTr/a.nii.gz", voxels)
     message = refusal(labeled="odd")
-    expected = (
-        "found the image itself" if image == "itself" else "values that differ from voxel to voxel as in an image"
-    )
+    expected = "got the image itself" if image == "itself" else "values that differ from voxel to voxel as in an image"
     assert expected in message
 
 

@@ -39,13 +39,13 @@ def test_values_follow_the_order_of_the_structures(tmp_path: Path) -> None:
 def test_masks_that_overlap_are_refused(tmp_path: Path) -> None:
     folder = patient(tmp_path, 0, liver=mask(2), spleen=mask(5)) / "segmentations"
     _, (problem,) = read_masks(str(folder), ["liver", "spleen"])
-    assert "spleen.nii.gz: found 24 voxels that another mask has too (such as liver)" in problem  # 3 * 4 * 2
+    assert "got 24 voxels that are also in another (such as liver)" in problem  # 3 * 4 * 2
 
 
 def test_mask_on_another_grid_is_refused(tmp_path: Path) -> None:
     folder = patient(tmp_path, 0, liver=mask(2), spleen=mask(9, (20, 18, 23))) / "segmentations"
     _, (problem,) = read_masks(str(folder), ["liver", "spleen"])
-    assert "spleen.nii.gz: has shape [20, 18, 23]" in problem
+    assert "spleen.nii.gz: expected the label on the grid of its image, got shape [20, 18, 23]" in problem
 
 
 def test_label_maps_are_written_into_the_bundle_and_missing_structures_are_not_drawn(near: Path) -> None:
@@ -69,7 +69,7 @@ def test_names_choose_among_the_structures(near: Path) -> None:
         patient(near / f"total/s{i}", i, liver=mask(2), spleen=mask(9), rib=mask(15))
     (near / "names.json").write_text(json.dumps(["background", "kidney"]))
     message = refusal(labeled="total", labels="names.json")
-    assert "found no mask named kidney in any scan, expected names of masks: liver, rib, spleen" in message
+    assert "expected names of masks (liver, rib, spleen), got kidney" in message
     (near / "names.json").write_text(json.dumps(["background", "spleen"]))
     make(labeled="total", labels="names.json")
     assert train()["label_names"] == ["background", "spleen"]

@@ -54,7 +54,7 @@ def test_nnunets_ignore_is_no_class_and_the_teachers_get_the_scan(
     assert listed()["unlabeled"][-1] == {"image": str(near / "raw/imagesTr/p0_0000.nii.gz"), "domain": "raw"}
     assert len(listed()["unlabeled"]) == 3 + 1
     assert (
-        "1 of 2 labeled scans have voxels to ignore, up to 27% of a scan" in capsys.readouterr().out
+        "1 of 2 labeled scans contain voxels marked to be ignored, up to 27% of a scan" in capsys.readouterr().out
     )  # 6 of 22 slices
 
 
@@ -79,15 +79,15 @@ def test_partly_labeled_scans_keep_their_labels_in_the_list(near: Path, capsys: 
     first, second = listed()["training"]
     assert "labels" not in first
     assert second["labels"] == ["tumor"]
-    assert "In 1 of 2 labeled scans nobody drew edema" in capsys.readouterr().out
+    assert "In 1 of 2 labeled scans, nobody annotated edema" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["edem"], "`labels` names 'edem', expected names of classes: background, tumor, edema"),
-        (["edema"], "found 'tumor', expected only what `labels` of its item names: edema"),
-        ([], "`labels` must be a list with the names of the classes that were drawn"),
+        (["edem"], "`labels`: expected class names (background, tumor, edema), got 'edem'"),
+        (["edema"], "expected only the structures that `labels` of its item lists (edema), got 'tumor'"),
+        ([], "`labels`: expected a list with the names of the annotated classes"),
     ],
 )
 def test_labels_that_contradict_the_scan_are_refused(near: Path, names: list[str], message: str) -> None:

@@ -69,7 +69,7 @@ def test_groups_that_lie_alike_are_not_called_mirrored(tmp_path: Path, with_labe
 def test_order_of_labels_shows_a_mirrored_group(tmp_path: Path) -> None:
     first = facts(write_group(tmp_path / "a", 6))
     second = facts(write_group(tmp_path / "b", 6, mirrored=0))
-    assert mirrored_axes([f for _, f in first], [f for _, f in second]) == {0: "labels 1 and 2 lie in the other order"}
+    assert mirrored_axes([f for _, f in first], [f for _, f in second]) == {0: "labels 1 and 2 are in reverse order"}
 
 
 def test_course_of_brightness_shows_it_without_labels(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_course_of_brightness_shows_it_without_labels(tmp_path: Path) -> None:
     second = facts(write_group(tmp_path / "b", 6, mirrored=1), with_labels=False)
     (axis,) = found = mirrored_axes([f for _, f in first], [f for _, f in second])
     assert axis == 1
-    assert found[1].startswith("brightness along this axis runs the other way (correlation -")
+    assert found[1].startswith("the brightness profile along this axis is reversed (correlation -")
 
 
 def test_scans_without_a_direction_or_too_few_show_nothing(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_notes_count_the_scans_and_name_the_way_out(tmp_path: Path) -> None:
     assert "6 of 6 labeled, 7 of 7 unlabeled" in first
     assert "see below" in first
     assert second.startswith(
-        "The unlabeled scans seem to be mirrored back to front against the labeled ones: brightness"
+        "The unlabeled scans seem to be mirrored back to front relative to the labeled ones: the brightness"
     )
     assert '--mirror_axes "[1]"' in second
 
@@ -117,7 +117,7 @@ def test_bare_files_that_lie_alike_get_one_note(tmp_path: Path) -> None:
         Keys.UNLABELED: facts(write_group(tmp_path / "b", 6), with_labels=False),
     }
     (note,) = orientation_notes(groups)
-    assert "no sign of it was found" in note
+    assert "no sign of this was found" in note
 
 
 def test_stored_order_of_axes_does_not_matter(tmp_path: Path) -> None:

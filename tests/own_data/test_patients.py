@@ -46,7 +46,9 @@ def test_pattern_finds_the_patient() -> None:
     assert groups("p1_1", "p1_2", pattern=".*") == [["p1_1"], ["p1_2"]]
 
 
-@pytest.mark.parametrize(("pattern", "message"), [("(", "expected a regular expression"), ("q", "got none in 'a'")])
+@pytest.mark.parametrize(
+    ("pattern", "message"), [("(", "expected a valid regular expression"), ("q", "got none in 'a'")]
+)
 def test_pattern_that_finds_nobody_is_refused(pattern: str, message: str) -> None:
     with pytest.raises(SystemExit, match=message):
         groups("a", pattern=pattern)
@@ -65,7 +67,7 @@ def test_validation_gets_whole_patients_and_the_guess_is_told(near: Path, capsys
     sides = [{name[:10] for name in cases(section)} for section in ("training", "validation")]
     assert len(cases("validation")) == 4
     assert sides[0].isdisjoint(sides[1])
-    assert "6 patients have several scans, as their names suggest (patient000_frame0, patient000_frame1" in (
+    assert "6 patients have several scans, judging by their names (patient000_frame0, patient000_frame1" in (
         capsys.readouterr().out
     )
     assert all("patient" not in item for item in listed()["training"])  # a guess is not written down
@@ -87,7 +89,7 @@ def test_patient_on_both_sides_is_refused_if_named_and_noted_if_guessed(
         (near / "acdc" / name).rename(near / "val" / name)
     message = refusal(labeled="acdc", validation="val", patient="patient...")
     assert "is of patient 'patient000', as is" in message
-    assert "expected a patient on one side" in message
+    assert "expected each patient on one side" in message
     make(labeled="acdc", validation="val")
     assert "scores may be too good" in capsys.readouterr().out
 

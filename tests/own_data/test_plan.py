@@ -148,7 +148,7 @@ def test_scans_that_do_not_fit_into_memory_go_onto_disk() -> None:
         return _choose_cache(groups, chosen, 2, Room(1e12, scans, on_gpu, "some"), 1)["cache_dir"]
 
     assert place(training + total - 1).value == "$@bundle_root + '/cache'"
-    assert "all volumes take 1.5 GB; 1.5 GB of memory is left" in place(training + total - 1).why
+    assert "all volumes together take 1.5 GB; 1.5 GB of memory is left" in place(training + total - 1).why
     assert place(training + total).value == ""
     # what computes on a GPU takes none of the computer's memory
     assert place(total, on_gpu=True).value == ""
@@ -158,10 +158,12 @@ def test_scans_that_do_not_fit_into_memory_go_onto_disk() -> None:
 def test_memory_of_a_gpu_decides_on_sizes(near: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     make(memory="1GB", gpu_memory="24GB")
     assert train()["features"] == 32
-    assert "GB of --gpu_memory 24GB (estimate, docs/reference/memory.md)" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"--gpu_memory 800MB: found no setting that fits into it; the last one tried"):
+    assert "GB of --gpu_memory 24GB (estimate, see docs/reference/memory.md)" in capsys.readouterr().out
+    with pytest.raises(
+        InputError, match=r"--gpu_memory 800MB: no combination of settings fits into it; the smallest one tried"
+    ):
         make(name="small", gpu_memory="800MB")
-    with pytest.raises(InputError, match="--gpu_memory: found 'much', expected a number with its unit"):
+    with pytest.raises(InputError, match=r"--gpu_memory: expected a number with its unit, .* got 'much'"):
         make(name="small", gpu_memory="much")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (20 * 10**9, 24 * 10**9))

@@ -29,7 +29,7 @@ def test_rendered_bundle_is_faultless_and_complete(near: Path) -> None:
     assert read(bundle / "configs/evaluate.json")["eval_section"] == "validation"
     readme = (bundle / "docs/README.md").read_text()
     assert "python -m dtlp_components new mine --labeled site_a --unlabeled site_b --validation_share 0.5" in readme
-    assert '- modality "MR": none of 4 training scans looks like HU' in readme
+    assert '- modality "MR": none of the 4 training scans appears to be in HU' in readme
     assert "not known to this project" in (bundle / "docs/data_license.txt").read_text()
     assert not (RECIPES / "datasets/mine.json").exists()
 

@@ -124,20 +124,22 @@ def test_second_run_changes_nothing(near: Path, capsys: pytest.CaptureFixture[st
     (bundle / "models/model.pt").write_bytes(b"weights")  # nothing is written, so they are no obstacle
     make()
     assert {k: v for k, v in snapshot(bundle).items() if k != "models/model.pt"} == before
-    assert "already what this command would write" in capsys.readouterr().out
+    assert "already up to date; nothing was written" in capsys.readouterr().out
 
 
 def test_bundle_of_other_content_is_overwritten_only_if_asked_and_untrained(near: Path) -> None:
     bundle = make()
     before = snapshot(bundle)
-    with pytest.raises(InputError, match=r"exists with other content in configs/train\.json.*--overwrite True"):
+    with pytest.raises(
+        InputError, match=r"already exists with different content in configs/train\.json.*--overwrite True"
+    ):
         make(features=8)
     assert snapshot(bundle) == before
     make(features=8, overwrite=True)
     assert train()["features"] == 8
     (bundle / "models").mkdir()
     (bundle / "models/model.pt").write_bytes(b"weights")
-    with pytest.raises(InputError, match=r"holds models/model\.pt, which this command did not write"):
+    with pytest.raises(InputError, match=r"contains models/model\.pt, which this command did not write"):
         make(features=4, overwrite=True)
     assert train()["features"] == 8
 
@@ -146,7 +148,7 @@ def test_bundle_that_somebody_else_made_is_never_overwritten(near: Path) -> None
     bundle = make()
     content = train() | {"_comment": "by hand"}
     (bundle / "configs/train.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="was not made by this command"):
+    with pytest.raises(InputError, match="was not created by this command"):
         make(overwrite=True)
     assert train() == content
 

@@ -29,7 +29,7 @@ def test_segment_says_between_what_the_dice_is_to_be_expected(
     given = {"dataset_dir": str(tiny_dataset), "datalist": str(tmp_path / "lists.json"), "section": "held_back"}
 
     calibrate_model(str(PHANTOM), str(place.root), **given)
-    assert "No interval: an interval that keeps 90 % needs at least 20" in capsys.readouterr().out
+    assert "No interval: an interval with 90 % coverage needs at least 20" in capsys.readouterr().out
     assert json.loads(place.calibration.read_text())["below"] is None
     assert place.calibration_curve.is_file()
 

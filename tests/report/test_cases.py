@@ -80,7 +80,9 @@ def test_section_without_labels_or_scans_is_named(tiny_dataset: Path, tmp_path: 
         CasePredictor(str(PHANTOM), str(tmp_path / "run"), data, f"{data}/datalist.json", "unlabeled")
     lists = tmp_path / "list.json"
     lists.write_text(json.dumps({"training": [{"image": "a", "label": "b"}]}))
-    with pytest.raises(InputError, match=r"expected scans in section testing or validation, .* Name another with"):
+    with pytest.raises(
+        InputError, match=r"expected scans in section testing or validation, .* Choose another section with"
+    ):
         CasePredictor(str(PHANTOM), str(tmp_path / "run"), data, str(lists))
 
 

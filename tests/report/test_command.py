@@ -45,10 +45,10 @@ def report(*runs: str, folder: Path, **flags: Any) -> str:
 def test_page_of_an_experiment_has_scores_tests_cost_and_what_differed(experiment: Path, tmp_path: Path) -> None:
     html = report(str(experiment), folder=tmp_path)
     assert "<h1>Mine &amp; yours</h1>" in html
-    assert "Trained for 10 % of the iterations: no result" in html
-    assert "2 trainings, up to 2 seeds each, scored on 6 cases of section testing." in html
+    assert "Trained for only 10 % of the iterations: a hint" in html
+    assert "2 trainings, up to 2 seeds each, evaluated on 6 cases of section testing." in html
     assert re.search(r">DTLP</th><td class=\"number\">2</td><td class=\"number\">76.33", html)
-    for heading in ("Scores", "Missed classes", "Curves", "Cost", "What was run"):
+    for heading in ("Scores", "Missed classes", "Curves", "Cost", "Settings and environment"):
         assert f'heading">{heading}</h2>' in html
     assert ">1.0 to 2.0<" in html  # minutes
     assert re.search(r'>method</th><td class="number">supervised</td><td class="number">dtlp<', html)
@@ -59,7 +59,7 @@ def test_page_of_an_experiment_has_scores_tests_cost_and_what_differed(experimen
 
 def test_runs_can_be_given_by_name(experiment: Path, tmp_path: Path) -> None:
     html = report(f"a={experiment}/labeled/seed_0", f"b={experiment}/dtlp/seed_0", folder=tmp_path)
-    assert "Give --bundle to see the worst, the median and the best case." in html
+    assert "Add --bundle to see the worst, the median and the best case." in html
     alone = report(f"{experiment}/dtlp/seed_0", folder=tmp_path)
     assert "Forest plot" not in alone
 
@@ -71,10 +71,10 @@ def test_cases_that_cannot_be_shown_are_said_and_the_page_is_written(experiment:
 
 def test_what_cannot_be_meant_is_refused(experiment: Path, tmp_path: Path) -> None:
     for runs, flags, sentence in (
-        ((), {}, "expected the folder of an experiment, or trainings, got none"),
+        ((), {}, "expected the folder of an experiment, or training runs, got none"),
         ((str(experiment),), {"convention": "mine"}, "--convention: expected one of native, genericssl, uamt"),
         ((str(experiment),), {"case_of": "A&D"}, "--case_of: expected one of labeled only, DTLP, got 'A&D'"),
-        ((str(experiment),), {"section": "validation"}, "expected the scores of a training. Evaluate it first"),
+        ((str(experiment),), {"section": "validation"}, "expected the scores of a training run. Evaluate it first"),
     ):
         with pytest.raises(InputError, match=sentence):
             write_report(*runs, output=str(tmp_path / "no.html"), **flags)  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ def test_smaller_distances_are_better(tmp_path: Path) -> None:
 def test_case_without_a_value_is_left_out_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, other = evaluated(tmp_path / "a", BASE), evaluated(tmp_path / "b", [None, *BASE[1:]])
     assert rows_of(tmp_path, base, other)[0]["mean"] == "86.00"
-    assert "1 cases without a value in some run are left out of all" in capsys.readouterr().out
+    assert "1 cases without a value in some run are excluded from all" in capsys.readouterr().out
 
 
 def refusal(*given: str, **flags: str) -> str:
@@ -85,16 +85,16 @@ def refusal(*given: str, **flags: str) -> str:
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     base = evaluated(tmp_path / "a", BASE)
-    assert "expected the scores of a training. Evaluate it first" in refusal(base, str(tmp_path / "none"))
+    assert "expected the scores of a training run. Evaluate it first" in refusal(base, str(tmp_path / "none"))
     voxels = evaluated(tmp_path / "voxels", BASE, "genericssl (voxels)")
-    assert "was scored by 'genericssl (voxels)', a by 'native (mm)'" in refusal(base, voxels)
+    assert "expected the convention of a, 'native (mm)', got 'genericssl (voxels)'" in refusal(base, voxels)
     others = evaluated(tmp_path / "others", BASE, first=1)
     assert "got others: 1 missing (c0), 1 more (c6)" in refusal(base, others)
     assert "expected the cases and the convention of" in refusal(base, f"x={base},{others}")
     assert "expected one of dice, jaccard, hd95, asd, nsd, got 'f1'" in refusal(base, metric="f1")
     assert "expected FOLDER or NAME=FOLDER" in refusal(base, "x=")
     nothing = evaluated(tmp_path / "nothing", [None] * 6)
-    assert "no case has a value of dice in all runs" in refusal(base, nothing)
+    assert "--metric dice: expected at least one case with a value in all runs" in refusal(base, nothing)
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

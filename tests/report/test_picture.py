@@ -46,7 +46,7 @@ def test_picture_is_written_where_it_is_asked_for(
 def test_scan_or_plane_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picture, "CasePredictor", Predictor)
     with pytest.raises(
-        InputError, match="--case: expected the number of a scan of section `validation`, 0 to 1, got 2"
+        InputError, match="--case: expected the number of a scan in section `validation`, from 0 to 1, got 2"
     ):
         write_picture("mine", case=2)
     with pytest.raises(InputError, match="--plane: expected one of axial, coronal, sagittal, got 'top'"):

@@ -37,7 +37,7 @@ def test_page_says_how_to_repeat_what_it_shows(tmp_path: Path, monkeypatch: pyte
     assert "\nIt was a full moon.\n" in text
     first, second = text.split("## Mine\n")[1:]
     assert "`python -m dtlp_components experiment mine --fraction 0.1`; CPU, 2 x Test, 1 threads" in first
-    assert "**Trained for 10 % of the iterations: no result" in first
+    assert "**Trained for only 10 % of the iterations: a hint" in first
     assert "experiment mine`" in second
     assert "no result" not in second
     assert "| DTLP | 1 | 83.00 | 81.00 to 85.00 | 0 | +1.00 | +1.00 to +1.00 | 3 of 3 | 0.25 |" in first

@@ -115,7 +115,7 @@ def test_scan_without_foreground_is_written_too(tmp_path: Path, write_series: An
 def test_series_without_a_study_is_named_and_the_label_map_stays(tmp_path: Path, write_series: Any) -> None:
     labels = segmented(write_series(tmp_path / "ct", np.zeros((9, 7, 5))), tmp_path / "out")
     problem = WriteDicomSegd("pred", NAMES, "a bundle")({"pred": labels})["problem"]
-    assert re.search(r"ct_seg\.nii\.gz is written, ct_seg\.dcm is not .*no StudyInstanceUID", problem)
+    assert re.search(r"ct_seg\.nii\.gz was written, but ct_seg\.dcm was not .*no StudyInstanceUID", problem)
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["ct_seg.nii.gz"]
 
 

@@ -102,7 +102,9 @@ def test_volume_whose_percentiles_are_one_value_is_refused() -> None:
     image[:] = 0
     assert CTOrMRIntensityd("image", WINDOW)({"image": image})["image"].max() == 0
     image[0, 0, 0, 0] = 7
-    with pytest.raises(InputError, match=r"^/data/i\.nii: found the same intensity at 0\.5 and 99\.5 %"):
+    with pytest.raises(
+        InputError, match=r"^/data/i\.nii: expected different intensities at percentiles 0\.5 and 99\.5"
+    ):
         CTOrMRIntensityd("image", WINDOW)({"image": image})
 
 

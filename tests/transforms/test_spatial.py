@@ -84,8 +84,8 @@ def test_item_without_a_box_is_refused_by_name_through_compose(item) -> None:
     with pytest.raises(InputError) as error:
         load(CropToBoxd(["image", "label"]))(item)
     assert str(error.value) == (
-        f"{item['image']}: has no `published_box`: variant `published` crops to where the label is, which a new "
-        "scan cannot know; leave out the overlay published.json"
+        f"{item['image']}: has no `published_box`: variant `published` crops to the label, which a new "
+        "scan does not have; leave out the overlay published.json"
     )
     with pytest.raises(InputError, match=r"i\.nii: has no `published_box`"):
         CropToBoxd("image")(item)  # not even loaded
@@ -100,7 +100,9 @@ def test_box_that_leaves_the_volume_is_refused(item, box) -> None:
     item["published_box"] = box
     with pytest.raises(InputError) as error:
         load(CropToBoxd(["image", "label"]))(item)
-    assert f"{item['image']}: `published_box` {box} leaves the volume of [7, 8, 9] voxels" in str(error.value)
+    assert f"{item['image']}: expected a `published_box` inside the volume of [7, 8, 9] voxels, got {box}" in str(
+        error.value
+    )
 
 
 # --- resampling
