@@ -68,7 +68,7 @@ def read_ignored(content: Any) -> int | None:
 def _pairs(content: Any) -> list[tuple[Any, Any]]:
     """Values with their names; none if it is neither a list nor an object."""
     if isinstance(content, list):
-        content = {str(value): name for value, name in enumerate(content)}
+        return [(str(value), name) for value, name in enumerate(content)]
     if not isinstance(content, dict):
         return []
     return [(key, name) if isinstance(name, str) else (name, key) for key, name in content.items()]

@@ -175,4 +175,4 @@ def test_channel_that_is_not_there_is_read_as_zeros_if_asked(tmp_path: Path) -> 
     assert scan_problems(path, 2, ENDINGS, fill_missing=True) == []
     assert scan_stamp(path, ENDINGS)["size"] == (tmp_path / "a_t1c.nii.gz").stat().st_size
     (tmp_path / "a_t1c.nii.gz").unlink()
-    assert "found none of them" in scan_problems(path, 2, ENDINGS, fill_missing=True)[0]
+    assert "got none of them" in scan_problems(path, 2, ENDINGS, fill_missing=True)[0]
