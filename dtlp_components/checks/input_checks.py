@@ -78,7 +78,7 @@ class InputChecks:
         ...     print(error)
         Cannot start, 2 problems found:
           - --patch_size: expected multiples of 16, got [32, 32, 30]; nearest: [32, 32, 16 or 32].
-          - scan.nii.gz: has no label, but is in section `training`.
+          - scan.nii.gz: expected a label, since it is in section `training`, got none.
     """
 
     def __init__(

@@ -25,8 +25,8 @@ def prepare_amos(source: str, output: str, *, dry_run: bool = False) -> Path | N
     ``datalist_2.json`` (4 labeled, 212 unlabeled), ``datalist_5.json`` (10, 206), ``datalist_10.json`` (21, 195) and
     ``datalist_100.json`` (216), each with the 24 published validation cases and the 120 test cases, which are the
     challenge's validation set. ``domain`` says of every case whether it is CT or MR. Published cases that are missing
-    are named and left out, other cases named and left alone. A second run changes nothing, one that was interrupted
-    goes on where it stopped.
+    are listed and excluded; other cases are listed and ignored. A second run changes nothing; an interrupted one
+    resumes where it stopped.
 
     Args:
         source: folder with the scans.

@@ -102,7 +102,7 @@ def prepare_hippocampus(
     The split is drawn over the cases ``dataset.json`` lists, whether their files are there or not, so that an
     incomplete download never moves the others: 10 validation and 50 testing cases of 200 or more, a twentieth and a
     quarter of fewer (at least one each); of the rest ``percent`` are labeled (rounded, at least one). Cases without an
-    image or a label file are named and left out. Scans are hard-linked or copied, never converted. Writes
+    image or a label file are listed and excluded. Scans are hard-linked or copied, never converted. Writes
     ``datalist_<percent>.json``, ``datalist_100.json`` (every training case labeled) and ``manifest.json`` (shape,
     spacing, label counts and checksums of every case). A second run changes nothing.
 

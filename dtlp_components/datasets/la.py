@@ -115,8 +115,8 @@ def prepare_la(source: str, output: str, *, dry_run: bool = False) -> Path | Non
     and ``<id>/lgemri.nrrd`` with ``<id>/laendo.nrrd`` (the challenge's own release), at any depth. Writes
     ``imagesTr``, ``labelsTr``, ``imagesTs`` and ``labelsTs``, ``manifest.json``, and ``datalist_5.json`` (4 labeled,
     76 unlabeled), ``datalist_10.json`` (8, 72) and ``datalist_100.json`` (80), each with the 20 published test cases
-    and no validation cases, since none are published. Published cases that are missing are named and left out, other
-    cases named and left alone. A run that was interrupted goes on where it stopped: converted pairs that load are kept.
+    and no validation cases, since none are published. Published cases that are missing are listed and excluded; other
+    cases are listed and ignored. An interrupted run resumes where it stopped: valid converted pairs are kept.
 
     Args:
         source: folder with the cases.

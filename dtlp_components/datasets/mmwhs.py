@@ -95,8 +95,8 @@ def prepare_mmwhs(source: str, output: str, *, validation: str = "none", dry_run
 
     The published code chooses its checkpoint on 3 further labeled scans of the target. Without labels in the target,
     which is what the task assumes, there is nothing to validate on, so that these scans are in no list unless
-    ``validation`` is ``published``. Published cases that are missing are named and left out, other cases named and left
-    alone. A run that was interrupted goes on where it stopped: converted pairs that load are kept.
+    ``validation`` is ``published``. Missing published cases are listed and excluded; other cases are listed and
+    ignored. An interrupted run resumes where it stopped: valid converted pairs are kept.
 
     Args:
         source: folder with the scans.

@@ -100,8 +100,8 @@ def prepare_mnms(source: str, output: str, *, dry_run: bool = False) -> Path | N
     vendors, ``testing`` all frames of this one, which no other section has seen. There are no validation cases: none
     are published, and the published code chooses its checkpoint on the test cases. ``domain`` is the vendor of every
     case, ``A`` to ``D``; ``published_box`` is what the published code crops it to, which follows from its label, for
-    unlabeled cases too. Published subjects that are missing are named and left out, other subjects named and left
-    alone. A run that was interrupted goes on where it stopped: converted pairs that load are kept.
+    unlabeled cases too. Published subjects that are missing are listed and excluded; other subjects are listed and
+    ignored. An interrupted run resumes where it stopped: valid converted pairs are kept.
 
     Args:
         source: folder with the cines.

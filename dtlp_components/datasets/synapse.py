@@ -34,8 +34,8 @@ def prepare_synapse(source: str, output: str, *, protocol: str = "default", dry_
     paper prints no lists. ``default`` takes 20 and 100 % from ``genericssl`` and 10 % from ``skcdf``, where the results
     of its baseline come from; both have the same test cases.
 
-    Published cases that are missing are named and left out, other cases named and left alone. A second run changes
-    nothing, one that was interrupted goes on where it stopped.
+    Published cases that are missing are listed and excluded; other cases are listed and ignored. A second run changes
+    nothing; an interrupted one resumes where it stopped.
 
     Args:
         source: folder with the scans.

@@ -366,7 +366,7 @@ def test_inference_takes_dicom_series_beside_nifti(data: Path, tmp_path: Path, w
     work.initialize()
     with pytest.raises(
         InputError,
-        match=r"p2/1\.2\.840\.7: found 10 slices of 11 .* 1 missing, first from slice04",
+        match=r"p2/1\.2\.840\.7: expected 11 slices .* got 10: 1 missing, first from slice04",
     ):
         work.run()
 
