@@ -93,8 +93,11 @@ def read_masks(folder: str, structures: Sequence[str]) -> tuple[tuple[np.ndarray
         mask, described = found
         if voxels is None or grid is None:
             voxels, grid, first = np.zeros(mask.shape, np.float32), described, file
-        elif problems := list(pair_problems(first, grid, file, described)):
-            return None, problems
+        elif list(pair_problems(first, grid, file, described)):
+            return None, [
+                f"{file}: expected the grid of the other masks of this scan, such as {first} (shape {grid.shape}), got "
+                f"another one (shape {described.shape}). Resample it by nearest neighbor."
+            ]
         inside = mask > 0
         if twice := int((voxels[inside] > 0).sum()):
             other = structures[int(voxels[inside].max()) - 1]

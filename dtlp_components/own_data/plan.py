@@ -181,8 +181,8 @@ def _choose_sizes(
             if given[key] is not None
         ]
         raise InputError(
-            f"{room.given}: no combination of settings fits into {_share(room)}; "
-            f"the smallest one tried, patch {expected} with {features} features, needs about {estimate / 1e9:.1f} GB. "
+            f"{room.given}: no combination of settings fits into {_share(room)}, not even the smallest patch; patch "
+            f"{expected} with {features} features needs about {estimate / 1e9:.1f} GB. "
             f"Allow more memory{' or give a smaller ' + ' or '.join(fixed) if fixed else ''}."
         )
     shown = [round(float(m)) for m in median]

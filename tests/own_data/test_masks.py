@@ -45,7 +45,8 @@ def test_masks_that_overlap_are_refused(tmp_path: Path) -> None:
 def test_mask_on_another_grid_is_refused(tmp_path: Path) -> None:
     folder = patient(tmp_path, 0, liver=mask(2), spleen=mask(9, (20, 18, 23))) / "segmentations"
     _, (problem,) = read_masks(str(folder), ["liver", "spleen"])
-    assert "spleen.nii.gz: expected the label on the grid of its image, got shape [20, 18, 23]" in problem
+    assert "spleen.nii.gz: expected the grid of the other masks of this scan" in problem
+    assert "got another one (shape [20, 18, 23])" in problem
 
 
 def test_label_maps_are_written_into_the_bundle_and_missing_structures_are_not_drawn(near: Path) -> None:
