@@ -37,7 +37,7 @@ def series_problems(path: str | os.PathLike[str]) -> list[str]:
         InputError: if pydicom is missing.
     """
     if importlib.util.find_spec("pydicom") is None:
-        raise InputError(f"{path}: is DICOM; reading it requires pydicom: pip install 'dtlp-bundles[dicom]'")
+        raise InputError(f"{path}: is DICOM; reading it requires pydicom: pip install pydicom")
     try:
         slices = series_of(path)
     except InputError as error:
@@ -79,7 +79,7 @@ def _decoder_problem(slices: Sequence[Slice]) -> str:
             return f"{file}: pixels are compressed as {uid.name}, which cannot be read; export them uncompressed."
         return (
             f"{file}: pixels are compressed as {uid.name}, whose decoder is missing: pip install "
-            "'dtlp-bundles[dicom]', or export them uncompressed."
+            "python-gdcm, or export them uncompressed."
         )
     return ""
 

@@ -58,7 +58,7 @@ class WriteDicomSegd(MapTransform):
         try:
             import highdicom
         except ImportError as error:
-            raise InputError("--dicom_seg requires highdicom: pip install 'dtlp-bundles[dicom]'") from error
+            raise InputError("--dicom_seg requires highdicom: pip install highdicom") from error
         self.highdicom = highdicom
         self.label_names, self.model_name = list(label_names), model_name
 

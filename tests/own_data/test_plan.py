@@ -160,7 +160,7 @@ def test_memory_of_a_gpu_decides_on_sizes(near: Path, monkeypatch: pytest.Monkey
     assert train()["features"] == 32
     assert "GB of --gpu_memory 24GB (estimate, see docs/reference/memory.md)" in capsys.readouterr().out
     with pytest.raises(
-        InputError, match=r"--gpu_memory 800MB: no combination of settings fits into it; the smallest one tried"
+        InputError, match=r"--gpu_memory 800MB: no combination of settings fits into it, not even the smallest patch"
     ):
         make(name="small", gpu_memory="800MB")
     with pytest.raises(InputError, match=r"--gpu_memory: expected a number with its unit, .* got 'much'"):
