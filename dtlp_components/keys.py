@@ -78,12 +78,12 @@ class MethodTerms(StrEnum):
 
 # what each term of either class, and each other number of a line of the log, is
 WORDS = {
-    LossTerms.DENOISING: "diffusion decoder: true labels out of noise",
-    LossTerms.DIFFICULTY: "difficulty-aware decoder: true labels, hard classes weighing more",
+    LossTerms.DENOISING: "diffusion decoder: recover true labels from noise",
+    LossTerms.DIFFICULTY: "difficulty-aware decoder: true labels, with more weight on hard classes",
     LossTerms.UNLABELED: "student: pseudo-labels of plain scans",
-    LossTerms.CUTMIX: "student: labeled and unlabeled scans mixed into each other (CutMix)",
-    LossTerms.MASKED: "student: pseudo-labels of scans with hidden blocks (masked image consistency)",
-    LossTerms.RECONSTRUCTION: "student: the mean teacher's output from scans with hidden blocks (reconstruction)",
+    LossTerms.CUTMIX: "student: mixtures of labeled and unlabeled scans (CutMix)",
+    LossTerms.MASKED: "student: pseudo-labels for scans with masked blocks (masked image consistency)",
+    LossTerms.RECONSTRUCTION: "student: the mean teacher's output, from scans with masked blocks (reconstruction)",
     LossTerms.DISTILLATION: "student: soft labels of both decoders (knowledge distillation)",
     LossTerms.CORRELATION: "labels propagated to voxels with similar features (correlation)",
     LossTerms.STUDENT_LABELED: "student: true labels",
@@ -94,10 +94,10 @@ WORDS = {
     MethodTerms.CROSS: "each student: the other's classes",
     MethodTerms.MIXED_LABELED: "labeled voxels of mixed scans",
     MethodTerms.MIXED_UNLABELED: "unlabeled voxels of mixed scans",
-    "loss": "sum of all terms times their weights",
-    "ramp_up": "factor of all terms of unlabeled scans, from 0 to 1",
-    "difficulty_weight": "largest weight of a class; their mean is 1",
-    "grad_norm": "length of the gradient before it is limited",
+    "loss": "weighted sum of all terms",
+    "ramp_up": "factor of all terms that use unlabeled scans, from 0 to 1",
+    "difficulty_weight": "largest class weight; their mean is 1",
+    "grad_norm": "gradient norm before clipping",
 }
 
 

@@ -116,7 +116,7 @@ class TrainingProgress:
             first = f"the next validation in about {time_text(speed * to_go)}, "
         self.logger.info(
             f"An iteration takes {time_text(speed)}: {first}the end in {self._least(iteration) or 'about '}"
-            f"{time_text(speed * (total - iteration))}, validations not counted."
+            f"{time_text(speed * (total - iteration))}, not counting validations."
         )
 
     def _least(self, iteration: int) -> str:

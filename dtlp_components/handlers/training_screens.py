@@ -127,7 +127,7 @@ class TrainingScreens:
         if done:
             length += f", {done} of them done"
         if self.scans["unlabeled"] and self.burn_in > done:
-            length += f"; after {math.ceil(self.burn_in)}, unlabeled scans join in and an iteration takes longer"
+            length += f"; after {math.ceil(self.burn_in)}, unlabeled scans are used too, and iterations take longer"
         every = self.settings["val_interval"] * epoch_length
         if self.validator is None:
             checks = (
@@ -144,14 +144,14 @@ class TrainingScreens:
         run = self.run
         rows = [
             ["run folder", str(run.root)],
-            ["curves", f"{run.progress}, drawn anew at each validation"],
+            ["curves", f"{run.progress}, updated at each validation"],
             ["TensorBoard", shlex.join(["tensorboard", "--logdir", str(run.tensorboard)])],
         ]
         page: list[str] = getattr(engine.state, "mlflow_page", [])
         rows += [["" if i else "MLflow", line] for i, line in enumerate(page)]
         return [
             *rows,
-            ["stop", "Ctrl-C; the training writes a checkpoint after the iteration that it is in"],
+            ["stop", "Ctrl-C: training finishes the current iteration and writes a checkpoint"],
             ["resume", "the same command with --resume True"],
         ]
 
@@ -180,15 +180,15 @@ class TrainingScreens:
             if best < NEAR_ZERO:
                 rows.append(["", self._why_zero()])
         else:
-            rows.append(["mean Dice", "not known, since nothing was validated"])
+            rows.append(["mean Dice", "unknown: there was no validation"])
         rows += [["evaluate", self._evaluate()]] if self._section() else []
         rows += [["segment", self._segment()]]
         LOGGER.info(f"Done: {count} iterations in {time_text(seconds)}.\n" + indented(rows))
 
     def _why_zero(self) -> str:
         return (
-            "A Dice near 0 usually means labels that do not lie on their scans or have other values than the bundle's "
-            f"{self.settings['num_classes']} classes (docs/get-started/own-scans.md), too few iterations (most bundles "
+            "A Dice near 0 usually means that labels are not aligned with their scans or have other values than the "
+            f"bundle's {self.settings['num_classes']} classes (docs/get-started/own-scans.md), too few iterations (most bundles "
             "need hundreds), or a --learning_rate that is too high (docs/reference/bundles.md)."
         )
 

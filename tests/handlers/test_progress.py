@@ -164,7 +164,7 @@ def test_estimate_is_said_once_before_the_first_line_and_burn_in_makes_it_a_mini
     said = [record.message for record in caplog.records]
     # 7 iterations to the first validation, 17 to the end
     assert said[0] == (
-        "An iteration takes 2 s: the next validation in about 14 s, the end in at least 34 s, validations not counted."
+        "An iteration takes 2 s: the next validation in about 14 s, the end in at least 34 s, not counting validations."
     )
     assert [line.split()[3:5] == ["at", "least"] for line in said[1:]] == [True, True, False, False]
 
@@ -175,7 +175,7 @@ def test_estimate_names_no_validation_where_there_is_none(
     clock = Clock(monkeypatch, lambda _: 2.0, lambda _: 0.0)
     with caplog.at_level(logging.INFO, logger="dtlp"):
         run(interval=5, clock=clock)
-    assert caplog.records[0].message == "An iteration takes 2 s: the end in about 14 s, validations not counted."
+    assert caplog.records[0].message == "An iteration takes 2 s: the end in about 14 s, not counting validations."
 
 
 def test_terminal_gets_one_bar_over_all_epochs_and_the_lines_of_a_log(

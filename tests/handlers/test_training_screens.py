@@ -100,7 +100,7 @@ def test_first_screen_says_what_is_trained_on_what_for_how_long_and_where_to_loo
     assert row(first, "classes") == "liver, left kidney; background"
     assert row(first, "scans") == "3 labeled, 5 unlabeled, 2 for validation, in /data"
     assert row(first, "computes on").startswith("CPU, ")
-    assert row(first, "length").startswith("30 iterations in 6 epochs; after 13, unlabeled scans join in")
+    assert row(first, "length").startswith("30 iterations in 6 epochs; after 13, unlabeled scans are used too")
     assert row(first, "validation") == "every 10 iterations, next after iteration 10"
     run = str(tmp_path / "a run")
     assert row(first, "run folder") == run
@@ -156,7 +156,7 @@ def test_training_without_validation_says_so_and_what_to_do(
 ) -> None:
     first, last = say(validator, settings=settings)
     assert row(first, "validation").startswith(sentence)
-    assert row(last, "mean Dice") == "not known, since nothing was validated"
+    assert row(last, "mean Dice") == "unknown: there was no validation"
 
 
 def test_next_commands_are_words_of_a_shell(say: Callable[..., list[str]], tmp_path: Path) -> None:
