@@ -188,8 +188,8 @@ class TrainingScreens:
     def _why_zero(self) -> str:
         return (
             "A Dice near 0 usually means that labels are not aligned with their scans or have other values than the "
-            f"bundle's {self.settings['num_classes']} classes (docs/get-started/own-scans.md), too few iterations (most bundles "
-            "need hundreds), or a --learning_rate that is too high (docs/reference/bundles.md)."
+            f"bundle's {self.settings['num_classes']} classes (docs/get-started/own-scans.md), too few iterations "
+            "(most bundles need hundreds), or a --learning_rate that is too high (docs/reference/bundles.md)."
         )
 
     def _section(self) -> str:

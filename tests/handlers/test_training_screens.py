@@ -140,7 +140,7 @@ def test_validations_are_told_with_the_best_one(say: Callable[..., list[str]]) -
 
 def test_dice_near_zero_comes_with_what_usually_is_the_reason(say: Callable[..., list[str]]) -> None:
     last = say(Validator({2: 0.049}))[-1]
-    assert "labels that do not lie on their scans or have other values than the bundle's 3 classes" in last
+    assert "labels are not aligned with their scans or have other values than the bundle's 3 classes" in last
     assert "--learning_rate" in last
 
 
