@@ -81,7 +81,7 @@ def test_segmentation_of_an_archive_s_series_goes_back_into_it(archive: Archive,
 
 @pytest.mark.slow
 def test_series_that_is_not_there_is_refused_and_nothing_is_left(archive: Archive, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected one series 1\.2\.3, found 0"):
+    with pytest.raises(InputError, match=r"expected one series 1\.2\.3, got 0"):
         fetch_series(archive.dicomweb, ["1.2.3"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -143,7 +143,7 @@ def test_packed_again_only_over_its_own_unchanged_files(
     with pytest.raises(InputError, match="exists; add --overwrite True"):
         pack_bundle(str(BUNDLE), str(output), str(run))
     (output / "phantom_10/models/mine.pt").write_text("mine")
-    with pytest.raises(InputError, match=r"holds models/mine\.pt, changed or added"):
+    with pytest.raises(InputError, match=r"contains models/mine\.pt, changed or added"):
         pack_bundle(str(BUNDLE), str(output), str(run), overwrite=True)
     (output / "phantom_10/models/mine.pt").unlink()
     pack_bundle(str(BUNDLE), str(output), str(run), overwrite=True)  # without model.ts this time
