@@ -34,7 +34,7 @@ STEPS = {
     "Segment a scan": 0.01,
     "Draw pictures and a report": 0.03,
 }
-DURATION = "4 to 5 minutes on two free CPU cores"
+DURATION = "about 4 minutes on two free CPU cores"
 
 
 def run_demo(output: str = "demo") -> None:

@@ -64,7 +64,7 @@ def test_demo_says_first_what_it_does_and_last_what_it_shows_and_what_to_open(
 ) -> None:
     run_demo("a tour")
     lines = capsys.readouterr().out.splitlines()
-    assert "4 to 5 minutes on two free CPU cores" in lines[0]
+    assert "about 4 minutes on two free CPU cores" in lines[0]
     headings = [line for line in lines if line.startswith("[")]
     assert [heading.split(", about ")[0] for heading in headings] == [
         f"[{i}/7] {step}" for i, step in enumerate(STEPS, start=1)

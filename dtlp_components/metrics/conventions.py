@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ __all__ = [
     "native_scores",
     "uamt_scores",
 ]
+
+# MONAI passes the deprecated argument to itself, within `get_edge_surface_distance`
+warnings.filterwarnings("ignore", message=".*get_mask_edges:always_return_as_numpy", category=FutureWarning)
 
 METRICS = ("dice", "jaccard", "hd95", "asd", "nsd")
 Scores = tuple[float, float, float, float, float]  # in the order of METRICS
