@@ -260,7 +260,8 @@ def _refuse_non_finite(output: Mapping[str, Any], iteration: int, may_be: set[st
     if broken:
         raise NonFiniteError(
             f"Training stopped at iteration {iteration}: not finite: {', '.join(broken)}. The last checkpoint is "
-            "untouched. Try a smaller learning_rate or max_grad_norm, amp False, or look for broken scans."
+            "untouched. Try a smaller max_grad_norm, amp False, or a new run with a smaller learning_rate; or look for "
+            "broken scans."
         )
 
 

@@ -130,7 +130,8 @@ class TrainingCheckpoint:
         self.model_settings = dict(model_settings or {})
         kept = {name: value for name, value in (values or {}).items() if name not in MAY_CHANGE}
         self.settings = {**kept, **(settings or {}), **self.model_settings}
-        self.fixed = {*(settings or {}), *self.model_settings}
+        # the optimizer's state brings its learning rate along: another one would be recorded and not used
+        self.fixed = {*(settings or {}), *self.model_settings, *({"learning_rate"} & kept.keys())}
         self.allow_changes = allow_changes
         # not whole paths: a run may go on where the data lie elsewhere
         self.scans = {

@@ -421,17 +421,17 @@ def test_name_of_a_run_has_its_start_and_is_kept_for_a_resume_alone(tmp_path: Pa
 def test_changes_that_are_allowed_are_logged_and_training_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    values, scans = {"learning_rate": 0.01}, {"labeled": [{"image": "/d/t/a.nii.gz"}], "validation": []}
+    values, scans = {"max_grad_norm": 12.0}, {"labeled": [{"image": "/d/t/a.nii.gz"}], "validation": []}
     Run(tmp_path, values=values, scans=scans, epochs=1).run()
     more: dict[str, Any] = {
-        "values": {"learning_rate": 0.1},
+        "values": {"max_grad_norm": 1.0},
         "scans": {**scans, "labeled": [*scans["labeled"], {"image": "/d/t/b"}]},
     }
     with pytest.raises(InputError, match="or, to go on all the same, --allow_changes True"):
         Run(tmp_path, **more, resume=True).run()
     resumed = Run(tmp_path, **more, resume=True, allow_changes=True, epochs=2).run()
     assert resumed.losses
-    assert "Resuming with changes: learning_rate was 0.01, is 0.1; labeled scans were 1, are 2: 1 new" in caplog.text
+    assert "Resuming with changes: max_grad_norm was 12.0, is 1.0; labeled scans were 1, are 2: 1 new" in caplog.text
 
 
 @pytest.mark.parametrize(("source", "target"), [("labeled", "validation"), ("validation", "unlabeled")])
@@ -445,6 +445,13 @@ def test_scan_that_moved_between_training_and_validation_is_refused_whatever_is_
     moved = {**scans, source: [], target: [*scans[target], *scans[source]]}
     with pytest.raises(InputError, match=rf"1 scans moved from {source} to {target} \(t/{source}\)") as error:
         Run(tmp_path, scans=moved, resume=True, allow_changes=True).run()
+    assert "allow_changes" not in str(error.value)
+
+
+def test_learning_rate_is_the_checkpoint_s_and_another_one_is_refused_whatever_is_allowed(tmp_path: Path) -> None:
+    Run(tmp_path, values={"learning_rate": 0.01}, epochs=1).run()
+    with pytest.raises(InputError, match=r"learning_rate was 0.01, is 0.1") as error:
+        Run(tmp_path, values={"learning_rate": 0.1}, resume=True, allow_changes=True).run()
     assert "allow_changes" not in str(error.value)
 
 
