@@ -156,7 +156,9 @@ class InputChecks:
         if missing:  # said before hours of reading
             return missing
         values = self.settings.values
-        names = values.get("label_names") or [str(value) for value in range(values["num_classes"])]
+        names = [str(name) for name in values.get("label_names") or ()]
+        if len(names) != values["num_classes"]:  # which counts, also where the command line alone says it
+            names = [str(value) for value in range(values["num_classes"])]
         volumes, problems = list_volume_problems(
             with_label, images, names, self.cache_file, self.checked_before,
             values.get("in_channels", 1), self.channels, values.get("ignore_label"), may_lack,

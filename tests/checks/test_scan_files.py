@@ -21,9 +21,11 @@ from tests.pairs import SHAPE, pair, save
 def test_label_value_of_no_class_is_refused_and_the_highest_class_is_not(tmp_path):
     item = pair(tmp_path, highest=2)
     check(labeled=[item], settings={"num_classes": 3})
-    message = problem(labeled=[item], settings={"num_classes": 2})
-    assert message.startswith(item["label"])
-    assert message.endswith("expected only the values [0, 1], got [2]. --num_classes is 2.")
+    # however many names there are: the command line may give one and not the other
+    for names in ({}, {"label_names": ["background", "a", "b"]}, {"label_names": ["background", "a"]}):
+        message = problem(labeled=[item], settings={"num_classes": 2, **names})
+        assert message.startswith(item["label"])
+        assert message.endswith("expected only the values [0, 1], got [2]. --num_classes is 2.")
 
 
 def test_empty_labels_are_refused_only_if_all_are(tmp_path):

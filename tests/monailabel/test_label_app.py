@@ -118,7 +118,7 @@ def test_later_training_validates_on_the_same_study(server: Server, tiny_dataset
     status, log = server.train("phantom_10", max_epochs=1)
     assert status == "DONE", log[-3000:]
     (validated,) = [name for name, part in before.items() if part == "validation"]
-    assert f"remembers: {validated}\n" in log
+    assert f"validation_split.json: {validated}\n" in log
     assert split(server) == {**before, "unlabeled_0": "training", "unlabeled_1": "training"}
     assert "The student goes on from" in log
 
