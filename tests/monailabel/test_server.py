@@ -214,7 +214,7 @@ def test_training_with_slicers_parameters_uses_the_studies_without_a_label(
     server.client.save_label("unlabeled_0", str(tiny_dataset / "training_0_label.nii.gz"), tag="original", params={})
     status, log = server.train("phantom_10")
     assert status == "DONE", log
-    assert f"3 labeled, 3 unlabeled studies in {server.studies}" in log
+    assert f"3 labeled and 3 unlabeled studies in {server.studies}" in log
     assert log.count("Training on 2 labeled and 3 unlabeled scans.") == 1  # of three, a fifth is one to validate on
     assert "The student goes on from" in log
     assert "50/50 " in log
@@ -255,6 +255,6 @@ def test_one_labeled_study_alone_trains(server: Server) -> None:
             file.unlink()
     status, log = server.train("phantom_10", max_epochs=2)
     assert status == "DONE", log
-    assert f"1 labeled, 0 unlabeled studies in {server.studies}" in log
+    assert f"1 labeled and 0 unlabeled studies in {server.studies}" in log
     assert "No unlabeled scans: the student trains on true labels alone" in log
     assert "the teachers' decoders with those of" in log
