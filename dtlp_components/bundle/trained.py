@@ -77,6 +77,11 @@ class TrainedBundle:
         literals = {name: own[name] for name in model_keys() if name in own and name != "preprocessing_variant"}
         return config | {name: value for name, value in (literals | self.settings).items() if name in config}
 
+    @property
+    def channels(self) -> list[str]:
+        """Endings of the files of a scan's channels (:py:class:`dtlp_components.ScanReader`)."""
+        return [str(ending) for ending in self.config("train").get("channels", [])]
+
     def parser(self, workflow: str = "inference") -> ConfigParser:
         """:py:meth:`config`, to take components from."""
         return ConfigParser(self.config(workflow))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from ..data.partial_labels import undrawn_problems
 from ..data.resources import in_threads, usable_cores
 from ..data.series import scan_stamp
 from ..data.volumes import PROGRESS_FROM, Volume, image_problems, label_problems, pair_problems, read_image, read_volume
@@ -77,11 +78,7 @@ def drawn_problems(item: Mapping[str, Any], volumes: Mapping[str, Volume], label
     if drawn is None or label is None:
         return
     found = [label_names[int(value)] for value in label.values or () if 0 < value < len(label_names)]
-    if others := [name for name in found if name not in drawn]:
-        yield (
-            f"{item[DatalistKeys.LABEL]}: expected only the structures that `{DatalistKeys.LABELS}` of its item lists "
-            f"({', '.join(drawn)}), got {others[0]!r}."
-        )
+    yield from undrawn_problems(item[DatalistKeys.LABEL], found, drawn)
 
 
 class _Kind(NamedTuple):

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
 from ..keys import DatalistKeys
 
-__all__ = ["open_classes"]
+__all__ = ["open_classes", "undrawn_problems"]
 
 
 def open_classes(
@@ -54,3 +54,19 @@ def open_classes(
     if not drawn and ignore_label is None:
         return []
     return [list(range(len(label_names))), *map(list, sorted(drawn))]
+
+
+def undrawn_problems(label: str, found: Iterable[str], drawn: Collection[str]) -> Iterator[str]:
+    """
+    One sentence if a label file has a class that its item's ``labels`` do not name.
+
+    Args:
+        label: the file.
+        found: names of the classes in it.
+        drawn: names in ``labels``.
+    """
+    if others := [name for name in found if name not in drawn]:
+        yield (
+            f"{label}: expected only the structures that `{DatalistKeys.LABELS}` of its item lists "
+            f"({', '.join(drawn)}), got {others[0]!r}."
+        )

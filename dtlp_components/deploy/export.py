@@ -21,7 +21,6 @@ from ..bundle.find import find_bundle
 from ..bundle.run_monai import run_monai
 from ..bundle.trained import TrainedBundle, find_trained
 from ..data.scans import find_images
-from ..data.volumes import scan_problems
 from ..errors import InputError, first_line, raise_if_any
 
 __all__ = ["Difference", "OnnxNetwork", "compare_labels", "export_bundle"]
@@ -133,13 +132,9 @@ def export_bundle(
         raise InputError(
             f"ONNX requires {', '.join(absent)}: pip install {' '.join(ONNX_PACKAGES)}, or add --onnx False"
         )
-    parser = trained.parser()
-    in_channels, channels, dropout = (
-        parser.get_parsed_content(key, default=none)
-        for key, none in (("in_channels", 1), ("channels", []), ("channel_dropout", 0.0))
-    )
-    images = [item[Keys.IMAGE] for item in find_images(input, channels)]
-    problems = [problem for path in images for problem in scan_problems(path, in_channels, channels, dropout > 0)]
+    images = [item[Keys.IMAGE] for item in find_images(input, trained.channels)]
+    find_problems = trained.parser().get_parsed_content("dataset::find_problems")
+    problems = [problem for path in images for problem in find_problems(path)]
     raise_if_any(problems, "Cannot compare on these scans")
     student = trained.load_student()
 

@@ -128,7 +128,7 @@ def _draw(pool: Pool, choices: list[Choice], paths: list[str], names: list[str],
     """Write a picture of each chosen scan; returns what could not be drawn."""
     segment, read = pool.segmenter(), LoadImage(reader=ScanReader(), ensure_channel_first=True)
     wrong = []
-    images = pool.images([paths[choice.index] for choice in choices])
+    images, channels = pool.images([paths[choice.index] for choice in choices]), pool.trained.channels
     for rank, (choice, (path, image, problem)) in enumerate(
         zip(choices, tqdm(images, total=len(choices), desc="drawing", unit="scan", disable=None), strict=True), start=1
     ):
@@ -140,7 +140,7 @@ def _draw(pool: Pool, choices: list[Choice], paths: list[str], names: list[str],
         heat_name = "disagreement, bits" if heat_key == ScanKeys.DISAGREEMENT else "entropy, bits"
         title = f"{rank}. {names[choice.index]}\n{choice.reason}"
         figure = draw_scan(
-            read(shown_channel(path, pool.channels)),
+            read(shown_channel(path, channels)),
             found[ScanKeys.PRED],
             found[heat_key],
             pool.label_names,

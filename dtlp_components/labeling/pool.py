@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from ..data.channel_files import channel_files
 from ..data.datalists import load_datalist
 from ..data.scans import ScanDataset, find_images
 from ..data.series import scan_stamp
-from ..data.volumes import scan_problems
 from ..errors import InputError
 from ..files import read_object, sha256, write_json
 from ..inferers.scan_segmenter import ScanSegmenter
@@ -70,11 +68,6 @@ class Pool:
         method = self.trained.settings.get("method", "dtlp")
         return self.run.last.is_file() and told.get("batch_size_unlabeled", 1) != 0 and method in WITH_DECODERS
 
-    @property
-    def channels(self) -> list[str]:
-        """Endings of the files of the channels (:py:class:`dtlp_components.ScanReader`)."""
-        return [str(ending) for ending in self.trained.config("train").get("channels", [])]
-
     def lists(self, datalist: str, dataset_dir: str, section: str) -> tuple[str, str, str]:
         """What ``load_datalist`` takes: the training's own list, where no other is given."""
         parser = parser_of_training(self.trained, self.run, dataset_dir, datalist)
@@ -108,11 +101,7 @@ class Pool:
         """Of each scan its path, the preprocessed image ``(in_channels, D, H, W)``, or ``None`` and what is wrong."""
         parser = self.trained.parser("inference")
         transform = Compose(parser.get_parsed_content("deterministic_transforms"))
-        in_channels, channels, dropout = (
-            parser.get_parsed_content(key, default=none)
-            for key, none in (("in_channels", 1), ("channels", []), ("channel_dropout", 0.0))
-        )
-        find_problems = partial(scan_problems, in_channels=in_channels, channels=channels, fill_missing=dropout > 0)
+        find_problems = parser.get_parsed_content("dataset::find_problems")
         dataset = ScanDataset([{str(Keys.IMAGE): path} for path in paths], transform, find_problems)
         for path, item in zip(paths, (dataset[i] for i in range(len(dataset))), strict=True):
             if ScanKeys.PROBLEM in item:
@@ -133,7 +122,7 @@ class Pool:
             Opinions by path, and a sentence for each scan that is left out.
         """
         weights, entries = self._entries(cache)
-        channels = self.channels
+        channels = self.trained.channels
         there = (path for path in paths if any(map(os.path.exists, channel_files(path, channels))))
         stamps = {path: dict(scan_stamp(path, channels)) for path in there}
         found = {
@@ -213,7 +202,7 @@ def find_pool(
         labeled = [item[Keys.IMAGE] for item in load_datalist(file, DatalistKeys.TRAINING.value, root)]
     if unlabeled:
         known = {os.path.realpath(path) for path in labeled}
-        found = [item[Keys.IMAGE] for item in find_images(unlabeled, parser.get_parsed_content("channels", default=[]))]
+        found = [item[Keys.IMAGE] for item in find_images(unlabeled, trained.channels)]
         found = [path for path in found if os.path.realpath(path) not in known]
         where = unlabeled
     else:

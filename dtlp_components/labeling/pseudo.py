@@ -98,7 +98,9 @@ def write_pseudo_labels(
         except InputError as error:  # what could be labeled is to be looked at all the same
             problem = error
     rows = _rows(folder, pool.unlabeled)
-    drawn = picture_label_maps([{**row, "scan": row["image"]} for row in rows], folder, pool.label_names, pool.channels)
+    drawn = picture_label_maps(
+        [{**row, "scan": row["image"]} for row in rows], folder, pool.label_names, pool.trained.channels
+    )
     page = _write(pool, rows, drawn, folder, bundle, source)
     if labels := _labels(pool, datalist, dataset_dir, section if not unlabeled else ""):
         print_judgment(rows, labels, len(pool.label_names), folder)

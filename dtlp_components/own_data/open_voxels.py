@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..data.partial_labels import open_classes
+from ..data.partial_labels import open_classes, undrawn_problems
 from ..errors import raise_if_any
 from ..keys import DatalistKeys as Keys
 from .find import Scan
@@ -26,18 +26,14 @@ def refuse_undrawn(groups: Mapping[Keys, Inspected], label_names: Sequence[str],
         values: in the label files, in that order.
     """
     names = dict(zip(values, label_names, strict=True))
-    problems = []
+    problems: list[str] = []
     for section, items in groups.items():
         for scan, facts in items:
             if section == Keys.UNLABELED or scan.drawn is None:
                 continue
             open_classes([{Keys.LABEL.value: scan.label, Keys.LABELS.value: scan.drawn}], label_names)
             found = [names[value] for value in sorted(facts.label_counts or ()) if value and value in names]
-            if others := [name for name in found if name not in scan.drawn]:
-                problems.append(
-                    f"{scan.label}: expected only the structures that `{Keys.LABELS}` of its item lists "
-                    f"({', '.join(scan.drawn)}), got {others[0]!r}."
-                )
+            problems += undrawn_problems(str(scan.label), found, scan.drawn)
     raise_if_any(problems, "Cannot create the bundle")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..checks.literals import is_literal
-from ..data.channel_files import SEPARATORS, split_channel
+from ..data.channel_files import SEPARATORS, first_channels, split_channel
 from ..data.dicom import folders_below
 from ..data.nifti import is_nifti, without_suffix
 from ..data.segmentations import is_named_label
@@ -71,12 +71,7 @@ def find_in_folders(root: Path, given: Channels | None = None) -> tuple[list[Pat
     if not images:
         return [], Channels()
     endings = given.endings if given is not None else _common_endings(images)
-    if endings:
-        named = [file for file in images if split_channel(file.name, endings)]
-        scans = {(file.parent, (split_channel(file.name, endings) or ("",))[0]): file for file in reversed(named)}
-        first = sorted(_first_of(file, endings) for file in scans.values())
-    else:
-        first = images
+    first = sorted(first_channels(images, endings)) if endings else images
     several = Counter(file.parent for file in first)
     outermost = Counter(file.relative_to(root).parts[0] for file in first)
     # a folder of many scans is that of a site or of a section, not of a patient
@@ -128,12 +123,6 @@ def _numbered(endings: Sequence[str]) -> bool:
     """Whether some differ in their number alone, such as ``visit1`` and ``visit2``; T1 and T2 are kinds of MR."""
     kinds = [re.sub(r"\d+$", "", ending.lower()) for ending in endings if ending.lower() not in ("t1", "t2")]
     return len(set(kinds)) < len(kinds)
-
-
-def _first_of(file: Path, endings: Sequence[str]) -> Path:
-    stem = without_suffix(file.name)
-    _, ending = split_channel(file.name, endings) or ("", "")
-    return file.with_name(stem.removesuffix(ending) + endings[0] + file.name[len(stem) :])
 
 
 def _case(file: Path, root: Path, endings: Sequence[str]) -> str:
