@@ -42,7 +42,7 @@ def main(datalist: str, section: str, *folders: str) -> None:
     shown = [cases[0], cases[len(cases) // 2], cases[-1]]
 
     figure, axes = plots().subplots(len(shown), 2 + len(folders), figsize=(2.6 * (2 + len(folders)), 6.2))
-    colors = dict(enumerate(class_colors(len(NAMES) - 1), start=1))
+    colors = class_colors(range(1, len(NAMES)))
     axis_cut = PLANES[PLANE][0]
     for row, (_, image, reference, maps, dice) in enumerate(shown):
         # the plane with most of the rarer class

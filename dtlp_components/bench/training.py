@@ -17,13 +17,12 @@ from monai.data import MetaTensor
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
-from ..bundle.compose import with_overlay
+from ..bundle.start import config_word
 from ..checks.key_table import check_values
 from ..checks.overrides import override_problems
 from ..checks.settings import Settings
 from ..engines.trainer import DTLPTrainer
 from ..errors import InputError, raise_if_any
-from ..files import read_object
 from ..keys import TrainingEvents
 from ..keys import TrainingStreams as Streams
 from ..networks.vnet import VNet
@@ -64,20 +63,19 @@ def read_config(config_file: str, overrides: Mapping[str, Any]) -> ConfigParser:
     Raises:
         InputError: if the file does not exist, a key does not, or a patch does not fit the network.
     """
-    try:
-        config = ConfigParser.load_config_file(config_file)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--config_file {config_file}: {error}") from error
-    method = overrides.get("method", "dtlp")
+    files, method = [Path(config_file)], overrides.get("method", "dtlp")
     if method != "dtlp":
-        overlay = Path(config_file).parent / "methods" / f"{method}.json"
+        overlay = files[0].parent / "methods" / f"{method}.json"
         if not overlay.is_file():
             known = sorted(file.stem for file in overlay.parent.glob("*.json"))
             raise InputError(f"--method: expected `dtlp` or one of {', '.join(known) or 'none here'}, got {method!r}.")
-        config = with_overlay(config, read_object(overlay, "the overlay of a method"))
-        overrides = {key: value for key, value in overrides.items() if key != "method"}  # which the overlay sets
+        files.append(overlay)
+    try:
+        config = ConfigParser.load_config_files([str(file) for file in files])
+    except (OSError, ValueError) as error:
+        raise InputError(f"--config_file {config_file}: {error}") from error
     words = [word for key, value in overrides.items() for word in (f"--{key}", repr(value))]
-    raise_if_any(override_problems(["", "run", "--config_file", config_file, *words]) + check_values(overrides))
+    raise_if_any(override_problems(["", "run", "--config_file", config_word(files), *words]) + check_values(overrides))
     parser = ConfigParser(config)
     parser.update(dict(overrides))
     raise_if_any(Settings({"patch_size": parser.get_parsed_content("patch_size")}).problems())

@@ -74,7 +74,7 @@ def become_monai(words: Sequence[str], processes: int = 1) -> None:
     """
     words = literal_words(words)
     if processes > 1:
-        # as `silence` does, in processes that import nothing of ours before they warn
+        # the warning alone of what `silence` leaves out, in processes that import nothing of ours before they warn
         others = [text for text in (os.environ.get("PYTHONWARNINGS"),) if text]
         os.environ["PYTHONWARNINGS"] = ",".join([*others, f"ignore:{PARSING}:UserWarning"])
         become_torchrun(processes, ["-m", "monai.bundle", *words])

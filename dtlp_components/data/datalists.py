@@ -14,7 +14,17 @@ from ..files import read_json
 from ..keys import DatalistKeys
 from .review import read_review
 
-__all__ = ["datalist", "load_datalist", "refuse_changed_datalists", "section_items", "section_sizes"]
+__all__ = [
+    "SCORED_SECTIONS",
+    "datalist",
+    "load_datalist",
+    "refuse_changed_datalists",
+    "scored_section",
+    "section_items",
+    "section_sizes",
+]
+
+SCORED_SECTIONS = (DatalistKeys.TESTING, DatalistKeys.VALIDATION)
 
 _TEXTS = (DatalistKeys.DOMAIN, DatalistKeys.PATIENT)
 
@@ -90,6 +100,17 @@ def section_sizes(datalist: str) -> dict[str, int]:
     lists = {name: items for name, items in content.items() if isinstance(items, list)}
     # a list of label names is no section
     return {name: len(items) for name, items in lists.items() if items and isinstance(items[0], Mapping)}
+
+
+def scored_section(datalist: str) -> str:
+    """
+    The first of ``SCORED_SECTIONS`` that has items, empty if none has: scans whose labels were not trained on.
+
+    Raises:
+        InputError: see :py:func:`section_sizes`.
+    """
+    sizes = section_sizes(datalist)
+    return next((section.value for section in SCORED_SECTIONS if sizes.get(section.value)), "")
 
 
 def _read(path: str, hint: str) -> Any:

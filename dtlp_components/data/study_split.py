@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..files import locked, read_object, write_json
+from ..keys import DatalistKeys
 
-__all__ = ["TRAINING", "VALIDATION", "assign_studies"]
+__all__ = ["assign_studies"]
 
-TRAINING, VALIDATION = "training", "validation"
+TRAINING, VALIDATION = DatalistKeys.TRAINING.value, DatalistKeys.VALIDATION.value
 
 
 def assign_studies(groups: Sequence[str], share: float, file: Path) -> dict[str, str]:

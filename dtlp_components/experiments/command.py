@@ -13,9 +13,10 @@ from ..files import read_object, write_json, write_text
 from ..metrics.conventions import CONVENTIONS
 from ..report.compare import compare_runs
 from ..report.scores import fraction_note
+from .folds import DATALIST
 from .plan import Experiment, PlannedRun, find_experiment, read_experiment
 from .round_tables import print_rounds
-from .rounds import DATALIST, Rounds, by_strategy, read_rounds, run_rounds
+from .rounds import Rounds, by_strategy, read_rounds, run_rounds
 from .runner import Runner, is_done, refuse_other_settings
 from .slurm import array_script
 

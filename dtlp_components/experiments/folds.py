@@ -32,6 +32,7 @@ from .runner import Runner, is_done, refuse_other_settings
 __all__ = ["checksum_of", "deal_folds", "find_places", "train_folds"]
 
 OUT_OF_FOLD = "out_of_fold_cases.csv"
+DATALIST = "datalist.json"  # in the folder of each training
 
 
 def train_folds(bundle: str, *words: str) -> None:
@@ -73,7 +74,7 @@ def train_folds(bundle: str, *words: str) -> None:
     runs = []
     for i, content in enumerate(lists, start=1):
         run = RunFolder(root / f"fold_{i}")
-        listed = run.root / "datalist.json"
+        listed = run.root / DATALIST
         where = {"dataset_dir": str(places["dataset_dir"]), "datalist": str(listed), "output_dir": str(run.root)}
         given = [word for key, value in where.items() for word in (f"--{key}", value)]
         training = ["run", "training", "--config_file", config_word(files), *given, "--seed", str(seed), *rest]
@@ -85,7 +86,7 @@ def train_folds(bundle: str, *words: str) -> None:
     refuse_other_settings(runs)
     for fold, content in zip(runs, lists, strict=True):
         fold.run.root.mkdir(parents=True, exist_ok=True)
-        write_json(fold.run.root / "datalist.json", content)
+        write_json(fold.run.root / DATALIST, content)
     write_json(root / FOLDS, {"bundle": str(folder), "folds": [fold.run.root.name for fold in runs]})
 
     runner = Runner(jobs, list(range(torch.cuda.device_count())))

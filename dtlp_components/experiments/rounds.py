@@ -17,7 +17,7 @@ from ..keys import DatalistKeys as Keys
 from ..labeling.pool import find_pool
 from ..labeling.strategies import STRATEGIES, choose_scans
 from ..run_folder import RunFolder
-from .folds import checksum_of, find_places
+from .folds import DATALIST, checksum_of, find_places
 from .plan import Experiment, PlannedRun, read_experiment
 from .runner import Runner, is_done, refuse_other_settings
 
@@ -25,7 +25,6 @@ __all__ = ["Chain", "Rounds", "read_rounds", "run_rounds"]
 
 KEYS = ("strategies", "labels", "pool", "held_out")
 START = "start"
-DATALIST = "datalist.json"
 
 
 @dataclass(frozen=True)

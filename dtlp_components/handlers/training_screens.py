@@ -15,7 +15,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..files import read_object
+from ..data.datalists import scored_section
 from ..keys import DatalistKeys
 from ..processes import num_processes
 from ..run_folder import RunFolder
@@ -181,7 +181,9 @@ class TrainingScreens:
                 rows.append(["", self._why_zero()])
         else:
             rows.append(["mean Dice", "unknown: there was no validation"])
-        rows += [["evaluate", self._evaluate()]] if self._section() else []
+        # where a server gives the scans, there is no list to score
+        section = scored_section(self.datalist) if self.datalist and os.path.isfile(self.datalist) else ""
+        rows += [["evaluate", self._evaluate(section)]] if section else []
         rows += [["segment", self._segment()]]
         LOGGER.info(f"Done: {count} iterations in {time_text(seconds)}.\n" + indented(rows))
 
@@ -192,19 +194,12 @@ class TrainingScreens:
             "(most bundles need hundreds), or a --learning_rate that is too high (docs/reference/bundles.md)."
         )
 
-    def _section(self) -> str:
-        """The section that can be scored; empty if there is none, and where a server gives the scans."""
-        if not self.datalist or not os.path.isfile(self.datalist):
-            return ""
-        content = read_object(Path(self.datalist), "a datalist")
-        return next((s for s in (DatalistKeys.TESTING, DatalistKeys.VALIDATION) if content.get(s)), "")
-
-    def _evaluate(self) -> str:
+    def _evaluate(self, section: str) -> str:
         # keys of the training that an evaluation needs as well, with the values that they came to
         values = {"dataset_dir": self.dataset_dir, "datalist": self.datalist, "output_dir": str(self.run.root)}
         words = [word for key, value in values.items() if key in self.overrides for word in (f"--{key}", value)]
-        if self._section() != DatalistKeys.TESTING:
-            words += ["--eval_section", self._section()]
+        if section != DatalistKeys.TESTING:
+            words += ["--eval_section", section]
         return shlex.join(["dtlp", "evaluate", str(self.bundle), *words])
 
     def _segment(self) -> str:

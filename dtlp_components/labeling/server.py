@@ -26,11 +26,11 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 
 from .. import __version__
-from ..data.study_split import TRAINING, VALIDATION, assign_studies
+from ..data.study_split import assign_studies
 from ..errors import InputError
 from ..files import read_object, write_json
+from ..keys import DatalistKeys, ScanKeys
 from ..keys import PseudoLabelSources as Sources
-from ..keys import ScanKeys
 from ..metrics.uncertainty import DISPUTED
 from .opinions import ScanOpinion
 from .pool import Pool, find_pool
@@ -127,8 +127,8 @@ class StudyTraining(BundleTrainTask):  # type: ignore[misc]
         named = {self._name(item["image"]): item for item in datalist}
         groups = {name: self._groups.get(name, name) for name in named}
         found = assign_studies(sorted(set(groups.values())), share, Path(self.bundle_path, SPLIT))
-        training = [item for name, item in named.items() if found[groups[name]] == TRAINING]
-        validation = [name for name in named if found[groups[name]] == VALIDATION]
+        training = [item for name, item in named.items() if found[groups[name]] == DatalistKeys.TRAINING]
+        validation = [name for name in named if found[groups[name]] == DatalistKeys.VALIDATION]
         LOGGER.info(f"{len(training)} labeled studies for training, {len(self._unlabeled)} unlabeled.")
         names = ", ".join(validation) or "none"
         LOGGER.info(f"{len(validation)} for validation, as recorded in {Path(self.bundle_path, SPLIT)}: {names}")
@@ -248,7 +248,8 @@ class NextStudy(Strategy):  # type: ignore[misc]
         if not left:
             LOGGER.info(f"No study has been scored by {self.folder.name} yet; choosing one at random.")
             return dict(Random()({**request, "strategy": "random"}, datastore) or {})
-        labeled = [opinion for image, opinion in known.items() if image not in images]
+        unlabeled = set(images)
+        labeled = [opinion for image, opinion in known.items() if image not in unlabeled]
         (choice,) = choose_scans(self.strategy, [known[image] for image in left], labeled, 1)
         image = left[choice.index]
         self._offered.add(image)

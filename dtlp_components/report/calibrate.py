@@ -146,8 +146,7 @@ def _dice(
     inference["preprocessing_keys"] = [Keys.IMAGE.value]
     transform = Compose(inference.get_parsed_content("deterministic_transforms"))
     read = LoadImage(reader=ScanReader(), ensure_channel_first=True)
-    ignored = scans.parser.get_parsed_content("ignore_label", default=None)
-    mark = MarkOpenVoxelsd(Keys.LABEL, scans.label_names, ignored, scans.table)
+    mark = MarkOpenVoxelsd(Keys.LABEL, scans.label_names, scans.ignore_label, scans.table)
     expected, dice = [], []
     for item in tqdm(scans.items, desc="Dice", unit="scan", disable=None):
         found = segmenter(transform({Keys.IMAGE: item[Keys.IMAGE]})[Keys.IMAGE], network, device)

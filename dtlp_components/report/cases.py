@@ -17,13 +17,12 @@ from ..bundle.find import find_bundle
 from ..bundle.teachers import load_training_networks
 from ..bundle.trained import TrainedBundle, find_trained
 from ..checks.literals import literal
-from ..data.datalists import load_datalist, section_sizes
+from ..data.datalists import SCORED_SECTIONS, load_datalist, scored_section
 from ..data.partial_labels import open_classes
 from ..errors import InputError
 from ..files import read_object
 from ..handlers.pseudo_label_monitor import predict_sources
 from ..handlers.score_table import case_names
-from ..keys import DatalistKeys
 from ..keys import PseudoLabelSources as Sources
 from ..metrics.overlap import batch_dice
 from ..metrics.uncertainty import entropy_bits
@@ -42,7 +41,6 @@ __all__ = [
 
 BINS = 10  # of the calibration curve
 # sections in which labels were not trained on, in the order in which they are looked for
-SECTIONS = (DatalistKeys.TESTING, DatalistKeys.VALIDATION)
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,7 @@ class LabeledScans:
         section: of the datalist.
         items: of that section, each with ``image`` and ``label``.
         label_names: of all classes.
+        ignore_label: value in label files of voxels that nobody labeled; ``None`` if there is none.
         table: what their open voxels may be (:py:func:`dtlp_components.data.partial_labels.open_classes`).
     """
 
@@ -95,6 +94,7 @@ class LabeledScans:
     section: str
     items: list[dict[str, Any]]
     label_names: list[str]
+    ignore_label: int | None
     table: list[list[int]]
 
     @classmethod
@@ -119,9 +119,10 @@ class LabeledScans:
                 + (" without." if items else ".")
             )
         names = [str(name) for name in parser["label_names"]]
-        table = open_classes(items, names, parser.get_parsed_content("ignore_label", default=None))
+        ignored = parser.get_parsed_content("ignore_label", default=None)
+        table = open_classes(items, names, ignored)
         parser["open_classes"] = table
-        return cls(trained, told, parser, section, items, names, table)
+        return cls(trained, told, parser, section, items, names, ignored, table)
 
 
 class CasePredictor:
@@ -242,11 +243,10 @@ def told_places(run: RunFolder) -> dict[str, Any]:
 
 
 def _section_with_labels(datalist: str) -> str:
-    sizes = section_sizes(datalist)
-    there = [str(section) for section in SECTIONS if sizes.get(str(section), 0)]
-    if not there:
+    section = scored_section(datalist)
+    if not section:
         raise InputError(
-            f"{datalist}: expected scans in section {' or '.join(map(str, SECTIONS))}, whose labels were not used for "
-            "training, got none. Choose another section with --section."
+            f"{datalist}: expected scans in section {' or '.join(map(str, SCORED_SECTIONS))}, whose labels were not "
+            "used for training, got none. Choose another section with --section."
         )
-    return there[0]
+    return section

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def draw_case(case: CaseMaps, label_names: Sequence[str], planes: Sequence[str] 
     figure, axes = plt.subplots(
         len(planes), len(titles), figsize=(2.3 * len(titles), inches), squeeze=False, height_ratios=heights
     )
-    colors = class_colors(len(label_names) - 1)
+    colors = class_colors(range(1, len(label_names)))
     errors = _errors(case.reference, case.labels["student"])
     low, high = np.percentile(case.image, (1, 99))
     for row, plane in enumerate(planes):
@@ -84,7 +84,9 @@ def draw_case(case: CaseMaps, label_names: Sequence[str], planes: Sequence[str] 
         axes[row][3].imshow(entropy, cmap="viridis", vmin=0, vmax=math.log2(len(label_names)), extent=extent)
         for axis, name in zip(axes[row][4:], teachers, strict=True):
             _contours(axis, reference, plane_of(case.labels[name], plane, cut), colors, extent)
-    handles: list[Any] = [Patch(color=color, label=name) for color, name in zip(colors, label_names[1:], strict=True)]
+    handles: list[Any] = [
+        Patch(color=color, label=name) for color, name in zip(colors.values(), label_names[1:], strict=True)
+    ]
     handles += [Line2D([], [], color="0.4", label="reference"), Line2D([], [], color="0.4", ls=":", label="prediction")]
     handles += [
         Patch(color=color, label=name)
@@ -211,15 +213,15 @@ def mark_sides(axis: Any, plane: str) -> None:
 
 
 def _contours(
-    axis: Any, reference: np.ndarray, prediction: np.ndarray, colors: Sequence[Any], extent: Sequence[float]
+    axis: Any, reference: np.ndarray, prediction: np.ndarray, colors: Mapping[int, str], extent: Sequence[float]
 ) -> None:
-    outline(axis, reference, dict(enumerate(colors, start=1)), extent, linestyles="solid", linewidths=1.0)
-    outline(axis, prediction, dict(enumerate(colors, start=1)), extent, linestyles="dotted", linewidths=1.6)
+    outline(axis, reference, colors, extent, linestyles="solid", linewidths=1.0)
+    outline(axis, prediction, colors, extent, linestyles="dotted", linewidths=1.6)
 
 
-def class_colors(count: int) -> list[str]:
-    """Colors of so many classes, the background not among them."""
-    return ["#{:02x}{:02x}{:02x}".format(*COLORS[i % len(COLORS)]) for i in range(count)]
+def class_colors(values: Iterable[int]) -> dict[int, str]:
+    """Colors of classes by label value, in the order of the values, the background not among them."""
+    return {value: "#{:02x}{:02x}{:02x}".format(*COLORS[i % len(COLORS)]) for i, value in enumerate(values)}
 
 
 def outline(axis: Any, labels: np.ndarray, colors: Mapping[int, str], extent: Sequence[float], **look: Any) -> None:

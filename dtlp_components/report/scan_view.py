@@ -63,7 +63,7 @@ def draw_scan(
         len(PLANES), len(titles), figsize=(2.6 * len(titles), inches), squeeze=False, height_ratios=heights
     )
     low, high = np.percentile(picture, (1, 99))
-    colors = dict(enumerate(class_colors(len(label_names) - 1), start=1))
+    colors = class_colors(range(1, len(label_names)))
     for row, (plane, (right, up)) in enumerate(sizes.items()):
         cut = _cut(label, bits, PLANES[plane][0])
         extent = (0.0, right, 0.0, up)
@@ -138,7 +138,7 @@ def draw_sheet(scans: Iterable[tuple[str, MetaTensor, MetaTensor]], count: int, 
     columns = min(SHEET_COLUMNS, count)
     rows = -(-count // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 2.4 * rows + 0.5), squeeze=False)
-    colors = dict(zip(values, class_colors(len(values)), strict=True))
+    colors = class_colors(values)
     for axis in axes.flat:
         axis.axis("off")
     for axis, (name, image, label) in zip(axes.flat, scans, strict=False):

@@ -49,9 +49,9 @@ def test_recycling_counts_by_its_probability() -> None:
 @pytest.mark.slow
 def test_each_method_takes_its_own_streams() -> None:
     """Of operations: a student on labels alone has the fewest, a mean teacher two passes and a teacher's more."""
-    counts = {
-        name: TrainingVariant(CONFIG, {**TINY, "method": name}).count() for name in ("supervised", "mean_teacher")
-    }
+    network = {key: TINY[key] for key in ("patch_size", "features")}  # what every method reads
+    methods = ("supervised", "mean_teacher")
+    counts = {name: TrainingVariant(CONFIG, {**network, "method": name}).count() for name in methods}
     assert set(counts["supervised"].streams) >= {"student: labeled"}
     assert "teachers: mean teacher" in counts["mean_teacher"].streams
     # forward and backward on labels; the same with unlabeled ones beside, and the teacher's forward pass
@@ -61,6 +61,11 @@ def test_each_method_takes_its_own_streams() -> None:
 def test_method_that_there_is_not_is_refused() -> None:
     with pytest.raises(InputError, match=r"--method: expected `dtlp` or one of and, bcp, .*, got 'meanteacher'"):
         read_config(CONFIG, {"method": "meanteacher"})
+
+
+def test_key_that_the_method_does_not_read_is_refused() -> None:
+    with pytest.raises(InputError, match=r"weights::kd: has no effect with method 'fixmatch'"):
+        read_config(CONFIG, {"method": "fixmatch", "weights::kd": 0.0})
 
 
 class Worker:
