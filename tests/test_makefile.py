@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -43,7 +44,15 @@ def python(file: Path, version: tuple[int, int, int]) -> None:
 
 
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *words, ".venv/.installed"], cwd=folder, capture_output=True, text=True, check=False)
+    # nothing of a make that runs these tests: it hands the variables of its command line down by MAKEFLAGS
+    return subprocess.run(
+        ["make", *words, ".venv/.installed"],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_old_python_is_named_before_pip_is_asked(clone: Path) -> None:
