@@ -43,8 +43,8 @@ def pack_bundle(
 
     The folder is a bundle in the form that the MONAI Model Zoo and MONAI Label expect: scripts/ holds a copy of this
     package, to which the configurations refer; features and patch size are those used in training; versions are those
-    installed. Scans, datalists and logs are not included. Before the folder is moved into place, MONAI's
-    verify_net_in_out runs in it. Either all files are written or none.
+    installed. What `dtlp calibrate` found for the weights is included; scans, datalists and all other logs are not.
+    Before the folder is moved into place, MONAI's verify_net_in_out runs in it. Either all files are written or none.
 
     Args:
         bundle: folder of the bundle, or its name.

@@ -13,6 +13,7 @@ from typing import Any
 from ..bundle.format_json import format_json
 from ..bundle.trained import TrainedBundle
 from ..files import read_json, write_text
+from ..metrics.calibration import load_calibration
 from ..run_folder import RunFolder
 from .packed_config import NAME, vendored
 from .packed_readme import packed_readme
@@ -47,6 +48,9 @@ def write_folder(trained: TrainedBundle, folder: Path, configs: Mapping[str, Any
     weights = RunFolder(folder).model
     weights.parent.mkdir()
     shutil.copyfile(trained.weights, weights)
+    if load_calibration(str(trained.weights)):
+        RunFolder(folder).logs.mkdir()
+        shutil.copyfile(trained.run.calibration, RunFolder(folder).calibration)
     copy = folder / "scripts" / NAME
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     write_text(folder / "scripts/__init__.py", "# SPDX-License-Identifier: Apache-2.0\n")

@@ -94,8 +94,10 @@ def train_folds(bundle: str, *words: str) -> None:
     runner.raise_if_failed()
     if all(is_done(run) for run in runs):
         print(_out_of_fold(root, [run.run for run in runs]))
-        command = shlex.join(["dtlp", "segment", bundle, "SCANS", "OUT", "--model_file", str(root)])
-        print(f"To segment with the average of all {count} models: {command}")
+        segment = shlex.join(["dtlp", "segment", bundle, "SCANS", "OUT", "--model_file", str(root)])
+        calibrate = shlex.join(["dtlp", "calibrate", bundle, "--output_dir", str(root)])
+        print(f"To segment with the average of all {count} models: {segment}")
+        print(f"To have it say which Dice to expect, before that: {calibrate}")
 
 
 def deal_folds(datalist: Mapping[str, Any], count: int, seed: int, source: str) -> list[dict[str, Any]]:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +21,15 @@ from ..errors import InputError
 from ..files import read_object, sha256
 from ..run_folder import RunFolder
 
-__all__ = ["Calibration", "conformal_margins", "fit_temperature", "load_calibration", "tempered"]
+__all__ = [
+    "Calibration",
+    "calibrated_run",
+    "checksum_of_weights",
+    "conformal_margins",
+    "fit_temperature",
+    "load_calibration",
+    "tempered",
+]
 
 TEMPERATURES = (0.05, 20.0)  # between which the best is looked for
 LEAST_SCANS = 20  # with fewer, no 90 % interval of two sides can be kept
@@ -106,7 +116,7 @@ class Calibration:
 
     Args:
         temperature: of its probabilities.
-        weights: sha256 of the file of weights.
+        weights: of which weights, as :py:func:`checksum_of_weights` gives it.
         section: of the datalist.
         scans: in it.
         below: margin of the interval, or ``None`` if the scans were too few.
@@ -156,23 +166,46 @@ class Calibration:
         return min(max(expected - self.below, 0.0), 1.0), max(min(expected + self.above, 1.0), 0.0)
 
 
-def load_calibration(model_file: str) -> Calibration | None:
+def calibrated_run(model_file: str | os.PathLike[str], others: Sequence[str | os.PathLike[str]] = ()) -> RunFolder:
     """
-    What ``dtlp calibrate`` found for these weights, ``logs/calibration.json`` of their run; ``None`` if it was not run.
+    Where the calibration of a model lies: the run of its weights, or, of models that are averaged, the cross-validation
+    that their runs are in.
+
+    Args:
+        model_file: weights in a run's ``models/``.
+        others: weights of further models whose probabilities are averaged with these.
+    """
+    run = RunFolder.of_weights(model_file)
+    return RunFolder(run.root.parent) if others else run
+
+
+def checksum_of_weights(model_file: str | os.PathLike[str], others: Sequence[str | os.PathLike[str]] = ()) -> str:
+    """sha256 of a file of weights; of several that are averaged, of their checksums in the order of the files."""
+    checksums = [sha256(Path(file)) for file in (model_file, *others)]
+    return hashlib.sha256("".join(checksums).encode()).hexdigest() if others else checksums[0]
+
+
+def load_calibration(model_file: str, others: Sequence[str] = ()) -> Calibration | None:
+    """
+    What ``dtlp calibrate`` found for these weights (:py:func:`calibrated_run`); ``None`` if it was not run.
 
     A file that is of other weights, such as those of an earlier training, does not count, which the log says.
+
+    Args:
+        model_file: weights in a run's ``models/``.
+        others: weights of further models whose probabilities are averaged with these.
 
     Raises:
         InputError: if the file is damaged.
     """
-    file = RunFolder.of_weights(model_file).calibration
+    file = calibrated_run(model_file, others).calibration
     if not file.is_file():
         return None
     found = Calibration.of(read_object(file, "a file written by `dtlp calibrate`"), str(file))
-    if found.weights != sha256(Path(model_file)):
+    if found.weights != checksum_of_weights(model_file, others):
         logging.getLogger("dtlp").warning(
-            f"{file} belongs to other weights than {model_file}: probabilities are not calibrated. Run dtlp calibrate "
-            "again."
+            f"{file} belongs to other weights than {', '.join([model_file, *others])}: probabilities are not "
+            "calibrated. Run dtlp calibrate again."
         )
         return None
     return found

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +13,25 @@ from monai.metrics import CalibrationErrorMetric
 from monai.networks.utils import one_hot
 from monai.transforms import Compose, LoadImage
 from monai.utils.enums import CommonKeys as Keys
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..bundle.find import find_bundle
+from ..bundle.trained import FOLDS, fold_models
 from ..data.readers import ScanReader
 from ..errors import InputError
-from ..files import sha256, write_json
+from ..files import write_json
 from ..handlers.training_curves import save_figure
 from ..inferers.scan_segmenter import ScanSegmenter
 from ..keys import DatalistKeys, ScanKeys
-from ..metrics.calibration import Calibration, conformal_margins, fit_temperature, tempered
+from ..metrics.calibration import (
+    Calibration,
+    calibrated_run,
+    checksum_of_weights,
+    conformal_margins,
+    fit_temperature,
+    tempered,
+)
 from ..metrics.overlap import batch_dice
 from ..run_folder import RunFolder
 from ..transforms.partial_labels import MarkOpenVoxelsd, leave_out_open_voxels
@@ -54,9 +62,12 @@ def calibrate_model(
     need their own calibration. The labels that segment writes do not change. A calibration curve before and after is
     drawn.
 
+    With the output folder of dtlp folds, the average of all its models is calibrated on all labeled scans: each model
+    on the scans that it did not see.
+
     Args:
         bundle: folder of the bundle, or its name.
-        output_dir: folder of the training run; by default, the bundle's folder.
+        output_dir: folder of the training run, or the output folder of dtlp folds; by default, the bundle's folder.
         dataset_dir: folder of the scans; by default, the one used in training, or else the bundle's.
         datalist: datalist file; by default, the one used in training, or else the bundle's.
         section: section of the datalist whose labels were not used for training; by default, validation.
@@ -67,7 +78,8 @@ def calibrate_model(
         Path of ``logs/calibration.json``.
 
     Raises:
-        InputError: if there is no training or no labeled scan, or the section was trained on.
+        InputError: if there is no training or no labeled scan, the section was trained on, or other scans than those
+            that each fold kept back are asked for.
     """
     if not 0 < coverage < 1:
         raise InputError(f"--coverage: expected a number between 0 and 1, got {coverage!r}.")
@@ -76,16 +88,32 @@ def calibrate_model(
         raise InputError(
             f"--section: expected labeled scans that training has not seen, got {section!r}, which it was trained on."
         )
-    scans = LabeledScans.find(bundle, output_dir, dataset_dir, datalist, section)
-    run = RunFolder.of_weights(scans.trained.weights)
-    network = scans.trained.load_student().to(device)
-    inferer = scans.parser.get_parsed_content("inferer")
-    logits, label = _voxels(scans, network, inferer, torch.device(device))
+    folder = Path(output_dir or find_bundle(bundle))
+    folds = fold_models(folder) if (folder / FOLDS).is_file() else []
+    if folds and (datalist or section != DatalistKeys.VALIDATION):
+        raise InputError(
+            f"--output_dir {folder}: expected neither --datalist nor --section with a cross-validation, each model of "
+            "which is calibrated on the scans that its fold held out."
+        )
+    places = [str(RunFolder.of_weights(weights).root) for weights in folds] or [str(folder)]
+    found = [LabeledScans.find(bundle, place, dataset_dir, datalist, section) for place in places]
+    first, *others = (scans.trained.weights for scans in found)
+    run, count = calibrated_run(first, others), sum(len(scans.items) for scans in found)
+    held_out = f"{count} scans" + (", each held out by its fold" if folds else f" of section `{section}`")
+
+    parts = [_voxels(scans, torch.device(device)) for scans in found]
+    logits, label = (torch.cat(part) for part in zip(*parts, strict=True))
+    if not len(label):
+        raise InputError(
+            f"the model confidently predicts background everywhere in all {held_out}, so there is nothing to "
+            "calibrate. Are these the right weights, and the kind of scans it was trained on?"
+        )
     temperature = fit_temperature(logits, label)
     _draw(logits, label, temperature, run.calibration_curve)
 
-    calibration = Calibration(temperature, sha256(scans.trained.weights), section, len(scans.items), coverage=coverage)
-    expected, dice = _dice(scans, network, ScanSegmenter(inferer, calibration=calibration), torch.device(device))
+    calibration = Calibration(temperature, checksum_of_weights(first, others), section, count, coverage=coverage)
+    scores = [_dice(scans, calibration, torch.device(device)) for scans in found]
+    expected, dice = ([value for part in parts for value in part] for parts in zip(*scores, strict=True))
     too_few = ""
     try:
         below, above = conformal_margins(expected, dice, coverage)
@@ -96,7 +124,7 @@ def calibrate_model(
     write_json(run.calibration, calibration.content())
 
     before, after = (_error(logits, label, t) for t in (1.0, temperature))
-    print(f"Temperature {temperature:.3f} from {len(scans.items)} scans of section `{section}`.")
+    print(f"Temperature {temperature:.3f} from {held_out}.")
     print(f"Expected calibration error, mean over classes: {100 * before:.2f} % before, {100 * after:.2f} % after.")
     print(f"Mean Dice {100 * np.mean(dice):.1f} %; expected by the model: {100 * np.mean(expected):.1f} %.")
     if too_few:
@@ -110,13 +138,14 @@ def calibrate_model(
     return run.calibration
 
 
-def _voxels(scans: LabeledScans, network: nn.Module, inferer: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+def _voxels(scans: LabeledScans, device: torch.device) -> tuple[Tensor, Tensor]:
     """
     Logits ``(N, C)`` and classes ``(N,)`` of voxels of all scans that may be foreground, on the training grid.
 
     The network alone decides which those are: by the label as well, they would be chosen for its being wrong.
     """
     transform = Compose(scans.parser.get_parsed_content("deterministic_transforms"))
+    inferer, network = scans.parser.get_parsed_content("inferer"), scans.trained.load_student().to(device)
     generator = torch.Generator().manual_seed(0)
     logits, labels = [], []
     for item in tqdm(scans.items, desc="temperature", unit="scan", disable=None):
@@ -129,19 +158,13 @@ def _voxels(scans: LabeledScans, network: nn.Module, inferer: Any, device: torch
         drawn = near[torch.randperm(len(near), generator=generator)[:VOXELS_PER_SCAN]]
         logits.append(volume[:, drawn].T)
         labels.append(label[drawn])
-    if not sum(map(len, labels)):
-        raise InputError(
-            f"section `{scans.section}`: the model confidently predicts background everywhere in all "
-            f"{len(scans.items)} scans, so there is nothing to calibrate. Are these the right weights, and the kind "
-            "of scans it was trained on?"
-        )
     return torch.cat(logits), torch.cat(labels)
 
 
-def _dice(
-    scans: LabeledScans, network: nn.Module, segmenter: ScanSegmenter, device: torch.device
-) -> tuple[list[float], list[float]]:
+def _dice(scans: LabeledScans, calibration: Calibration, device: torch.device) -> tuple[list[float], list[float]]:
     """What the model expects of each scan and what it reached, on the scan's own grid, as ``segment`` writes them."""
+    network = scans.trained.load_student().to(device)
+    segmenter = ScanSegmenter(scans.parser.get_parsed_content("inferer"), calibration=calibration)
     inference = scans.trained.parser("inference")
     inference["preprocessing_keys"] = [Keys.IMAGE.value]
     transform = Compose(inference.get_parsed_content("deterministic_transforms"))

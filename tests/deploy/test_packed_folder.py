@@ -15,8 +15,11 @@ import torch
 
 from dtlp_components.deploy.pack import pack_bundle
 from dtlp_components.errors import InputError
+from dtlp_components.files import write_json
+from dtlp_components.metrics.calibration import Calibration, checksum_of_weights, load_calibration
 from dtlp_components.networks.vnet import VNet
 from dtlp_components.own_data.command import new_bundle
+from dtlp_components.run_folder import RunFolder
 from tests.own_data.scans import labeled, unlabeled
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +82,25 @@ def test_folders_named_after_patients_are_not_packed(tmp_path: Path, monkeypatch
     monkeypatch.setattr("dtlp_components.deploy.pack.run_monai", lambda *words, **options: None)
     pack_bundle(str(bundle), "packed")
     assert [f for f in Path("packed/mine").rglob("*") if f.is_file() and b"_doe" in f.read_bytes()] == []
+
+
+@pytest.mark.parametrize("trained_since", [False, True])
+def test_calibration_travels_with_the_weights_that_it_belongs_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained_since: bool
+) -> None:
+    place = RunFolder(tmp_path / "run")
+    place.models.mkdir(parents=True)
+    network = VNet(num_classes=7, features=8)
+    torch.save(network.state_dict(), place.model)
+    calibration = Calibration(0.7, checksum_of_weights(place.model), "validation", 30, 0.1, 0.05)
+    write_json(place.calibration, calibration.content())
+    if trained_since:
+        torch.save(VNet(num_classes=7, features=8).state_dict(), place.model)
+    monkeypatch.setattr("dtlp_components.deploy.pack.run_monai", lambda *words, **options: None)
+    pack_bundle(str(BUNDLE), str(tmp_path / "packed"), str(place.root))
+    packed = RunFolder(tmp_path / "packed/phantom_10")
+    assert load_calibration(str(packed.model)) == (None if trained_since else calibration)
+    assert packed.calibration.is_file() is not trained_since
 
 
 @pytest.mark.parametrize(

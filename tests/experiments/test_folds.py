@@ -7,12 +7,14 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dtlp_components.bundle.trained import FOLDS, fold_models
 from dtlp_components.deploy.segment import segment_scans
 from dtlp_components.errors import InputError
 from dtlp_components.experiments.folds import OUT_OF_FOLD, deal_folds, train_folds
+from dtlp_components.report.calibrate import calibrate_model
 from tests import tiny
 from tests.bundles.test_workflows import PHANTOM
 
@@ -63,7 +65,7 @@ def test_missing_datalist_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_folds_are_trained_scored_and_averaged(
-    tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "folds"
     words = [word for key, value in {**tiny.FACTS, **tiny.TRAINING}.items() for word in (f"--{key}", str(value))]
@@ -89,6 +91,22 @@ def test_folds_are_trained_scored_and_averaged(
     scan = tiny_dataset / lists["testing"][0]["image"]
     segment_scans(str(PHANTOM), str(scan), str(tmp_path / "out"), str(place), device="cpu", **tiny.CLASSES)
     assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 1
+    assert "dice_low" not in (tmp_path / "out" / "segmentations.csv").read_text()
+
+    monkeypatch.setattr("dtlp_components.metrics.calibration.LEAST_SCANS", 3)
+    for more in ({"section": "testing"}, {"datalist": "mine.json"}):
+        with pytest.raises(InputError, match="expected neither --datalist nor --section with a cross-validation"):
+            calibrate_model(str(PHANTOM), str(place), **more)
+    written = json.loads(calibrate_model(str(PHANTOM), str(place), coverage=0.3).read_text())
+    assert written["scans"] == len(rows)
+    # each scan by the model that did not see it, as in the table
+    reached = np.mean([float(row["dice"]) for row in rows])
+    assert f"Mean Dice {reached:.1f} %" in capsys.readouterr().out
+    segment_scans(str(PHANTOM), str(scan), str(tmp_path / "again"), str(place), device="cpu", **tiny.CLASSES)
+    with open(tmp_path / "again" / "segmentations.csv", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    low = float(row["expected_dice"]) - written["below"]
+    assert float(row["dice_low"]) == pytest.approx(min(max(low, 0), 1), abs=1e-3)
 
 
 def test_folder_without_folds_or_with_unfinished_ones_is_refused(tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from dtlp_components.errors import InputError
-from dtlp_components.files import sha256
+from dtlp_components.files import sha256, write_json
 from dtlp_components.metrics.calibration import (
     Calibration,
+    calibrated_run,
+    checksum_of_weights,
     conformal_margins,
     fit_temperature,
     load_calibration,
@@ -109,3 +111,21 @@ def test_calibration_of_other_weights_does_not_count_and_the_log_says_so(
     with caplog.at_level(logging.WARNING, "dtlp"):
         assert load_calibration(str(run.model)) is None
     assert "belongs to other weights than" in caplog.text
+
+
+def test_calibration_of_a_cross_validation_is_that_of_the_average_alone(tmp_path: Path) -> None:
+    folds = [RunFolder(tmp_path / f"fold_{i}") for i in (1, 2)]
+    for number, fold in enumerate(folds):
+        fold.models.mkdir(parents=True)
+        fold.model.write_bytes(bytes([number]))
+    first, other = (str(fold.model) for fold in folds)
+    calibration = Calibration(0.7, checksum_of_weights(first, [other]), "validation", 30, 0.1, 0.05)
+    write_json(calibrated_run(first, [other]).calibration, calibration.content())
+    assert (tmp_path / "logs/calibration.json").is_file()
+    assert load_calibration(first, [other]) == calibration
+    assert load_calibration(first) is None
+    assert load_calibration(other, [first]) is None
+    own = Calibration(0.9, checksum_of_weights(first), "validation", 30)
+    write_json(folds[0].calibration, own.content())
+    assert load_calibration(first) == own
+    assert load_calibration(first, [other]) == calibration
