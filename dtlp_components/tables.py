@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-__all__ = ["align", "csv_text", "indented", "markdown", "time_text"]
+__all__ = ["align", "csv_text", "indented", "markdown", "number_of", "time_text"]
 
 
 def align(rows: Sequence[Sequence[str]], right: bool = False) -> str:
@@ -59,6 +59,17 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Rows as a table in Markdown, the first of them its head."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def number_of(count: int, noun: str) -> str:
+    """
+    A count with its noun, whose plural ends in s.
+
+    Example:
+        >>> number_of(1, "case"), number_of(0, "case")
+        ('1 case', '0 cases')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def time_text(seconds: float) -> str:

@@ -13,6 +13,7 @@ from ..files import read_object, write_json, write_text
 from ..metrics.conventions import CONVENTIONS
 from ..report.compare import compare_runs
 from ..report.scores import fraction_note
+from ..tables import number_of
 from .folds import DATALIST
 from .plan import Experiment, PlannedRun, find_experiment, read_experiment
 from .round_tables import print_rounds
@@ -122,7 +123,7 @@ def _print_tables(plan: Experiment, runs: list[PlannedRun]) -> None:
     }
     for variant, found in by_variant.items():
         if len(found) < len(plan.seeds):
-            print(f"{variant}: {len(found)} of {len(plan.seeds)} seeds finished.")
+            print(f"{variant}: {len(found)} of {number_of(len(plan.seeds), 'seed')} finished.")
     there = [f"{name}={','.join(str(run.run.root) for run in found)}" for name, found in by_variant.items() if found]
     for section in plan.sections if there else []:
         compare_runs(*there, section=section, convention=plan.convention)

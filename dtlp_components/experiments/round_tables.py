@@ -14,7 +14,7 @@ from ..report.figures import PALETTE
 from ..report.scores import Training, compare, read_training
 from ..report.statistics import RESAMPLES, bootstrap_interval
 from ..run_folder import RunFolder
-from ..tables import align
+from ..tables import align, number_of
 
 __all__ = ["area_below", "gain_of_more", "print_rounds"]
 
@@ -104,7 +104,7 @@ def print_rounds(
     if len(dice) == 1:
         table = [row[: len(head) + 1] for row in table]
     seeds = next(iter(dice.values())).shape[1]
-    print(f"\nSection `{section}`, {lines[0].cases} scans, {seeds} seeds.\n{align(table)}")
+    print(f"\nSection `{section}`, {number_of(lines[0].cases, 'scan')}, {number_of(seeds, 'seed')}.\n{align(table)}")
     print("Area: mean height of the curve over the logarithm of the number of labels. Intervals: over scans and seeds.")
     for name, values in dice.items():
         gain, low, high = gain_of_more(counts, values)

@@ -21,7 +21,7 @@ from typing import Any
 from ..checks.literals import literal_words
 from ..errors import InputError
 from ..files import claim, read_object, release, write_json
-from ..tables import time_text
+from ..tables import number_of, time_text
 from .plan import PlannedRun
 
 __all__ = ["Runner", "is_done", "refuse_other_settings", "settings_problem"]
@@ -94,7 +94,7 @@ class Runner:
             SystemExit: if a signal came: the trainings under way have written checkpoints then.
         """
         todo = [run for run in planned if not is_done(run)]
-        print(f"{len(planned)} runs, {len(planned) - len(todo)} of them already done.", flush=True)
+        print(f"{number_of(len(planned), 'run')}, {len(planned) - len(todo)} of them already done.", flush=True)
         started, done = time.monotonic(), 0
         with self._listening(), ThreadPoolExecutor(self.jobs) as pool:
             futures = {pool.submit(self._run_one, run): run for run in todo}
@@ -134,7 +134,7 @@ class Runner:
             InputError: if a run failed, with what each of them said.
         """
         if self.failed:
-            raise InputError(f"{len(self.failed)} runs failed:\n" + "\n".join(self.failed))
+            raise InputError(f"{number_of(len(self.failed), 'run')} failed:\n" + "\n".join(self.failed))
 
     def _run_one(self, planned: PlannedRun) -> str:
         """Train and score; says how it went."""

@@ -20,7 +20,7 @@ from ..metrics.conventions import CONVENTIONS, METRICS, NATIVE, TOLERANCE
 from ..metrics.segmentation_scores import CaseScores, segmentation_scores
 from ..processes import gather, is_first
 from ..run_folder import RunFolder
-from ..tables import align, csv_text
+from ..tables import align, csv_text, number_of
 
 __all__ = ["ScoreTable", "case_names", "origin_of"]
 
@@ -227,7 +227,7 @@ class ScoreTable:
         rows = self._summary_rows(summary)
         by_class = [["class", *header]] + [[r["class"], *_cells(r)] for r in rows if r["domain"] == "all"]
         lines = [
-            f"Scores of section `{self.section}`, {summary['cases']} cases, mean ± std",
+            f"Scores of section `{self.section}`, {number_of(summary['cases'], 'case')}, mean ± std",
             align(by_class, right=True),
         ]
         if summary["domains"]:

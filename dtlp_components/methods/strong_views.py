@@ -24,7 +24,8 @@ View = tuple[Tensor, Tensor, Tensor]
 
 class FixMatch:
     """
-    FixMatch (Sohn et al. 2020) for segmentation, as UniMatch's authors train it (``fixmatch.py``, 0324f3d)::
+    FixMatch (Sohn et al. 2020) for segmentation, as UniMatch's authors train it (``fixmatch.py``, 0324f3d), but for the
+    loss on true labels, which is cross entropy alone there, and the pasted boxes, which come from the same scan::
 
         L = 1/2 (DiceCE(f(x_l), y_l) + ramp * mean over voxels of [conf >= threshold] CE(f(strong(x_u)), y_u))
 

@@ -34,6 +34,7 @@ from ..metrics.calibration import (
 )
 from ..metrics.overlap import batch_dice
 from ..run_folder import RunFolder
+from ..tables import number_of
 from ..transforms.partial_labels import MarkOpenVoxelsd, leave_out_open_voxels
 from .cases import BINS, LabeledScans, count_by_confidence
 from .figures import draw_calibration
@@ -99,7 +100,7 @@ def calibrate_model(
     found = [LabeledScans.find(bundle, place, dataset_dir, datalist, section) for place in places]
     first, *others = (scans.trained.weights for scans in found)
     run, count = calibrated_run(first, others), sum(len(scans.items) for scans in found)
-    held_out = f"{count} scans" + (", each held out by its fold" if folds else f" of section `{section}`")
+    held_out = number_of(count, "scan") + (", each held out by its fold" if folds else f" of section `{section}`")
 
     parts = [_voxels(scans, torch.device(device)) for scans in found]
     logits, label = (torch.cat(part) for part in zip(*parts, strict=True))

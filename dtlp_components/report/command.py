@@ -18,6 +18,7 @@ from ..files import read_object, write_text
 from ..handlers.training_curves import draw_curves, read_losses
 from ..metrics.conventions import CONVENTIONS, METRICS
 from ..run_folder import RunFolder
+from ..tables import number_of
 from .cases import BINS, CaseMaps, CasePredictor
 from .compare import comparison_rows
 from .figures import draw_calibration, draw_case, draw_class_weights, draw_differences, draw_dots
@@ -98,8 +99,8 @@ def write_report(
     ]
     cases, seeds = len(trainings[0].cases), max(len(t.runs) for t in trainings)
     summary = (
-        f"{len(trainings)} {'trainings' if len(trainings) > 1 else 'training'}, up to {seeds} "
-        f"{'seeds' if seeds > 1 else 'seed'} each, evaluated on {cases} cases of section {section}."
+        f"{number_of(len(trainings), 'training')}, up to {number_of(seeds, 'seed')} each, evaluated on "
+        f"{number_of(cases, 'case')} of section {section}."
     )
     title = str(plan.get("title") or f"{shown.name}: scores of {section}")
     html = render_page(title, summary, notes, sections, f"Written by dtlp_components {__version__}.")
@@ -158,7 +159,7 @@ def _score_tables(trainings: Sequence[Training], compared: Compared, convention:
     tables, units = [], CONVENTIONS[convention].units
     for metric, (lines, left_out) in compared.items():
         rows = comparison_rows(lines)
-        caption = f"{_label(metric)} [{units[metric]}], {lines[0].cases} cases" + (
+        caption = f"{_label(metric)} [{units[metric]}], {number_of(lines[0].cases, 'case')}" + (
             f"; {left_out} without a value in some run excluded" if left_out else ""
         )
         tables.append(Table(caption, list(rows[0]), [list(row.values()) for row in rows]))
@@ -245,8 +246,8 @@ def _case_section(
     figures.append(
         embed_figure(
             draw_calibration({training.name: calibration}),
-            f"Accuracy of voxels by the student's confidence, over {count} cases; voxels that are background in both "
-            "prediction and reference are excluded.",
+            f"Accuracy of voxels by the student's confidence, over {number_of(count, 'case')}; voxels that are "
+            "background in both prediction and reference are excluded.",
             "Calibration curve: fraction of correct voxels by confidence.",
         )
     )
@@ -304,7 +305,8 @@ def _cost_table(records: dict[str, list[dict[str, Any]]]) -> Table:
                 _range([cost.get("seconds_per_iteration") for cost in costs], "{:.2f}"),
                 _range([cost.get("seconds", math.nan) / 60 for cost in costs], "{:.1f}"),
                 _range([cost.get("peak_memory_gb") for cost in costs], "{:.2f}"),
-                f"{place.get('device', '')}, {place.get('processor', '')}, {place.get('threads', '')} threads",
+                f"{place.get('device', '')}, {place.get('processor', '')}, "
+                + number_of(place.get("threads", 0), "thread"),
             ]
         )
     return Table("Time and memory of the trainings; minimum to maximum over seeds", head, rows)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import write_text
-from ..tables import align, csv_text
+from ..tables import align, csv_text, number_of
 from .scores import Comparison, compare, name_and_runs, read_training
 
 __all__ = ["compare_runs", "comparison_rows"]
@@ -44,9 +44,9 @@ def compare_runs(
     trainings = [read_training(*name_and_runs(given), section, convention) for given in (baseline, *others)]
     lines, left_out = compare(trainings, metric)
     rows = comparison_rows(lines)
-    print(f"{metric}, section `{section}`, {lines[0].cases} cases, {trainings[0].convention}")
+    print(f"{metric}, section `{section}`, {number_of(lines[0].cases, 'case')}, {trainings[0].convention}")
     if left_out:
-        print(f"{left_out} cases without a value in some run are excluded from all.")
+        print(f"Left out of all, since some run has no value for them: {number_of(left_out, 'case')}.")
     print(align([list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]))
     if output:
         write_text(Path(output), csv_text(rows))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..metrics.conventions import CONVENTIONS
-from ..tables import markdown
+from ..tables import markdown, number_of
 from .compare import comparison_rows
 from .scores import Training, compare, fraction_note, has_scores
 
@@ -41,8 +41,8 @@ def experiment_text(
             continue
         found, left_out = compare(trainings, metric)
         rows = comparison_rows(found)
-        note = f" {left_out} cases without a value in some run are left out." if left_out else ""
-        lines += [f"{metric} [{units[metric]}], {found[0].cases} cases.{note}", ""]
+        note = f" Left out, since some run has no value for them: {number_of(left_out, 'case')}." if left_out else ""
+        lines += [f"{metric} [{units[metric]}], {number_of(found[0].cases, 'case')}.{note}", ""]
         lines += [markdown([list(rows[0]), *(list(row.values()) for row in rows)]), ""]
     costs = [["training", "iterations", "seconds per iteration", "peak memory [GB]"]]
     for name, of_seeds in records.items():
@@ -67,7 +67,7 @@ def _how(plan: Mapping[str, Any], records: Mapping[str, Sequence[Mapping[str, An
     if not known:
         return f"{command}."
     places = {
-        f"{e.get('device')}, {e.get('processor')}, {e.get('threads')} threads, torch {e.get('torch')}"
+        f"{e.get('device')}, {e.get('processor')}, {number_of(e.get('threads', 0), 'thread')}, torch {e.get('torch')}"
         for e in (record.get("environment", {}) for record in known)
     }
     commits = sorted({str(record.get("environment", {}).get("git")).split(",")[0][:9] for record in known})

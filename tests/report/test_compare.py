@@ -74,7 +74,7 @@ def test_smaller_distances_are_better(tmp_path: Path) -> None:
 def test_case_without_a_value_is_left_out_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, other = evaluated(tmp_path / "a", BASE), evaluated(tmp_path / "b", [None, *BASE[1:]])
     assert rows_of(tmp_path, base, other)[0]["mean"] == "86.00"
-    assert "1 cases without a value in some run are excluded from all" in capsys.readouterr().out
+    assert "Left out of all, since some run has no value for them: 1 case." in capsys.readouterr().out
 
 
 def refusal(*given: str, **flags: str) -> str:

@@ -36,7 +36,7 @@ def test_page_says_how_to_repeat_what_it_shows(tmp_path: Path, monkeypatch: pyte
     assert "Written by `python -m dtlp_components report one two --output results.md`" in text
     assert "\nIt was a full moon.\n" in text
     first, second = text.split("## Mine\n")[1:]
-    assert "`python -m dtlp_components experiment mine --fraction 0.1`; CPU, 2 x Test, 1 threads" in first
+    assert "`python -m dtlp_components experiment mine --fraction 0.1`; CPU, 2 x Test, 1 thread," in first
     assert "**Trained for only 10 % of the iterations: a hint" in first
     assert "experiment mine`" in second
     assert "no result" not in second
