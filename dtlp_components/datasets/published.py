@@ -15,6 +15,7 @@ from ..data.datalists import datalist, refuse_changed_datalists
 from ..errors import InputError
 from ..files import read_json, write_json
 from ..keys import DatalistKeys
+from ..tables import number_of
 
 __all__ = [
     "Sections",
@@ -216,7 +217,13 @@ def work_on_all(cases: Iterable[str], work: Callable[[str], Any], doing: str) ->
     if complaints:
         advice = "Download them again or delete them: cases without a file are excluded."
         raise InputError(
-            "\n".join([f"{len(complaints)} cases cannot be used, so no datalist was written:", *complaints, advice])
+            "\n".join(
+                [
+                    f"{number_of(len(complaints), 'case')} cannot be used, so no datalist was written:",
+                    *complaints,
+                    advice,
+                ]
+            )
         )
     return done
 
@@ -264,7 +271,8 @@ def prepare_all(
     refuse_changed_datalists(output, datalists)
     if dry_run:
         print(
-            f"Dry run: would {verb} {len(cases)} cases, if not done yet, and write {', '.join(datalists)} to {output}."
+            f"Dry run: would {verb} {number_of(len(cases), 'case')}, if not done yet, and write {', '.join(datalists)} "
+            f"to {output}."
         )
         return None
     entries = [entry for group in work_on_all(cases, work, verb) for entry in group]

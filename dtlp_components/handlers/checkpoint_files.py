@@ -19,6 +19,7 @@ from ..files import part_of, whole_file
 from ..networks.weights import load_tensors
 from ..processes import is_first
 from ..run_folder import RunFolder
+from ..tables import number_of
 
 __all__ = [
     "compare_trainings",
@@ -109,7 +110,7 @@ def moved_scans(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[
         for target in now:
             moved = sorted(set(before[source]) & set(now[target]) - set(before.get(target, ())))
             if "validation" in (source, target) and source != target and moved:
-                phrases.append(f"{len(moved)} scans moved from {source} to {target} ({moved[0]})")
+                phrases.append(f"{number_of(len(moved), 'scan')} moved from {source} to {target} ({moved[0]})")
     return phrases
 
 

@@ -77,7 +77,7 @@ class ScoreTable:
         >>> engine = Engine(lambda engine, batch: [{"pred": label, "label": label, "image": image}])
         >>> ScoreTable(folder.name, ["background", "liver"], "testing").attach(engine)
         >>> state = engine.run([[{}]], max_epochs=1)  # doctest: +ELLIPSIS
-        Scores of section `testing`, 1 cases...
+        Scores of section `testing`, 1 case,...
         >>> state.metrics["dice"]
         100.0
     """

@@ -158,7 +158,7 @@ def test_broken_case_is_named_the_others_converted_and_the_next_run_goes_on(fold
     bad = add_h5(folders[0], TRAIN[1])
     whole = bad.read_bytes()
     bad.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=f"1 cases cannot be used, so no datalist was written:\n.*{TRAIN[1]}"):
+    with pytest.raises(InputError, match=f"1 case cannot be used, so no datalist was written:\n.*{TRAIN[1]}"):
         run(folders)
     assert lists(folders[1]) == {}
     bad.write_bytes(whole)
@@ -204,7 +204,7 @@ def test_datalist_of_another_set_of_cases_is_not_overwritten(folders) -> None:
 def test_dry_run_writes_nothing(folders, capsys) -> None:
     add_h5(folders[0], TRAIN[0])
     assert not run(folders, dry_run=True).exists()
-    assert "would convert 1 cases" in capsys.readouterr().out
+    assert "would convert 1 case," in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

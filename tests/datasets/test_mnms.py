@@ -249,7 +249,7 @@ def test_datalist_of_another_set_of_cases_is_not_overwritten(download) -> None:
 def test_dry_run_says_what_it_would_do_and_writes_nothing(download, capsys) -> None:
     add(download, ONE)
     assert run(download, dry_run=True) is None
-    assert "Dry run: would convert 1 cases" in capsys.readouterr().out
+    assert "Dry run: would convert 1 case," in capsys.readouterr().out
     assert not download.output.exists()
 
 

@@ -443,7 +443,7 @@ def test_scan_that_moved_between_training_and_validation_is_refused_whatever_is_
     }
     Run(tmp_path, scans=scans, epochs=1).run()
     moved = {**scans, source: [], target: [*scans[target], *scans[source]]}
-    with pytest.raises(InputError, match=rf"1 scans moved from {source} to {target} \(t/{source}\)") as error:
+    with pytest.raises(InputError, match=rf"1 scan moved from {source} to {target} \(t/{source}\)") as error:
         Run(tmp_path, scans=moved, resume=True, allow_changes=True).run()
     assert "allow_changes" not in str(error.value)
 
