@@ -1,7 +1,8 @@
-# `make demo` trains, evaluates and segments on drawn volumes; `make test` runs the tests, `make test-fast` those that take
-# no more than a moment, `make check` the linters, `make docs` builds the site. Each first makes a virtual environment,
-# which needs Python 3.10 or later (`make docs`: 3.11) and a connection to a package index. `make test-monailabel` makes one of its own, with a MONAI Label server
-# (Python 3.10 or 3.11, 1.1 GB more), and tests the bundles in it.
+# `make demo` trains, evaluates and segments on drawn volumes; `make test` runs the tests, `make test-fast` those that
+# take no more than a moment, `make check` the linters, `make docs` builds the site. Each first makes a virtual
+# environment, which needs Python 3.10 or later (`make docs`: 3.11) and a connection to a package index.
+# `make test-monailabel` makes one of its own, with a MONAI Label server (Python 3.10 or 3.11, 1.1 GB more), and tests
+# the bundles in it.
 
 PYTHON ?= python3
 VENV ?= .venv

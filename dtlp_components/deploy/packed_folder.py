@@ -12,7 +12,7 @@ from typing import Any
 
 from ..bundle.format_json import format_json
 from ..bundle.trained import TrainedBundle
-from ..files import read_json, write_text
+from ..files import read_json, write_json, write_text
 from ..metrics.calibration import load_calibration
 from ..run_folder import RunFolder
 from .packed_config import NAME, vendored
@@ -45,12 +45,11 @@ def write_folder(trained: TrainedBundle, folder: Path, configs: Mapping[str, Any
     write_text(
         folder / "docs/README.md", packed_readme(readme, trained, _copy_pictures(readme, trained.folder, folder))
     )
-    weights = RunFolder(folder).model
-    weights.parent.mkdir()
-    shutil.copyfile(trained.weights, weights)
-    if load_calibration(str(trained.weights)):
-        RunFolder(folder).logs.mkdir()
-        shutil.copyfile(trained.run.calibration, RunFolder(folder).calibration)
+    run = RunFolder(folder)
+    run.models.mkdir()
+    shutil.copyfile(trained.weights, run.model)
+    if calibration := load_calibration(str(trained.weights)):
+        write_json(run.calibration, calibration.content())
     copy = folder / "scripts" / NAME
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     write_text(folder / "scripts/__init__.py", "# SPDX-License-Identifier: Apache-2.0\n")

@@ -13,7 +13,7 @@ from monai.metrics import CalibrationErrorMetric
 from monai.networks.utils import one_hot
 from monai.transforms import Compose, LoadImage
 from monai.utils.enums import CommonKeys as Keys
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..bundle.find import find_bundle
@@ -79,8 +79,8 @@ def calibrate_model(
         Path of ``logs/calibration.json``.
 
     Raises:
-        InputError: if there is no training or no labeled scan, the section was trained on, or other scans than those
-            that each fold kept back are asked for.
+        InputError: if there is no training or no labeled scan, the section was trained on, or a cross-validation is to
+            be calibrated on other scans than those that its folds held out.
     """
     if not 0 < coverage < 1:
         raise InputError(f"--coverage: expected a number between 0 and 1, got {coverage!r}.")
@@ -102,7 +102,8 @@ def calibrate_model(
     run, count = calibrated_run(first, others), sum(len(scans.items) for scans in found)
     held_out = number_of(count, "scan") + (", each held out by its fold" if folds else f" of section `{section}`")
 
-    parts = [_voxels(scans, torch.device(device)) for scans in found]
+    students = [scans.trained.load_student().to(device) for scans in found]
+    parts = [_voxels(scans, student) for scans, student in zip(found, students, strict=True)]
     logits, label = (torch.cat(part) for part in zip(*parts, strict=True))
     if not len(label):
         raise InputError(
@@ -113,7 +114,7 @@ def calibrate_model(
     _draw(logits, label, temperature, run.calibration_curve)
 
     calibration = Calibration(temperature, checksum_of_weights(first, others), section, count, coverage=coverage)
-    scores = [_dice(scans, calibration, torch.device(device)) for scans in found]
+    scores = [_dice(scans, student, calibration) for scans, student in zip(found, students, strict=True)]
     expected, dice = ([value for part in parts for value in part] for parts in zip(*scores, strict=True))
     too_few = ""
     try:
@@ -139,14 +140,14 @@ def calibrate_model(
     return run.calibration
 
 
-def _voxels(scans: LabeledScans, device: torch.device) -> tuple[Tensor, Tensor]:
+def _voxels(scans: LabeledScans, network: nn.Module) -> tuple[Tensor, Tensor]:
     """
     Logits ``(N, C)`` and classes ``(N,)`` of voxels of all scans that may be foreground, on the training grid.
 
     The network alone decides which those are: by the label as well, they would be chosen for its being wrong.
     """
     transform = Compose(scans.parser.get_parsed_content("deterministic_transforms"))
-    inferer, network = scans.parser.get_parsed_content("inferer"), scans.trained.load_student().to(device)
+    inferer, device = scans.parser.get_parsed_content("inferer"), next(network.parameters()).device
     generator = torch.Generator().manual_seed(0)
     logits, labels = [], []
     for item in tqdm(scans.items, desc="temperature", unit="scan", disable=None):
@@ -162,9 +163,9 @@ def _voxels(scans: LabeledScans, device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.cat(logits), torch.cat(labels)
 
 
-def _dice(scans: LabeledScans, calibration: Calibration, device: torch.device) -> tuple[list[float], list[float]]:
+def _dice(scans: LabeledScans, network: nn.Module, calibration: Calibration) -> tuple[list[float], list[float]]:
     """What the model expects of each scan and what it reached, on the scan's own grid, as ``segment`` writes them."""
-    network = scans.trained.load_student().to(device)
+    device = next(network.parameters()).device
     segmenter = ScanSegmenter(scans.parser.get_parsed_content("inferer"), calibration=calibration)
     inference = scans.trained.parser("inference")
     inference["preprocessing_keys"] = [Keys.IMAGE.value]
