@@ -33,6 +33,9 @@ IN_OVERLAYS = {
     "method": {name: f"methods/{name}.json" for name in key_table()["method"].choices if name != "dtlp"},
 }
 
+# keys of the method that a training on labeled scans alone reads; what is wrong with a style, Settings says
+READ_BY_SUPERVISED = ("ema_decay", "ema_period", "mirror_axes", "style")
+
 
 def override_problems(arguments: Sequence[str]) -> list[str]:
     """
@@ -190,6 +193,8 @@ def _is_unread(config: Mapping[str, Any], key: str) -> bool:
     table = key_table()
     if key == "method" or key not in table or table[key].group != "method" or not config.get("method"):
         return False
+    if config["method"] == "supervised":  # which is DTLP's trainer, so its configuration refers to all of them
+        return key not in READ_BY_SUPERVISED
     readers = re.compile(rf"@{key}(?!\w)")
     return not any(readers.search(text) for id, text in _texts(config) if not id.startswith("checks::settings::values"))
 

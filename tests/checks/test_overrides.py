@@ -166,6 +166,15 @@ def test_key_that_the_trained_method_does_not_read_is_refused() -> None:
         assert message == f"{words[0]}: has no effect with method 'uamt', which does not use it. Leave it out."
     for words in (["--ramp_up", "0.5"], ["--ema_decay", "0.9"], ["--train::trainer::method::passes", "2"]):
         assert override_problems(["m", "run", "training", "--config_file", files, *words]) == []
-    for name in ("and", "supervised"):
-        files = str([str(bundle / "train.json"), str(bundle / f"methods/{name}.json")])
-        assert override_problems(["m", "run", "training", "--config_file", files, "--ddim_steps", "2"]) == []
+    files = str([str(bundle / "train.json"), str(bundle / "methods/and.json")])
+    assert override_problems(["m", "run", "training", "--config_file", files, "--ddim_steps", "2"]) == []
+
+
+def test_key_of_the_unlabeled_scans_is_refused_where_they_are_not_used() -> None:
+    bundle = Path("bundles/phantom_10/configs")
+    files = str([str(bundle / "train.json"), str(bundle / "methods/supervised.json")])
+    for words in (["--ddim_steps", "2"], ["--weights::kd", "0.5"], ["--burn_in", "0.2"]):
+        (message,) = override_problems(["m", "run", "training", "--config_file", files, *words])
+        assert message == f"{words[0]}: has no effect with method 'supervised', which does not use it. Leave it out."
+    for words in (["--ema_decay", "0.9"], ["--mirror_axes", "[0]"], ["--learning_rate", "0.01"]):
+        assert override_problems(["m", "run", "training", "--config_file", files, *words]) == []

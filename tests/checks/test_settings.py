@@ -76,3 +76,11 @@ def test_classes_are_not_weighed_by_a_decoder_that_is_not_trained(
     assert bool(problems) == wrong
     assert all("expected a number greater than 0, because" in problem for problem in problems)
     assert not list(class_weight_problems({**values, "batch_size_unlabeled": 0}))  # labeled only reads no weights
+
+
+def test_style_of_unlabeled_scans_needs_them() -> None:
+    for style in ("none", "fourier"):
+        assert not Settings({"style": style, "batch_size_unlabeled": 2}).problems()
+    assert not Settings({"style": "none", "batch_size_unlabeled": 0}).problems()
+    (message,) = Settings({"style": "fourier", "batch_size_unlabeled": 0}).problems()
+    assert message.startswith("--style: expected none without unlabeled scans (--batch_size_unlabeled 0), got 'fourier'")
