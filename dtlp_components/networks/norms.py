@@ -99,6 +99,49 @@ class _InstanceNormReLU(torch.autograd.Function):
         return grad_x, grad_scale.sum_to_size(scale.shape), sum_g.sum_to_size(scale.shape), None
 
 
+class _InstanceNormReLUInHalf(torch.autograd.Function):
+    """
+    As :py:class:`_InstanceNormReLU`, in half precision and ``channels_last_3d`` on a CPU, with torch's kernels of batch
+    norm, one volume after the other.
+
+    They keep their sums in float32. What is fast in float32 takes four times as long here, and matrix products would
+    round the sums to half precision.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+        y, mean, rstd = _instance_norm_relu_in_half(x, scale, shift, eps)
+        ctx.save_for_backward(x, y, scale, mean, rstd)
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, y, scale, mean, rstd = ctx.saved_tensors
+        g = torch.ops.aten.threshold_backward(grad.contiguous(memory_format=torch.channels_last_3d), y, 0)
+        grad_scale, grad_shift = torch.empty_like(mean), torch.empty_like(mean)
+        for i, (image_g, image_x) in enumerate(zip(_images(g), _images(x), strict=True)):
+            grad_x, grad_scale[i], grad_shift[i] = torch.ops.aten.native_batch_norm_backward(
+                image_g, image_x, scale[i % len(scale)], None, None, mean[i], rstd[i], True, ctx.eps, [True] * 3
+            )
+            image_g.copy_(grad_x)
+        return g, grad_scale.sum_to_size(scale.shape), grad_shift.sum_to_size(scale.shape), None
+
+
+def _instance_norm_relu_in_half(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """:py:func:`_instance_norm_relu` for half precision in ``channels_last_3d``; all but ``x`` and the first result in
+    float32."""
+    y = torch.empty_like(x)
+    mean, rstd = scale.new_empty(2, len(x), x.shape[1])
+    for i, (image, out) in enumerate(zip(_images(x), _images(y), strict=True)):
+        j = i % len(scale)
+        torch.ops.aten.native_batch_norm.out(
+            image, scale[j], shift[j], None, None, True, 0.0, eps, out=out, save_mean=mean[i], save_invstd=rstd[i]
+        )
+    return y.relu_(), mean, rstd
+
+
 class _InstanceNormReLUOnGPU(torch.autograd.Function):
     """
     As :py:class:`_InstanceNormReLU`, in float32 or half precision and ``channels_last_3d`` on a GPU, with the kernels
@@ -141,6 +184,11 @@ def _rows(x: Tensor) -> list[Tensor]:
     return list(x.movedim(1, -1).flatten(1, 3))
 
 
+def _images(x: Tensor) -> list[Tensor]:
+    """Volumes ``(B, C, D, H, W)`` in ``channels_last_3d`` as ``B`` views ``(1, C, D H, W)`` in ``channels_last``."""
+    return list(x.flatten(2, 3).split(1))
+
+
 def _per_channel(value: Tensor) -> Tensor:
     return value[:, :, None, None, None]
 
@@ -156,13 +204,19 @@ def norm_relu(norm: nn.Module, x: Tensor, scale: Tensor | None = None, shift: Te
         shift: of the same shape, given with ``scale``.
     """
     on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
-    on_gpu = x.is_cuda and x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
-    if isinstance(norm, InstanceNorm) and (on_cpu or on_gpu):
+    by_rows = x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
+    on_gpu, in_half = x.is_cuda and by_rows, x.device.type == "cpu" and not on_cpu and by_rows
+    if isinstance(norm, InstanceNorm) and (on_cpu or on_gpu or in_half):
         weight, bias = norm.weight[None], norm.bias[None]
         if scale is not None and shift is not None:
             weight, bias = weight * scale, torch.addcmul(shift, bias, scale)
         if on_gpu:
             return _InstanceNormReLUOnGPU.apply(x, weight.float(), bias.float(), norm.eps)
+        if in_half:
+            weight, bias = weight.float(), bias.float()
+            if torch.is_grad_enabled():
+                return _InstanceNormReLUInHalf.apply(x, weight, bias, norm.eps)
+            return _instance_norm_relu_in_half(x, weight, bias, norm.eps)[0]
         if torch.is_grad_enabled():
             return _InstanceNormReLU.apply(x, weight, bias, norm.eps)
         return _instance_norm_relu(x, weight, bias, norm.eps)[0]

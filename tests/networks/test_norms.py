@@ -62,3 +62,29 @@ def test_fast_instance_norm_gives_the_values_and_gradients_of_the_plain_one(
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("volumes", [0, 1, 3], ids=["plain", "one scale for all", "a scale for each"])
+def test_instance_norm_in_half_precision_gives_the_values_and_gradients_of_float32(
+    dtype: torch.dtype, volumes: int
+) -> None:
+    norm = make_norm("instance", 5)
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    # a mean far from zero, and numbers that half precision has, so that only the computing is compared
+    x = (torch.randn(3, 5, 8, 6, 7) + 10).to(dtype).contiguous(memory_format=torch.channels_last_3d)
+    modulation = [torch.randn(volumes, 5, requires_grad=True) for _ in range(2)] if volumes else []
+    weight = torch.randn(x.shape)
+    results = []
+    for computed_in in (torch.float32, dtype):
+        of_x = x.to(computed_in).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            y = norm_relu(norm, of_x, *modulation)
+        assert (y.dtype, y.is_contiguous(memory_format=torch.channels_last_3d)) == (computed_in, True)
+        with torch.no_grad():
+            torch.testing.assert_close(norm_relu(norm, of_x, *modulation), y, rtol=0, atol=0)
+        inputs = [of_x, norm.weight, norm.bias, *modulation]
+        results.append([y, *torch.autograd.grad((y.float() * weight).sum(), inputs)])
+    assert "InHalf" in type(y.grad_fn).__name__
+    for plain, half in zip(*results, strict=True):
+        assert (half.float() - plain).norm() < 1e-2 * plain.norm()
