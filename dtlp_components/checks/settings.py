@@ -101,10 +101,10 @@ class Settings:
         style = self.values.get("style", "none")
         if style != "none" and self.values.get("batch_size_unlabeled") == 0:
             yield (
-                f"--style: expected none without unlabeled scans (--batch_size_unlabeled 0), got {style!r}, because the "
-                "style is that of an unlabeled scan. To train on labeled scans in that style and on nothing else, use "
-                "the method dtlp and add --weights::deno 0.0 --weights::diff 0.0 --weights::mix 0.0 --weights::mic 0.0 "
-                "--student_difficulty_weights False"
+                f"--style: expected none without unlabeled scans (--batch_size_unlabeled 0), got {style!r}, because "
+                "the style is that of an unlabeled scan. To train on labeled scans in that style and on nothing else, "
+                "use the method dtlp and add --weights::deno 0.0 --weights::diff 0.0 --weights::mix 0.0 "
+                "--weights::mic 0.0 --student_difficulty_weights False"
             )
         sides = self.values.get("patch_size")
         if isinstance(sides, (list, tuple)) and not check_values({"patch_size": sides}):

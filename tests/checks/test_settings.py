@@ -83,4 +83,5 @@ def test_style_of_unlabeled_scans_needs_them() -> None:
         assert not Settings({"style": style, "batch_size_unlabeled": 2}).problems()
     assert not Settings({"style": "none", "batch_size_unlabeled": 0}).problems()
     (message,) = Settings({"style": "fourier", "batch_size_unlabeled": 0}).problems()
-    assert message.startswith("--style: expected none without unlabeled scans (--batch_size_unlabeled 0), got 'fourier'")
+    assert message.startswith("--style: expected none without unlabeled scans")
+    assert "got 'fourier'" in message
