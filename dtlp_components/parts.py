@@ -18,7 +18,7 @@ from .data.scans import ScanDataset, find_images, scans_to_segment
 from .data.segmentations import PredictionNames
 from .data.studies import unlabeled_studies
 from .data.volumes import scan_problems
-from .engines.devices import checkpoint_minutes, loading_processes, set_up_device
+from .engines.devices import checkpoint_minutes, half_precision_pays, loading_processes, set_up_device
 from .engines.method_trainer import MethodTrainer
 from .engines.ramp_up import SigmoidRampUp
 from .engines.scan_evaluator import ScanEvaluator
@@ -141,6 +141,7 @@ __all__ = [
     "choose_source",
     "draw_weights",
     "find_images",
+    "half_precision_pays",
     "initial_student",
     "join_processes",
     "leave_processes",

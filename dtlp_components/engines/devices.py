@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from ..data.resources import usable_cores
 
-__all__ = ["checkpoint_minutes", "half_precision", "loading_processes", "set_up_device"]
+__all__ = ["checkpoint_minutes", "half_precision", "half_precision_pays", "loading_processes", "set_up_device"]
 
 BFLOAT16_SINCE = (8, 0)  # compute capability: Ampere
 MOST_LOADERS = 8
@@ -23,6 +25,23 @@ def half_precision(device: str | torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < BFLOAT16_SINCE:
         return torch.float16
     return torch.bfloat16
+
+
+def half_precision_pays(device: str | torch.device, cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
+    """
+    Whether ``amp`` saves time: on a CPU with AMX. On others it costs time, and on the one GPU that was tried it saved
+    memory alone (docs/reference/performance.md).
+
+    Args:
+        device: that trains.
+        cpu_info: what Linux says of the processor; without it, there is no AMX.
+    """
+    if torch.device(device).type != "cpu":
+        return False
+    try:
+        return "amx_bf16" in cpu_info.read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return False
 
 
 def loading_processes(device: str | torch.device, augment_on_device: bool = False) -> int:

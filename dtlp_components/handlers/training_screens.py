@@ -118,7 +118,9 @@ class TrainingScreens:
     def _computer(self) -> str:
         device, threads = self.environment["device"], self.environment["threads"]
         text = device if device != "CPU" else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
-        return text if num_processes() == 1 else f"{text}, in {num_processes()} processes"
+        if num_processes() > 1:
+            text = f"{text}, in {num_processes()} processes"
+        return f"{text}, in {'half precision' if self.settings['amp'] else 'float32'} (--amp)"
 
     def _how_long(self, engine: Engine) -> list[list[str]]:
         epoch_length, epochs = int(engine.state.epoch_length or 0), int(engine.state.max_epochs or 0)

@@ -24,7 +24,8 @@ CONFIG = {
 def test_values_come_with_unit_meaning_and_bounds() -> None:
     lines = key_lines(CONFIG, Path("x.json"))
     assert "  --amp false" in lines
-    assert "      half precision. Expected: True or False, capitalized." in lines
+    assert any(line.startswith("      half precision; by default") for line in lines)
+    assert any(line.endswith("Expected: True or False, capitalized.") for line in lines)
     assert "  --features 32 (or the value recorded by training)" in lines
     assert "  --output_dir (computed)" in lines
     assert not any("--network" in line or "my_own" in line for line in lines)

@@ -49,11 +49,12 @@ def test_only_the_named_bundle_is_written(recipes: Path, tmp_path: Path) -> None
 def test_edited_file_shows_as_a_diff_towards_the_recipes(recipes: Path, tmp_path: Path) -> None:
     write_bundles(output=tmp_path / "bundles", recipes=recipes)
     config = tmp_path / "bundles/heart_5/configs/train.json"
-    config.write_text(config.read_text(encoding="utf-8").replace('"amp": false', '"amp": true'), encoding="utf-8")
+    edited = config.read_text(encoding="utf-8").replace('"export_ema": true', '"export_ema": false')
+    config.write_text(edited, encoding="utf-8")
     (diff,) = check_bundles(tmp_path / "bundles", recipes=recipes)
     assert diff.startswith(f"--- {config}\n")
     changes = [line for line in diff.splitlines()[2:] if line.startswith(("+", "-"))]
-    assert changes == ['-    "amp": true,', '+    "amp": false,']
+    assert changes == ['-    "export_ema": false,', '+    "export_ema": true,']
 
 
 def test_files_of_the_user_stay(recipes: Path, tmp_path: Path) -> None:

@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from dtlp_components.engines import devices
-from dtlp_components.engines.devices import checkpoint_minutes, half_precision, loading_processes, set_up_device
+from dtlp_components.engines.devices import (
+    checkpoint_minutes,
+    half_precision,
+    half_precision_pays,
+    loading_processes,
+    set_up_device,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +36,16 @@ def test_precision_follows_the_capability(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)  # which counts emulation
     assert half_precision("cuda:1") == kind
     assert half_precision("cpu") == torch.bfloat16
+
+
+def test_half_precision_pays_on_a_processor_with_amx(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    assert not half_precision_pays("cpu", info)  # not Linux
+    info.write_text("model name : Xeon\nflags\t\t: avx512f avx512_bf16\n\nflags\t\t: avx512f avx512_bf16\n")
+    assert not half_precision_pays("cpu", info)
+    info.write_text("model name : Xeon\nflags\t\t: avx512f amx_bf16 avx512_bf16 amx_tile\n")
+    assert half_precision_pays(torch.device("cpu"), info)
+    assert not half_precision_pays("cuda:0", info)
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, 0), (2, 1), (5, 2), (16, 8), (64, 8)])

@@ -21,7 +21,7 @@ from dtlp_components.handlers.training_screens import TrainingScreens
 
 SETTINGS = {
     "method": "dtlp", "features": 8, "patch_size": [16, 32, 48], "spacing_mm": [1.0, 1.5, 2.0], "num_classes": 3,
-    "label_names": ["background", "liver", "left kidney"], "val_interval": 2,
+    "label_names": ["background", "liver", "left kidney"], "val_interval": 2, "amp": False,
 }  # fmt: skip
 SCANS = {
     "labeled": [{"image": "/data/labeled/l.nii.gz"}] * 3,
@@ -100,6 +100,7 @@ def test_first_screen_says_what_is_trained_on_what_for_how_long_and_where_to_loo
     assert row(first, "classes") == "liver, left kidney; background"
     assert row(first, "scans") == "3 labeled, 5 unlabeled, 2 for validation, in /data"
     assert row(first, "computes on").startswith("CPU, ")
+    assert row(first, "computes on").endswith(", in float32 (--amp)")
     assert row(first, "length").startswith("30 iterations in 6 epochs; after 13, unlabeled scans are used too")
     assert row(first, "validation") == "every 10 iterations, next after iteration 10"
     run = str(tmp_path / "a run")
@@ -117,6 +118,11 @@ def test_resumed_training_says_what_is_done_and_nothing_of_a_burn_in_that_is_ove
     assert last.startswith("Done: 15 iterations in ")
     # the best one was before the stop
     assert row(last, "mean Dice") == "best 0.700 at iteration 10, last 0.600 at iteration 30"
+
+
+def test_half_precision_is_told(say: Callable[..., list[str]]) -> None:
+    first = say(Validator({}), settings={**SETTINGS, "amp": True})[0]
+    assert row(first, "computes on").endswith(", in half precision (--amp)")
 
 
 def test_labeled_only_is_called_that(say: Callable[..., list[str]]) -> None:
