@@ -23,7 +23,7 @@ from .cases import BINS, CaseMaps, CasePredictor
 from .compare import comparison_rows
 from .figures import draw_calibration, draw_case, draw_class_weights, draw_differences, draw_dots
 from .page import Figure, Section, Table, embed_figure, render_page
-from .results import experiment_text
+from .results import experiment_text, machines
 from .scores import Comparison, Training, compare, fraction_note, has_scores, name_and_runs, read_training
 
 __all__ = ["write_report"]
@@ -297,7 +297,6 @@ def _cost_table(records: dict[str, list[dict[str, Any]]]) -> Table:
         if not costs:
             rows.append([name, *["not recorded"] * 5])
             continue
-        place = found[0].get("environment", {})
         rows.append(
             [
                 name,
@@ -305,8 +304,7 @@ def _cost_table(records: dict[str, list[dict[str, Any]]]) -> Table:
                 _range([cost.get("seconds_per_iteration") for cost in costs], "{:.2f}"),
                 _range([cost.get("seconds", math.nan) / 60 for cost in costs], "{:.1f}"),
                 _range([cost.get("peak_memory_gb") for cost in costs], "{:.2f}"),
-                f"{place.get('device', '')}, {place.get('processor', '')}, "
-                + number_of(place.get("threads", 0), "thread"),
+                machines([record for record in found if record]),
             ]
         )
     return Table("Time and memory of the trainings; minimum to maximum over seeds", head, rows)

@@ -60,7 +60,7 @@ def comparison_rows(lines: Sequence[Comparison]) -> list[dict[str, str]]:
             "seeds": str(line.seeds),
             "mean": f"{line.mean:.2f}" + ("" if math.isnan(line.spread) else f" ± {line.spread:.2f}"),
             "95 %": "{:.2f} to {:.2f}".format(*line.interval),
-            "missed": f"{line.missed:g}",
+            "missed": f"{line.missed:.1f}".removesuffix(".0"),
             "difference": "" if math.isnan(line.difference) else f"{line.difference:+.2f}",
             "95 % of it": "" if math.isnan(line.difference) else "{:+.2f} to {:+.2f}".format(*line.difference_interval),
             "better in": "" if math.isnan(line.difference) else f"{line.better} of {line.cases}",

@@ -14,7 +14,7 @@ from ..tables import markdown, number_of
 from .compare import comparison_rows
 from .scores import Training, compare, fraction_note, has_scores
 
-__all__ = ["experiment_text"]
+__all__ = ["experiment_text", "machines"]
 
 SHOWN = ("dice", "hd95", "nsd")
 
@@ -66,13 +66,33 @@ def _how(plan: Mapping[str, Any], records: Mapping[str, Sequence[Mapping[str, An
     command = f"`{shlex.join(words if fraction == 1 else [*words, '--fraction', f'{fraction:g}'])}`"
     if not known:
         return f"{command}."
-    places = {
-        f"{e.get('device')}, {e.get('processor')}, {number_of(e.get('threads', 0), 'thread')}, torch {e.get('torch')}"
-        for e in (record.get("environment", {}) for record in known)
-    }
     commits = sorted({str(record.get("environment", {}).get("git")).split(",")[0][:9] for record in known})
     # labeled-only trainings have no unlabeled scans, the others do
     every = [record.get("datalist", {}).get("scans", {}) for record in known]
     scans: Mapping[str, int] = max(every, key=lambda found: sum(found.values()), default={})
     counts = ", ".join(f"{count} {section}" for section, count in scans.items())
-    return f"{command}; {'; '.join(sorted(places))}; commit {', '.join(commits)}; scans: {counts}."
+    return f"{command}; {machines(known)}; commit {', '.join(commits)}; scans: {counts}."
+
+
+def machines(records: Sequence[Mapping[str, Any]]) -> str:
+    """
+    Where trainings ran, each machine once, and how precisely: a processor with AMX computes in half precision by
+    default, so the trainings of one experiment may differ.
+
+    Args:
+        records: of :py:class:`dtlp_components.RunRecord`.
+
+    Example:
+        >>> machines([{"environment": {"device": "CPU", "processor": "2 x Xeon", "threads": 1, "torch": "2.13.0"}}])
+        'CPU, 2 x Xeon, 1 thread, torch 2.13.0'
+    """
+    found = set()
+    for record in records:
+        place = record.get("environment", {})
+        facts = [place.get("device"), place.get("processor"), number_of(place.get("threads", 0), "thread")]
+        if place.get("torch"):
+            facts.append(f"torch {place['torch']}")
+        if record.get("settings", {}).get("amp"):
+            facts.append("half precision")
+        found.add(", ".join(str(fact) for fact in facts))
+    return "; ".join(sorted(found))

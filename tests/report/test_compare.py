@@ -55,6 +55,13 @@ def test_table_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "better    1      88.50" in said
 
 
+def test_missed_classes_are_a_mean_over_seeds(tmp_path: Path) -> None:
+    of_seeds: list[list[float | None]] = [[*BASE], [*BASE], [None, *BASE[1:]]]
+    seeds = [evaluated(tmp_path / f"a{i}", dice) for i, dice in enumerate(of_seeds)]
+    (row,) = rows_of(tmp_path, ",".join(seeds))
+    assert row["missed"] == "0.3"
+
+
 def test_seeds_are_averaged_and_several_comparisons_cost(tmp_path: Path) -> None:
     base = ",".join(evaluated(tmp_path / f"b{i}", [d + i for d in BASE]) for i in (-1, 1))
     others = [evaluated(tmp_path / f"o{k}", [d + k + i for i, d in enumerate(BASE)]) for k in (1, 2)]

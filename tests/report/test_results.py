@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dtlp_components.errors import InputError
 from dtlp_components.report.command import write_report
+from dtlp_components.report.results import machines
 from tests.report.trainings import scored
 
 
@@ -36,7 +38,7 @@ def test_page_says_how_to_repeat_what_it_shows(tmp_path: Path, monkeypatch: pyte
     assert "Written by `python -m dtlp_components report one two --output results.md`" in text
     assert "\nIt was a full moon.\n" in text
     first, second = text.split("## Mine\n")[1:]
-    assert "`python -m dtlp_components experiment mine --fraction 0.1`; CPU, 2 x Test, 1 thread," in first
+    assert "`python -m dtlp_components experiment mine --fraction 0.1`; CPU, 2 x Test, 1 thread;" in first
     assert "**Trained for only 10 % of the iterations: a hint" in first
     assert "experiment mine`" in second
     assert "no result" not in second
@@ -50,3 +52,13 @@ def test_folder_that_is_no_experiment_is_refused(tmp_path: Path) -> None:
     run = scored(tmp_path / "run", [80.0])
     with pytest.raises(InputError, match=r"expected the folder of an experiment, got one without experiment\.json"):
         write_report(str(run.root), output=str(tmp_path / "results.md"))
+
+
+def test_trainings_in_other_precision_or_on_another_machine_are_told() -> None:
+    def record(processor: str, half: bool) -> dict[str, Any]:
+        environment = {"device": "CPU", "processor": processor, "threads": 2, "torch": "2.13.0"}
+        return {"environment": environment, "settings": {"amp": half}}
+
+    plain = "CPU, 2 x Xeon, 2 threads, torch 2.13.0"
+    assert machines([record("2 x Xeon", False)] * 3) == plain
+    assert machines([record("2 x Xeon", False), record("2 x Xeon", True)]) == f"{plain}; {plain}, half precision"
