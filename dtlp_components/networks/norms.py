@@ -186,7 +186,8 @@ def _rows(x: Tensor) -> list[Tensor]:
 
 def _images(x: Tensor) -> list[Tensor]:
     """Volumes ``(B, C, D, H, W)`` in ``channels_last_3d`` as ``B`` views ``(1, C, D H, W)`` in ``channels_last``."""
-    return list(x.flatten(2, 3).split(1))
+    # a view or an error, never a copy: results are written into it
+    return list(x.view(*x.shape[:2], -1, x.shape[4]).split(1))
 
 
 def _per_channel(value: Tensor) -> Tensor:

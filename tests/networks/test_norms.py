@@ -65,14 +65,15 @@ def test_fast_instance_norm_gives_the_values_and_gradients_of_the_plain_one(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("grid", [(8, 6, 7), (1, 9, 4), (9, 1, 4), (6, 5, 1)], ids=str)
 @pytest.mark.parametrize("volumes", [0, 1, 3], ids=["plain", "one scale for all", "a scale for each"])
 def test_instance_norm_in_half_precision_gives_the_values_and_gradients_of_float32(
-    dtype: torch.dtype, volumes: int
+    dtype: torch.dtype, grid: tuple[int, ...], volumes: int
 ) -> None:
     norm = make_norm("instance", 5)
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
     # a mean far from zero, and numbers that half precision has, so that only the computing is compared
-    x = (torch.randn(3, 5, 8, 6, 7) + 10).to(dtype).contiguous(memory_format=torch.channels_last_3d)
+    x = (torch.randn(3, 5, *grid) + 10).to(dtype).contiguous(memory_format=torch.channels_last_3d)
     modulation = [torch.randn(volumes, 5, requires_grad=True) for _ in range(2)] if volumes else []
     weight = torch.randn(x.shape)
     results = []
