@@ -15,7 +15,14 @@ from .error_line import show_errors_in_one_line
 from .key_table import check_values, model_keys
 from .overrides import given_config_file, given_overrides, is_run_command, override_problems
 
-__all__ = ["TWO_VOXELS", "Settings", "class_weight_problems", "has_two_voxels", "patch_size_problems"]
+__all__ = [
+    "TWO_VOXELS",
+    "Settings",
+    "class_weight_problems",
+    "has_two_voxels",
+    "method_problems",
+    "patch_size_problems",
+]
 
 TWO_VOXELS = "leaves only two voxels at the deepest stage; instance norm maps any two values to +1 and -1"
 DIVISOR = 16  # four stages below full resolution, each with half of it
@@ -98,6 +105,7 @@ class Settings:
                 f"--ignore_label: expected a value that is not a class, so at least {classes} (classes are 0 to "
                 f"{classes - 1}), got {ignored}."
             )
+        yield from method_problems(self.values)
         style = self.values.get("style", "none")
         if style != "none" and self.values.get("batch_size_unlabeled") == 0:
             yield (
@@ -109,6 +117,21 @@ class Settings:
         sides = self.values.get("patch_size")
         if isinstance(sides, (list, tuple)) and not check_values({"patch_size": sides}):
             yield from patch_size_problems(sides, str(self.values.get("norm", "instance")))
+
+
+def method_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong if a training would not be of the method that it is recorded as."""
+    method, unlabeled = values.get("method"), values.get("batch_size_unlabeled")
+    if method == "supervised" and unlabeled:
+        yield (
+            "--batch_size_unlabeled: expected 0 with method 'supervised', which uses no unlabeled scans, "
+            f"got {unlabeled}. Leave it out; in an experiment, set it to 0 in the overrides of that variant."
+        )
+    elif method not in (None, "dtlp", "supervised") and unlabeled == 0:
+        yield (
+            f"--batch_size_unlabeled: expected at least 1 with method {method!r}, which learns from unlabeled scans, "
+            "got 0. For labeled scans alone, use the method supervised."
+        )
 
 
 def class_weight_problems(values: Mapping[str, Any]) -> Iterator[str]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 
 import pytest
 
-from dtlp_components.checks.settings import Settings, class_weight_problems, has_two_voxels, patch_size_problems
+from dtlp_components.checks.settings import (
+    Settings,
+    class_weight_problems,
+    has_two_voxels,
+    method_problems,
+    patch_size_problems,
+)
 from dtlp_components.errors import InputError
 
 
@@ -85,3 +91,23 @@ def test_style_of_unlabeled_scans_needs_them() -> None:
     (message,) = Settings({"style": "fourier", "batch_size_unlabeled": 0}).problems()
     assert message.startswith("--style: expected none without unlabeled scans")
     assert "got 'fourier'" in message
+
+
+@pytest.mark.parametrize(
+    ("method", "unlabeled", "sentence"),
+    [
+        ("supervised", 2, "expected 0 with method 'supervised', which uses no unlabeled scans, got 2"),
+        ("uamt", 0, "expected at least 1 with method 'uamt', which learns from unlabeled scans, got 0"),
+        ("and", 0, "expected at least 1 with method 'and'"),
+        ("supervised", 0, None),
+        ("dtlp", 0, None),
+        ("dtlp", 2, None),
+        ("uamt", 2, None),
+    ],
+)
+def test_training_is_of_the_method_it_is_recorded_as(method: str, unlabeled: int, sentence: str | None) -> None:
+    values = {"method": method, "batch_size_unlabeled": unlabeled}
+    problems = list(method_problems(values))
+    assert problems == Settings(values).problems()
+    assert sentence is None or sentence in problems[0]
+    assert bool(problems) == (sentence is not None)
