@@ -125,7 +125,7 @@ def _write_results(folders: Sequence[str], output: str, note: str) -> None:
         for section in plan.get("sections", ["testing"]):
             trainings = [read_training(name, runs, str(section), convention) for name, runs in given]
             records = {training.name: [_record(run) for run in training.runs] for training in trainings}
-            texts.append(experiment_text(plan, trainings, records))
+            texts.append(experiment_text(plan, trainings, records, str(section)))
     write_text(Path(output), "\n".join(texts))
     print(f"Results: {os.path.abspath(output)}")
 

@@ -20,7 +20,10 @@ SHOWN = ("dice", "hd95", "nsd")
 
 
 def experiment_text(
-    plan: Mapping[str, Any], trainings: Sequence[Training], records: Mapping[str, Sequence[Mapping[str, Any]]]
+    plan: Mapping[str, Any],
+    trainings: Sequence[Training],
+    records: Mapping[str, Sequence[Mapping[str, Any]]],
+    section: str = "",
 ) -> str:
     """
     One experiment: a heading, how and where it was run, a table for each score, and what the trainings took.
@@ -29,11 +32,14 @@ def experiment_text(
         plan: record of the experiment.
         trainings: with their scores, the baseline first.
         records: of the trainings' runs, by name.
+        section: of the datalist, that was scored; named where an experiment has several.
     """
     convention = str(plan.get("convention", "native"))
     units = CONVENTIONS[convention].units
     fraction = float(plan.get("fraction", 1))
-    lines = [f"## {plan.get('title')}", "", _how(plan, records, fraction), ""]
+    several = len(plan.get("sections", [])) > 1
+    title = f"{plan.get('title')}, section `{section}`" if several else plan.get("title")
+    lines = [f"## {title}", "", _how(plan, records, fraction), ""]
     if said := fraction_note(fraction):
         lines += [f"**{said}**", ""]
     for metric in SHOWN:

@@ -48,6 +48,18 @@ def test_page_says_how_to_repeat_what_it_shows(tmp_path: Path, monkeypatch: pyte
     assert "2 labeled" in first
 
 
+def test_sections_of_an_experiment_are_told_apart(tmp_path: Path) -> None:
+    folder = Path(experiment(tmp_path / "two", 1))
+    for name in ("a", "b"):
+        for file in list((folder / name / "evaluation").glob("testing_*")):
+            file.with_name(file.name.replace("testing", "source")).write_bytes(file.read_bytes())
+    plan = json.loads((folder / "experiment.json").read_text())
+    (folder / "experiment.json").write_text(json.dumps({**plan, "sections": ["testing", "source"]}))
+    write_report(str(folder), output=str(tmp_path / "results.md"))
+    headings = [line for line in (tmp_path / "results.md").read_text().splitlines() if line.startswith("## ")]
+    assert headings == ["## Mine, section `testing`", "## Mine, section `source`"]
+
+
 def test_folder_that_is_no_experiment_is_refused(tmp_path: Path) -> None:
     run = scored(tmp_path / "run", [80.0])
     with pytest.raises(InputError, match=r"expected the folder of an experiment, got one without experiment\.json"):
