@@ -204,23 +204,21 @@ def norm_relu(norm: nn.Module, x: Tensor, scale: Tensor | None = None, shift: Te
         scale: per volume and channel ``(B, channels)``, for all volumes ``(1, channels)``, or ``None`` for 1.
         shift: of the same shape, given with ``scale``.
     """
-    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
     by_rows = x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
-    on_gpu, in_half = x.is_cuda and by_rows, x.device.type == "cpu" and not on_cpu and by_rows
-    if isinstance(norm, InstanceNorm) and (on_cpu or on_gpu or in_half):
+    on_cpu = x.device.type == "cpu"
+    in_float32 = on_cpu and x.dtype == torch.float32
+    in_half = on_cpu and x.dtype in (torch.bfloat16, torch.float16) and by_rows
+    on_gpu = x.is_cuda and by_rows
+    if isinstance(norm, InstanceNorm) and (in_float32 or in_half or on_gpu):
         weight, bias = norm.weight[None], norm.bias[None]
         if scale is not None and shift is not None:
             weight, bias = weight * scale, torch.addcmul(shift, bias, scale)
+        weight, bias = weight.float(), bias.float()
         if on_gpu:
-            return _InstanceNormReLUOnGPU.apply(x, weight.float(), bias.float(), norm.eps)
-        if in_half:
-            weight, bias = weight.float(), bias.float()
-            if torch.is_grad_enabled():
-                return _InstanceNormReLUInHalf.apply(x, weight, bias, norm.eps)
-            return _instance_norm_relu_in_half(x, weight, bias, norm.eps)[0]
+            return _InstanceNormReLUOnGPU.apply(x, weight, bias, norm.eps)
         if torch.is_grad_enabled():
-            return _InstanceNormReLU.apply(x, weight, bias, norm.eps)
-        return _instance_norm_relu(x, weight, bias, norm.eps)[0]
+            return (_InstanceNormReLUInHalf if in_half else _InstanceNormReLU).apply(x, weight, bias, norm.eps)
+        return (_instance_norm_relu_in_half if in_half else _instance_norm_relu)(x, weight, bias, norm.eps)[0]
     x = norm(x)
     if scale is not None and shift is not None:
         x = torch.addcmul(_per_channel(shift), x, _per_channel(scale))

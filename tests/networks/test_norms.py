@@ -89,3 +89,9 @@ def test_instance_norm_in_half_precision_gives_the_values_and_gradients_of_float
     assert "InHalf" in type(y.grad_fn).__name__
     for plain, half in zip(*results, strict=True):
         assert (half.float() - plain).norm() < 1e-2 * plain.norm()
+
+
+def test_instance_norm_in_double_precision_is_left_to_torch() -> None:
+    norm = make_norm("instance", 5).double()
+    x = (torch.randn(2, 5, 4, 6, 7) + 10).double().contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(norm_relu(norm, x), torch.relu(norm(x)), rtol=0, atol=0)
