@@ -19,7 +19,7 @@ from ..data.datalists import scored_section
 from ..keys import DatalistKeys
 from ..processes import num_processes
 from ..run_folder import RunFolder
-from ..tables import indented, time_text
+from ..tables import indented, number_of, time_text
 from .run_record import RunRecord
 
 __all__ = ["TrainingScreens"]
@@ -117,7 +117,7 @@ class TrainingScreens:
 
     def _computer(self) -> str:
         device, threads = self.environment["device"], self.environment["threads"]
-        text = device if device != "CPU" else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+        text = device if device != "CPU" else f"CPU, {number_of(threads, 'thread')}"
         if num_processes() > 1:
             text = f"{text}, in {num_processes()} processes"
         return f"{text}, in {'half precision' if self.settings['amp'] else 'float32'} (--amp)"

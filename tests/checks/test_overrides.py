@@ -158,23 +158,29 @@ def test_key_of_an_overlay_is_answered_with_its_file(config_file: str, key: str,
     assert message.endswith(", got 'papper'.")
 
 
-def test_key_that_the_trained_method_does_not_read_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("method", "refused", "accepted"),
+    [
+        (
+            "uamt",
+            (["--ddim_steps", "2"], ["--weights::kd", "0.5"], ["--teachers", "mean"]),
+            (["--ramp_up", "0.5"], ["--ema_decay", "0.9"], ["--train::trainer::method::passes", "2"]),
+        ),
+        (
+            "supervised",  # the trainer of DTLP, without the unlabeled scans
+            (["--ddim_steps", "2"], ["--weights::kd", "0.5"], ["--burn_in", "0.2"]),
+            (["--ema_decay", "0.9"], ["--mirror_axes", "[0]"], ["--learning_rate", "0.01"]),
+        ),
+        ("and", (), (["--ddim_steps", "2"],)),
+    ],
+)
+def test_key_that_the_trained_method_does_not_read_is_refused(
+    method: str, refused: tuple[list[str], ...], accepted: tuple[list[str], ...]
+) -> None:
     bundle = Path("bundles/phantom_10/configs")
-    files = str([str(bundle / "train.json"), str(bundle / "methods/uamt.json")])
-    for words in (["--ddim_steps", "2"], ["--weights::kd", "0.5"], ["--teachers", "mean"]):
+    files = str([str(bundle / "train.json"), str(bundle / f"methods/{method}.json")])
+    for words in refused:
         (message,) = override_problems(["m", "run", "training", "--config_file", files, *words])
-        assert message == f"{words[0]}: has no effect with method 'uamt', which does not use it. Leave it out."
-    for words in (["--ramp_up", "0.5"], ["--ema_decay", "0.9"], ["--train::trainer::method::passes", "2"]):
-        assert override_problems(["m", "run", "training", "--config_file", files, *words]) == []
-    files = str([str(bundle / "train.json"), str(bundle / "methods/and.json")])
-    assert override_problems(["m", "run", "training", "--config_file", files, "--ddim_steps", "2"]) == []
-
-
-def test_key_of_the_unlabeled_scans_is_refused_where_they_are_not_used() -> None:
-    bundle = Path("bundles/phantom_10/configs")
-    files = str([str(bundle / "train.json"), str(bundle / "methods/supervised.json")])
-    for words in (["--ddim_steps", "2"], ["--weights::kd", "0.5"], ["--burn_in", "0.2"]):
-        (message,) = override_problems(["m", "run", "training", "--config_file", files, *words])
-        assert message == f"{words[0]}: has no effect with method 'supervised', which does not use it. Leave it out."
-    for words in (["--ema_decay", "0.9"], ["--mirror_axes", "[0]"], ["--learning_rate", "0.01"]):
+        assert message == f"{words[0]}: has no effect with method {method!r}, which does not use it. Leave it out."
+    for words in accepted:
         assert override_problems(["m", "run", "training", "--config_file", files, *words]) == []
